@@ -1,0 +1,4 @@
+//! The running node.
+
+pub mod submit;
+pub mod view;

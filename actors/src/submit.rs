@@ -1,0 +1,150 @@
+//! How a client connection hands commands that must be replicated to the node, and what comes back.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use quorate_protocol::resp::Reply;
+use quorate_protocol::types::{EntryId, Epoch, NodeId, Seq};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+/// Commands of one connection, encoded once, that go into one entry together and in order.
+#[derive(Debug)]
+pub struct Batch {
+    /// The encoded commands (`protocol::command::batch`).
+    pub body: Bytes,
+    /// CRC32C of `body`.
+    pub crc: u32,
+    /// How many commands `body` holds; at least 1.
+    pub count: u32,
+    /// When the connection task read the commands.
+    pub accepted: Instant,
+    /// After this moment the answer is a refusal (not yet sealed) or `InDoubt` (sealed).
+    pub deadline: Instant,
+    /// Bytes of the admission budget that the batch holds until it is sealed or refused.
+    pub permit: OwnedSemaphorePermit,
+    /// Where the outcome goes. Dropped means that the connection is gone.
+    pub reply: oneshot::Sender<Outcome>,
+}
+
+/// How a batch ended: one of the three classes of the clients' contract.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Committed in the tenure of this node, under the policy, and applied.
+    Done {
+        /// The entry that holds the batch.
+        id: EntryId,
+        /// Position of the batch's first command within the entry.
+        index: u32,
+        /// One reply for each command, in order.
+        replies: Vec<Reply>,
+    },
+    /// Certainly did not happen.
+    Refused(Refusal),
+    /// May have happened, now or later.
+    InDoubt {
+        /// The entry, where it was already known.
+        id: Option<EntryId>,
+        /// Position of the batch's first command within the entry.
+        index: u32,
+        /// Why it isn't known.
+        reason: DoubtReason,
+    },
+}
+
+/// Why a batch was refused before it was sealed. Each has its own code for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// This node isn't the primary; where known, the one that is.
+    NotPrimary {
+        /// A primary of the current epoch that was heard within an election timeout.
+        primary: Option<NodeId>,
+    },
+    /// No primary, or no quorum to elect one (`CLUSTERDOWN`).
+    NoPrimary,
+    /// The policy asks for more copies than connected voters (`NOREPLICAS`).
+    NoReplicas {
+        /// The clause that can't be met, and the count that is there.
+        clause: String,
+    },
+    /// The health latch is set (`UNHEALTHY reason`).
+    Unhealthy(String),
+    /// Too little free space (`DISKFULL`).
+    DiskFull,
+    /// The admission budget is used up (`OVERLOADED`).
+    Overloaded,
+    /// The deadline ended first (`TIMEOUT caller` or `TIMEOUT store`).
+    Timeout {
+        /// Whether the client's own deadline ended, not the store's.
+        caller: bool,
+    },
+    /// The node is stopping and no other voter exists (`DRAINING`).
+    Draining,
+}
+
+/// Why an outcome is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DoubtReason {
+    /// The deadline passed while the entry waited for its copies.
+    Deadline,
+    /// The node stopped being primary.
+    LeadershipLost,
+    /// The node is stopping.
+    Shutdown,
+}
+
+/// Batches of one entry, registered with the gate at the moment when the entry is sealed.
+#[derive(Debug)]
+pub struct Sealed {
+    /// The entry.
+    pub id: EntryId,
+    /// When it was sealed.
+    pub at: Instant,
+    /// Its batches in order.
+    pub waiting: Vec<Waiting>,
+}
+
+/// One batch of a sealed entry.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Position of its first command within the entry.
+    pub index: u32,
+    /// Number of its commands.
+    pub count: u32,
+    /// When the connection task read it.
+    pub accepted: Instant,
+    /// After this moment the answer is `InDoubt`.
+    pub deadline: Instant,
+    /// Where the outcome goes.
+    pub reply: oneshot::Sender<Outcome>,
+}
+
+/// What the apply loop produced for one entry that this node may have to answer for.
+#[derive(Debug)]
+pub struct Applied {
+    /// The entry.
+    pub id: EntryId,
+    /// One reply for each command of the entry, in order.
+    pub replies: Vec<Reply>,
+}
+
+/// What the gate is told. One message per round of its sender, never one per command.
+#[derive(Debug)]
+pub enum GateInput {
+    /// An entry was sealed; its batches wait from now on.
+    Sealed(Sealed),
+    /// Entries were applied, in order.
+    Applied(Vec<Applied>),
+    /// Replies may leave up to this position (the policy in force is met there), as seen by the
+    /// primary of this epoch.
+    Acknowledgeable {
+        /// The epoch of the tenure.
+        epoch: Epoch,
+        /// Highest position at which the policy is met.
+        through: Seq,
+    },
+    /// The tenure ended: everything that waits is in doubt, at once.
+    Deposed {
+        /// Why.
+        reason: DoubtReason,
+    },
+}

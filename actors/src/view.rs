@@ -1,0 +1,173 @@
+//! The node's published state: written by its owners only, read by everyone without a mailbox.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+
+use arc_swap::ArcSwap;
+use quorate_protocol::cluster::ClusterEntry;
+use quorate_protocol::types::{ClusterId, EntryId, Epoch, Incarnation, MonoTime, NodeId, Seq};
+
+/// What a node is in the current epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Role {
+    /// Follows, or waits for a primary.
+    #[default]
+    Replica = 0,
+    /// Stands for election.
+    Candidate = 1,
+    /// Leads.
+    Primary = 2,
+}
+
+/// Hot values as atomics, the rest as one immutable snapshot.
+#[derive(Debug, Default)]
+pub struct Published {
+    role: AtomicU8,
+    epoch: AtomicU64,
+    lease_until: AtomicU64,
+    readable: AtomicU8,
+    committed: AtomicU64,
+    acknowledgeable: AtomicU64,
+    applied: AtomicU64,
+    cluster_time: AtomicU64,
+    view: ArcSwap<View>,
+}
+
+/// The slowly changing part, replaced whole whenever any of it changes.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// This node.
+    pub node: NodeId,
+    /// This life of the node.
+    pub incarnation: Incarnation,
+    /// Role in `epoch`.
+    pub role: Role,
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// The primary of `epoch`, where one was heard within an election timeout (or is this node).
+    pub primary: Option<NodeId>,
+    /// The cluster's id, once formed.
+    pub cluster: Option<ClusterId>,
+    /// The configuration in force here; `None` before the cluster is formed.
+    pub config: Option<Arc<ClusterEntry>>,
+    /// Last entry of the log here.
+    pub last: EntryId,
+    /// Highest synced position here.
+    pub persisted: Seq,
+    /// Whether this node may have lost entries it acknowledged from memory (S5).
+    pub memory_loss: bool,
+    /// Why the policy can't be met by the connected voters, where it can't.
+    pub degraded: Option<String>,
+    /// Other members, as this node sees them.
+    pub peers: Vec<PeerView>,
+    /// What this node waits for before the cluster can be formed or joined.
+    pub waiting: Option<String>,
+}
+
+/// A primary's view of one other member.
+#[derive(Clone, Debug, Default)]
+pub struct PeerView {
+    /// Which member.
+    pub node: NodeId,
+    /// Whether a session with it is up.
+    pub connected: bool,
+    /// Its acknowledged cursor in memory (0 where this node isn't primary).
+    pub in_memory: Seq,
+    /// Its acknowledged cursor on disk.
+    pub persisted: Seq,
+    /// Its applied position.
+    pub applied: Seq,
+}
+
+impl Published {
+    /// Starts as a replica of epoch 0 that knows nothing.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// The slowly changing part.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Role now.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.role.load(Ordering::Acquire) {
+            2 => Role::Primary,
+            1 => Role::Candidate,
+            _ => Role::Replica,
+        }
+    }
+
+    /// Epoch now.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// Whether this node may serve reads at `now` from state applied at least to `committed()`:
+    /// primary, `EpochStart` committed, and within its lease (S11). Check again before the reply.
+    #[must_use]
+    pub fn may_read(&self, now: MonoTime) -> bool {
+        self.readable.load(Ordering::Acquire) == 1
+            && now.0 < self.lease_until.load(Ordering::Acquire)
+    }
+
+    /// Commit position.
+    #[must_use]
+    pub fn committed(&self) -> Seq {
+        Seq(self.committed.load(Ordering::Acquire))
+    }
+
+    /// Position up to which the policy in force is met; at most `committed()`.
+    #[must_use]
+    pub fn acknowledgeable(&self) -> Seq {
+        Seq(self.acknowledgeable.load(Ordering::Acquire))
+    }
+
+    /// Position that the state holds.
+    #[must_use]
+    pub fn applied(&self) -> Seq {
+        Seq(self.applied.load(Ordering::Acquire))
+    }
+
+    /// Cluster time as of the last entry or heartbeat, in milliseconds.
+    #[must_use]
+    pub fn cluster_time_ms(&self) -> u64 {
+        self.cluster_time.load(Ordering::Acquire)
+    }
+
+    /// For the quorum actor: publishes role, epoch and positions.
+    pub fn set_positions(&self, committed: Seq, acknowledgeable: Seq) {
+        self.committed.store(committed.0, Ordering::Release);
+        self.acknowledgeable.store(acknowledgeable.0, Ordering::Release);
+    }
+
+    /// For the quorum actor: the lease, as the moment when it ends, and whether reads may be
+    /// served at all.
+    pub fn set_lease(&self, readable: bool, until: MonoTime) {
+        self.lease_until.store(until.0, Ordering::Release);
+        self.readable.store(u8::from(readable), Ordering::Release);
+    }
+
+    /// For the quorum actor: replaces the snapshot and the role and epoch with it.
+    pub fn set_view(&self, view: View) {
+        self.epoch.store(view.epoch.0, Ordering::Release);
+        self.role.store(view.role as u8, Ordering::Release);
+        self.view.store(Arc::new(view));
+    }
+
+    /// For the apply loop only: the state now holds everything through `applied`.
+    pub fn set_applied(&self, applied: Seq) {
+        self.applied.store(applied.0, Ordering::Release);
+    }
+
+    /// For the quorum actor: cluster time never goes back.
+    pub fn raise_cluster_time(&self, ms: u64) {
+        self.cluster_time.fetch_max(ms, Ordering::AcqRel);
+    }
+}

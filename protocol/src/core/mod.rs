@@ -1,0 +1,3 @@
+//! The replication core.
+
+pub mod message;

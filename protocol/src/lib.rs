@@ -1,0 +1,11 @@
+//! Quorate's protocol, pure: no runtime, no clock, no randomness of its own.
+
+pub mod cluster;
+pub mod command;
+pub mod core;
+pub mod entry;
+pub mod policy;
+pub mod record;
+pub mod resp;
+pub mod types;
+pub mod wire;

@@ -1,0 +1,5 @@
+//! The Redis protocol.
+
+mod reply;
+
+pub use reply::Reply;
