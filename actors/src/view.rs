@@ -1,7 +1,7 @@
 //! The node's published state: written by its owners only, read by everyone without a mailbox.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use quorate_protocol::cluster::ClusterEntry;
@@ -144,7 +144,8 @@ impl Published {
     /// For the quorum actor: publishes role, epoch and positions.
     pub fn set_positions(&self, committed: Seq, acknowledgeable: Seq) {
         self.committed.store(committed.0, Ordering::Release);
-        self.acknowledgeable.store(acknowledgeable.0, Ordering::Release);
+        self.acknowledgeable
+            .store(acknowledgeable.0, Ordering::Release);
     }
 
     /// For the quorum actor: the lease, as the moment when it ends, and whether reads may be

@@ -102,6 +102,9 @@ pub struct AppendAck {
     pub epoch: Epoch,
     /// The replica's current life.
     pub incarnation: Incarnation,
+    /// Highest position that an append of this epoch verified: from there down both logs are the
+    /// same. The cursors below never exceed it.
+    pub verified: Seq,
     /// Highest verified position whose `write(2)` returned.
     pub in_memory: Seq,
     /// Highest verified position whose sync returned.
