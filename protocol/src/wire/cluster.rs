@@ -1,0 +1,128 @@
+//! The payload of a `Cluster` entry. It is replicated and stored as it is, so its bytes are part
+//! of the journal's format.
+
+use bytes::Bytes;
+
+use super::error::WireError;
+use super::frame::{decode_body, encode_body};
+use crate::cluster::ClusterEntry;
+
+/// Longest payload of a `Cluster` entry: some hundred members with long names. A control frame
+/// must be able to carry the first one whole.
+pub const CLUSTER_PAYLOAD_BYTES_MAX: usize = 48 * 1024;
+
+/// The payload that stands for `entry`.
+///
+/// # Errors
+/// The entry is longer than [`CLUSTER_PAYLOAD_BYTES_MAX`], or its members or removed ids are not
+/// sorted or not unique: every node must derive the same order from it.
+pub fn encode_cluster(entry: &ClusterEntry) -> Result<Bytes, WireError> {
+    check(entry)?;
+    let mut out = Vec::with_capacity(256);
+    encode_body::<CLUSTER_PAYLOAD_BYTES_MAX>(entry, &mut out)?;
+    Ok(out.into())
+}
+
+/// Reads a payload.
+///
+/// # Errors
+/// It is too long, of another version, malformed, or breaks a rule of [`encode_cluster`].
+pub fn decode_cluster(payload: &[u8]) -> Result<ClusterEntry, WireError> {
+    let entry = decode_body::<CLUSTER_PAYLOAD_BYTES_MAX, ClusterEntry>(payload)?;
+    check(&entry)?;
+    Ok(entry)
+}
+
+fn check(entry: &ClusterEntry) -> Result<(), WireError> {
+    if !entry.members.is_sorted_by(|a, b| a.node < b.node) {
+        return Err(WireError::Invalid(
+            "members are not sorted by a unique node id",
+        ));
+    }
+    if !entry.removed.is_sorted_by(|a, b| a < b) {
+        return Err(WireError::Invalid("removed ids are not sorted and unique"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cluster::{Member, MemberKind, SafetyTimers};
+    use crate::policy::{Policy, Threshold};
+    use crate::types::{ClusterId, DiskId, Generation, NodeId};
+
+    fn member(node: u64) -> Member {
+        Member {
+            node: NodeId(node),
+            disk: DiskId(u128::from(node) << 64),
+            kind: MemberKind::Voter,
+            peer_addr: format!("10.0.0.{node}:7411"),
+            client_addr: format!("10.0.0.{node}:7401"),
+            plain_addr: String::new(),
+        }
+    }
+
+    fn entry(nodes: &[u64]) -> ClusterEntry {
+        ClusterEntry {
+            cluster: ClusterId(0xC1),
+            generation: Generation(2),
+            version: 1,
+            members: nodes.iter().copied().map(member).collect(),
+            policy: Policy {
+                persisted: Some(Threshold::Majority),
+                in_memory: None,
+            },
+            timers: SafetyTimers::LAN,
+            removed: vec![NodeId(9)],
+        }
+    }
+
+    #[test]
+    fn golden_payload() {
+        let payload = encode_cluster(&entry(&[1])).expect("valid");
+        let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "01c102010101fe00000000000000000100000000000000000d\
+             31302e302e302e313a373431310d31302e302e302e313a3734303100\
+             010100fce0930400fc90d00300fb10270109"
+        );
+        assert_eq!(decode_cluster(&payload), Ok(entry(&[1])));
+    }
+
+    #[test]
+    fn unsorted_or_repeated_members_are_refused_both_ways() {
+        assert!(matches!(
+            encode_cluster(&entry(&[2, 1])),
+            Err(WireError::Invalid(_))
+        ));
+        assert!(matches!(
+            encode_cluster(&entry(&[1, 1])),
+            Err(WireError::Invalid(_))
+        ));
+        let mut out = Vec::new();
+        encode_body::<CLUSTER_PAYLOAD_BYTES_MAX>(&entry(&[3, 1]), &mut out).expect("it fits");
+        assert!(matches!(decode_cluster(&out), Err(WireError::Invalid(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_fail(mut bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = decode_cluster(&bytes);
+            if let Some(version) = bytes.first_mut() {
+                *version = super::super::frame::WIRE_VERSION;
+                let _ = decode_cluster(&bytes);
+            }
+        }
+
+        #[test]
+        fn every_cut_of_a_payload_fails(cut in 0_usize..200) {
+            let payload = encode_cluster(&entry(&[1, 2, 3])).expect("valid");
+            prop_assume!(cut < payload.len());
+            prop_assert!(decode_cluster(&payload[..cut]).is_err());
+        }
+    }
+}
