@@ -1,3 +1,33 @@
-//! The replication core.
+//! The replication core: a pure state machine that decides, and does nothing itself.
+//!
+//! ```text
+//!  Event ──► Core::step(now, random, event) ──► Command, Command, …
+//!             │ election   votes, pre-votes, winning (S1–S3, S5)
+//!             │ replica    appends, log matching, truncation, acks (S5, S8, S9)
+//!             │ primary    sealing, flow control, commit (S4, S10)
+//!             │ reads      heartbeat rounds, lease, check-quorum, confirmed reads (S11)
+//! ```
+//!
+//! The shape is Raft's (epoch = term, seq = index, primary = leader; Ongaro, 2014), with one
+//! generalisation: the durability policy decides what is committed and which votes suffice to
+//! lead. The core knows entries by id, kind and size; payloads stay with the runtime. Time and
+//! randomness are arguments, and the state can be cloned, compared and hashed, so the same code
+//! runs in a node, in the simulator and under a model checker.
+//!
+//! The rules are named S1 to S12 as in `docs/architecture.md`, at the place that keeps each.
 
+mod configs;
+mod election;
+mod event;
+mod log;
 pub mod message;
+mod primary;
+mod progress;
+mod reads;
+mod replica;
+mod state;
+
+pub use configs::Configs;
+pub use event::{Command, Event, HardState, Violation};
+pub use log::Log;
+pub use state::{Boot, Core, PeerStatus, Refused, Role, Tuning};

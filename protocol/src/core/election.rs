@@ -1,0 +1,223 @@
+//! Elections: who may vote for whom (S2), and which votes suffice (S3).
+
+use std::collections::BTreeMap;
+
+use super::event::Command;
+use super::message::{Message, VoteReply, VoteRequest};
+use super::state::{Candidacy, Core, Duty};
+use crate::types::{Epoch, MonoTime, NodeId};
+
+impl Core {
+    /// Asks the voters whether an election could be won, without moving any epoch.
+    pub(super) fn start_pre_vote(&mut self, now: MonoTime, random: u64, out: &mut Vec<Command>) {
+        self.restart_election_timer(now, random);
+        if !self.is_voter() {
+            if matches!(
+                self.duty,
+                Duty::Replica { primary: Some(_) } | Duty::Candidate(_)
+            ) {
+                self.duty = Duty::Replica { primary: None };
+                out.push(Command::RoleChanged);
+            }
+            return;
+        }
+        let own_vote = BTreeMap::from([(self.node, self.memory_loss())]);
+        self.stand(false, own_vote, 0, out);
+        self.request_votes(self.hard.epoch.next(), out);
+        self.count_votes(now, out);
+    }
+
+    /// The pre-vote was won: enters the next epoch with a vote for itself. The requests leave,
+    /// and the own vote counts, once that is synced (S1).
+    fn start_vote(&mut self, out: &mut Vec<Command>) {
+        self.enter_epoch(self.hard.epoch.next(), Some(self.node), out);
+        self.stand(true, BTreeMap::new(), self.hard_id, out);
+        self.request_votes(self.hard.epoch, out);
+    }
+
+    fn stand(
+        &mut self,
+        real: bool,
+        votes: BTreeMap<NodeId, bool>,
+        hard_id: u64,
+        out: &mut Vec<Command>,
+    ) {
+        self.vote_round += 1;
+        self.duty = Duty::Candidate(Candidacy {
+            real,
+            round: self.vote_round,
+            votes,
+            hard_id,
+        });
+        out.push(Command::RoleChanged);
+    }
+
+    fn request_votes(&mut self, epoch: Epoch, out: &mut Vec<Command>) {
+        let Duty::Candidate(candidacy) = &self.duty else {
+            return;
+        };
+        let request = VoteRequest {
+            round: candidacy.round,
+            epoch,
+            last: self.log.last(),
+            transfer: None,
+        };
+        let (real, hard_id) = (candidacy.real, candidacy.hard_id);
+        for peer in self.other_voters() {
+            let message = if real {
+                Message::Vote(request)
+            } else {
+                Message::PreVote(request)
+            };
+            self.send_after(hard_id, peer, message, out);
+        }
+    }
+
+    /// Voters of every configuration that an election must be won under.
+    fn other_voters(&self) -> Vec<NodeId> {
+        let mut voters: Vec<NodeId> = self
+            .configs
+            .all()
+            .flat_map(|config| config.voters())
+            .collect();
+        voters.sort_unstable();
+        voters.dedup();
+        voters.retain(|voter| *voter != self.node);
+        voters
+    }
+
+    pub(super) fn count_own_vote(&mut self, now: MonoTime, out: &mut Vec<Command>) {
+        let own_loss = self.memory_loss();
+        let Duty::Candidate(candidacy) = &mut self.duty else {
+            return;
+        };
+        if candidacy.real && candidacy.hard_id <= self.durable_id {
+            candidacy.votes.insert(self.node, own_loss);
+            self.count_votes(now, out);
+        }
+    }
+
+    /// S3 under every configuration that may decide.
+    fn count_votes(&mut self, now: MonoTime, out: &mut Vec<Command>) {
+        let Duty::Candidate(candidacy) = &self.duty else {
+            return;
+        };
+        let own_counts = !candidacy.real || candidacy.votes.contains_key(&self.node);
+        let won = own_counts
+            && self.configs.all().all(|config| {
+                let granted: Vec<bool> = candidacy
+                    .votes
+                    .iter()
+                    .filter(|(voter, _)| self.counts_in(config, **voter))
+                    .map(|(_, memory_loss)| *memory_loss)
+                    .collect();
+                let intact = granted.iter().filter(|memory_loss| !**memory_loss).count();
+                let form = config.policy.normal_form(config.voters().count());
+                form.elects(granted.len(), intact)
+            });
+        match (won, candidacy.real) {
+            (true, false) => {
+                self.start_vote(out);
+                // Nothing is synced yet, but a lone voter's disk may be instant.
+                self.count_own_vote(now, out);
+            }
+            (true, true) => self.become_primary(now, out),
+            (false, _) => {}
+        }
+    }
+
+    pub(super) fn on_vote_reply(
+        &mut self,
+        now: MonoTime,
+        random: u64,
+        from: NodeId,
+        real: bool,
+        reply: VoteReply,
+        out: &mut Vec<Command>,
+    ) {
+        if !reply.granted && reply.epoch > self.hard.epoch {
+            // Without adopting it a node behind could never be elected by those ahead.
+            self.become_replica(now, random, reply.epoch, None, out);
+            return;
+        }
+        let Duty::Candidate(candidacy) = &mut self.duty else {
+            return;
+        };
+        if reply.granted && candidacy.real == real && candidacy.round == reply.round {
+            candidacy.votes.insert(from, reply.memory_loss);
+            self.count_votes(now, out);
+        }
+    }
+
+    pub(super) fn on_pre_vote(
+        &mut self,
+        now: MonoTime,
+        from: NodeId,
+        request: VoteRequest,
+        out: &mut Vec<Command>,
+    ) {
+        let granted =
+            self.may_vote(now) && request.epoch > self.hard.epoch && self.is_behind(&request);
+        // The durable epoch: a pre-vote waits for no disk.
+        let epoch = self.durable.epoch;
+        let reply = self.vote_reply(&request, epoch, granted);
+        out.push(Command::Send {
+            to: from,
+            message: Message::PreVoteReply(reply),
+        });
+    }
+
+    pub(super) fn on_vote(
+        &mut self,
+        now: MonoTime,
+        random: u64,
+        from: NodeId,
+        request: VoteRequest,
+        out: &mut Vec<Command>,
+    ) {
+        if !self.may_vote(now) || request.epoch < self.hard.epoch {
+            let reply = self.vote_reply(&request, self.hard.epoch, false);
+            self.send_after(self.epoch_id, from, Message::VoteReply(reply), out);
+            return;
+        }
+        if request.epoch > self.hard.epoch {
+            self.become_replica(now, random, request.epoch, None, out);
+        }
+        let free = self.hard.vote.is_none_or(|vote| vote == from);
+        let granted = free && self.is_behind(&request);
+        if granted && self.hard.vote.is_none() {
+            self.hard.vote = Some(from);
+            self.save_hard_state(out);
+        }
+        if granted {
+            self.restart_election_timer(now, random);
+        }
+        let reply = self.vote_reply(&request, self.hard.epoch, granted);
+        self.send_after(self.hard_id, from, Message::VoteReply(reply), out);
+    }
+
+    fn vote_reply(&self, request: &VoteRequest, epoch: Epoch, granted: bool) -> VoteReply {
+        VoteReply {
+            round: request.round,
+            epoch,
+            granted,
+            memory_loss: self.memory_loss(),
+        }
+    }
+
+    /// S2: this voter holds nothing that the candidate's log might lack.
+    fn is_behind(&self, request: &VoteRequest) -> bool {
+        self.log.last() <= request.last
+    }
+
+    /// S2: no vote within the silence after boot, nor while a primary is or was lately heard.
+    fn may_vote(&self, now: MonoTime) -> bool {
+        let silence_us = self.configs.newest().timers.election_timeout_min_us;
+        let lately = |at: MonoTime| now.since(at) < silence_us;
+        let hears_primary = match &self.duty {
+            Duty::Primary(tenure) => lately(tenure.contact),
+            Duty::Replica { .. } | Duty::Candidate(_) => self.heard.is_some_and(lately),
+        };
+        self.is_voter() && now >= self.silent_until && !hears_primary
+    }
+}

@@ -1,0 +1,548 @@
+//! Leading: sealing entries, sending them, and committing by the policy (S4).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::event::Command;
+use super::message::{Append, AppendAck, Message, RecoverTarget, Reject};
+use super::progress::{Flow, Progress};
+use super::reads::WaitingReads;
+use super::state::{Core, Duty, PeerStatus, Refused};
+use crate::cluster::ClusterEntry;
+use crate::policy::{Cursors, Evaluation};
+use crate::types::{ClusterTime, EntryId, EntryKind, MonoTime, NodeId, Seq};
+
+/// A primary's tenure: everything that ends with it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Tenure {
+    /// Where this tenure's `EpochStart` stands.
+    pub start: Seq,
+    /// Entries of this tenure that are not `Commands`, and not yet committed: they commit when
+    /// they are sealed.
+    pub sealed_kinds: VecDeque<Seq>,
+    /// Other members.
+    pub peers: BTreeMap<NodeId, Progress>,
+    /// The latest heartbeat round.
+    pub round: u64,
+    /// When the latest rounds were sent.
+    pub rounds: VecDeque<(u64, MonoTime)>,
+    /// When the next heartbeat is due.
+    pub heartbeat_due: MonoTime,
+    /// When the latest round was sent that a quorum answered.
+    pub contact: MonoTime,
+    /// Reads that wait for a round.
+    pub reads: WaitingReads,
+}
+
+impl Core {
+    pub(super) fn become_primary(&mut self, now: MonoTime, out: &mut Vec<Command>) {
+        let last = self.log.last();
+        let peers = self
+            .sessions
+            .keys()
+            .map(|peer| (*peer, Progress::new(last, now)))
+            .collect();
+        self.duty = Duty::Primary(Box::new(Tenure {
+            start: last.seq.next(),
+            sealed_kinds: VecDeque::new(),
+            peers,
+            round: 0,
+            rounds: VecDeque::new(),
+            heartbeat_due: now,
+            // The votes that elected this node were cast after it asked for them, but when is
+            // not known: the first round will tell. Until then check-quorum has a full timeout.
+            contact: now,
+            reads: WaitingReads::new(),
+        }));
+        // What earlier tenures acknowledged stays so; nothing new is met yet.
+        self.acknowledgeable = self.acknowledgeable.min(self.committed);
+        out.push(Command::RoleChanged);
+        self.seal(EntryKind::EpochStart, self.time, out);
+        self.start_round(now, out);
+        self.advance_commit(now, out);
+    }
+
+    /// Whether a write may be sealed now. Refused before it is sequenced, by rule and not by
+    /// time-out, when the policy can't be met by the reachable voters.
+    ///
+    /// # Errors
+    /// Not primary, or the clause that can't be met.
+    pub fn admits(&self, now: MonoTime) -> Result<(), Refused> {
+        let Duty::Primary(tenure) = &self.duty else {
+            return Err(Refused::NotPrimary);
+        };
+        match self.evaluate(self.configs.newest(), tenure, now) {
+            Evaluation::Met { .. } => Ok(()),
+            Evaluation::Degraded(unmet) => Err(Refused::Degraded(unmet)),
+        }
+    }
+
+    /// The policy in force, judged now; `None` unless primary.
+    #[must_use]
+    pub fn evaluation(&self, now: MonoTime) -> Option<Evaluation> {
+        let Duty::Primary(tenure) = &self.duty else {
+            return None;
+        };
+        Some(self.evaluate(self.configs.in_force(), tenure, now))
+    }
+
+    /// Other members as this primary sees them; empty unless primary.
+    #[must_use]
+    pub fn peers(&self, now: MonoTime) -> Vec<PeerStatus> {
+        let Duty::Primary(tenure) = &self.duty else {
+            return Vec::new();
+        };
+        let status = |(node, progress): (&NodeId, &Progress)| PeerStatus {
+            node: *node,
+            connected: self.sessions.contains_key(node),
+            in_view: self.is_in_view(progress, now),
+            in_memory: progress.in_memory,
+            persisted: progress.persisted,
+            applied: progress.applied,
+            below_journal: progress.flow == Flow::BelowJournal,
+        };
+        tenure.peers.iter().map(status).collect()
+    }
+
+    pub(super) fn propose(
+        &mut self,
+        now: MonoTime,
+        _bytes: u32,
+        time: ClusterTime,
+        out: &mut Vec<Command>,
+    ) {
+        if self.admits(now).is_err() {
+            return;
+        }
+        self.seal(EntryKind::Commands, time, out);
+        self.send_entries_to_all(out);
+    }
+
+    /// Puts the next entry of this tenure into the log.
+    fn seal(&mut self, kind: EntryKind, time: ClusterTime, out: &mut Vec<Command>) {
+        let id = EntryId {
+            epoch: self.hard.epoch,
+            seq: self.log.last().seq.next(),
+        };
+        self.time = self.time.max(time);
+        self.log.push(id);
+        if let (Duty::Primary(tenure), true) = (&mut self.duty, kind != EntryKind::Commands) {
+            tenure.sealed_kinds.push_back(id.seq);
+        }
+        let branch = self.log.branch();
+        out.push(Command::Seal {
+            id,
+            kind,
+            time: self.time,
+            cluster: None,
+            branch,
+        });
+    }
+
+    pub(super) fn tick_primary(&mut self, now: MonoTime, random: u64, out: &mut Vec<Command>) {
+        // S11's check-quorum: a primary that can't reach a quorum fences itself by time.
+        self.note_contact(now, out);
+        let Duty::Primary(tenure) = &self.duty else {
+            return;
+        };
+        if now.since(tenure.contact) > self.tuning.election_timeout_max_us {
+            self.become_replica(now, random, self.hard.epoch, None, out);
+            return;
+        }
+        if now >= tenure.heartbeat_due {
+            self.resend_lost(now);
+            self.start_round(now, out);
+            self.advance_commit(now, out);
+        }
+    }
+
+    /// Opens a heartbeat round and sends it to every peer.
+    pub(super) fn start_round(&mut self, now: MonoTime, out: &mut Vec<Command>) {
+        let heartbeat_us = self.tuning.heartbeat_us;
+        let Duty::Primary(tenure) = &mut self.duty else {
+            return;
+        };
+        tenure.open_round(now);
+        tenure.heartbeat_due = now.plus(heartbeat_us);
+        let peers: Vec<NodeId> = tenure.peers.keys().copied().collect();
+        for peer in peers {
+            self.send_heartbeat(peer, out);
+        }
+        // Alone, the round is answered already.
+        self.note_contact(now, out);
+    }
+
+    /// An append without entries: proves contact, carries the commit position, and asks for the
+    /// entry where the logs may agree.
+    fn send_heartbeat(&self, peer: NodeId, out: &mut Vec<Command>) {
+        let Duty::Primary(tenure) = &self.duty else {
+            return;
+        };
+        let Some(progress) = tenure.peers.get(&peer) else {
+            return;
+        };
+        let prev = match progress.flow {
+            Flow::Probe => progress.next.prev(),
+            Flow::Pipeline | Flow::BelowJournal => progress.verified,
+        };
+        let prev = self.log.id_at(prev).unwrap_or(self.log.preceding());
+        let message = Message::Append(Append {
+            epoch: self.hard.epoch,
+            prev,
+            commit: self.committed,
+            round: tenure.round,
+            time: self.time,
+            recover: progress.recover,
+            entries: Vec::new(),
+        });
+        out.push(Command::Send { to: peer, message });
+    }
+
+    fn send_entries_to_all(&mut self, out: &mut Vec<Command>) {
+        let Duty::Primary(tenure) = &self.duty else {
+            return;
+        };
+        let peers: Vec<NodeId> = tenure.peers.keys().copied().collect();
+        for peer in peers {
+            self.send_entries(peer, out);
+        }
+    }
+
+    /// Asks the runtime to send what the peer lacks, within its window. A slow peer's window is
+    /// capped and delays no one else.
+    fn send_entries(&mut self, peer: NodeId, out: &mut Vec<Command>) {
+        let last = self.log.last();
+        let window_bytes = self.tuning.window_bytes;
+        let Duty::Primary(tenure) = &mut self.duty else {
+            return;
+        };
+        let (Some(progress), Some(session)) =
+            (tenure.peers.get_mut(&peer), self.sessions.get(&peer))
+        else {
+            return;
+        };
+        let bytes_max = progress.window(window_bytes);
+        let ready = progress.flow == Flow::Pipeline && !progress.sending && bytes_max > 0;
+        if !ready || progress.next > last.seq {
+            return;
+        }
+        let Some(prev) = self.log.id_at(progress.next.prev()) else {
+            progress.flow = Flow::BelowJournal;
+            return;
+        };
+        progress.sending = true;
+        out.push(Command::SendEntries {
+            to: peer,
+            session: session.number,
+            epoch: self.hard.epoch,
+            prev,
+            first: progress.next,
+            last: last.seq,
+            bytes_max,
+            commit: self.committed,
+            round: tenure.round,
+            recover: progress.recover,
+        });
+    }
+
+    pub(super) fn on_sent(
+        &mut self,
+        now: MonoTime,
+        peer: NodeId,
+        session: u64,
+        through: Option<Seq>,
+        bytes: u64,
+        out: &mut Vec<Command>,
+    ) {
+        if self
+            .sessions
+            .get(&peer)
+            .is_none_or(|current| current.number != session)
+        {
+            return;
+        }
+        let Duty::Primary(tenure) = &mut self.duty else {
+            return;
+        };
+        let Some(progress) = tenure.peers.get_mut(&peer) else {
+            return;
+        };
+        if !progress.sending {
+            return;
+        }
+        progress.sending = false;
+        if progress.flow == Flow::Pipeline {
+            if progress.is_idle() {
+                progress.moved = now;
+            }
+            match through {
+                Some(through) => progress.on_sent(through, bytes),
+                None => progress.probe_from(progress.next, now),
+            }
+        }
+        self.send_entries(peer, out);
+    }
+
+    pub(super) fn on_ack(
+        &mut self,
+        now: MonoTime,
+        random: u64,
+        from: NodeId,
+        ack: AppendAck,
+        out: &mut Vec<Command>,
+    ) {
+        if ack.epoch > self.hard.epoch {
+            self.become_replica(now, random, ack.epoch, None, out);
+            return;
+        }
+        let last = self.log.last();
+        // An ack of an earlier life speaks of memory that is gone (S5).
+        let current = self
+            .sessions
+            .get(&from)
+            .is_some_and(|s| s.incarnation == ack.incarnation);
+        let Duty::Primary(tenure) = &mut self.duty else {
+            return;
+        };
+        let Some(progress) = tenure.peers.get_mut(&from) else {
+            return;
+        };
+        if ack.epoch < self.hard.epoch || !current || ack.verified > last.seq {
+            return;
+        }
+        progress.answered = Some(now);
+        progress.round = progress.round.max(ack.round.min(tenure.round));
+        progress.applied = progress.applied.max(ack.applied.min(ack.verified));
+        progress.on_cursors(ack.verified, ack.in_memory, ack.persisted, now);
+        let newly_in_loss = update_recover(progress, &ack, last.seq);
+        match ack.reject {
+            Some(reject) => self.on_reject(now, from, reject, out),
+            None if progress.flow == Flow::Pipeline => {}
+            None if progress.verified >= progress.next.prev() => {
+                progress.flow = Flow::Pipeline;
+                progress.moved = now;
+            }
+            None => {}
+        }
+        if newly_in_loss {
+            self.send_heartbeat(from, out);
+        }
+        self.note_contact(now, out);
+        self.advance_commit(now, out);
+        self.send_entries(from, out);
+    }
+
+    /// The peer doesn't hold `reject.prev`: goes back to the highest entry that may agree. Each
+    /// step goes below an epoch, so it ends after as many steps as the logs have epochs.
+    fn on_reject(&mut self, now: MonoTime, from: NodeId, reject: Reject, out: &mut Vec<Command>) {
+        let agree = self.log.last_at_most(reject.hint.seq, reject.hint.epoch);
+        let preceding = self.log.preceding();
+        let Duty::Primary(tenure) = &mut self.duty else {
+            return;
+        };
+        let Some(progress) = tenure.peers.get_mut(&from) else {
+            return;
+        };
+        let stale = reject.prev.seq <= progress.verified && progress.flow != Flow::BelowJournal
+            || reject.prev.seq >= progress.next;
+        if stale || reject.hint == reject.prev {
+            return;
+        }
+        if reject.prev.seq <= preceding.seq && preceding.seq > Seq::ZERO {
+            progress.flow = Flow::BelowJournal;
+            return;
+        }
+        progress.probe_from(agree.seq.next(), now);
+        self.send_heartbeat(from, out);
+    }
+
+    /// Entries that were sent and never arrived (a transport may lose them): starts again from
+    /// what is verified.
+    fn resend_lost(&mut self, now: MonoTime) {
+        let patience_us = self.tuning.election_timeout_max_us;
+        let Duty::Primary(tenure) = &mut self.duty else {
+            return;
+        };
+        for progress in tenure.peers.values_mut() {
+            let waits = progress.next > progress.verified.next() && !progress.sending;
+            if progress.flow == Flow::Pipeline && waits && now.since(progress.moved) > patience_us {
+                progress.probe_from(progress.verified.next(), now);
+            }
+        }
+    }
+
+    pub(super) fn on_peer_session(
+        &mut self,
+        now: MonoTime,
+        peer: NodeId,
+        same_life: bool,
+        out: &mut Vec<Command>,
+    ) {
+        let last = self.log.last();
+        let Duty::Primary(tenure) = &mut self.duty else {
+            return;
+        };
+        tenure
+            .peers
+            .entry(peer)
+            .or_insert_with(|| Progress::new(last, now))
+            .on_session(same_life, last, now);
+        self.send_heartbeat(peer, out);
+    }
+
+    pub(super) fn on_peer_gone(&mut self, now: MonoTime, peer: NodeId, out: &mut Vec<Command>) {
+        let last = self.log.last();
+        let Duty::Primary(tenure) = &mut self.duty else {
+            return;
+        };
+        if let Some(progress) = tenure.peers.get_mut(&peer) {
+            progress.on_session(true, last, now);
+        }
+        self.advance_commit(now, out);
+    }
+
+    /// S4: moves the commit position and the acknowledgeable position as far as the cursors, by
+    /// one consistent view of them, allow.
+    pub(super) fn advance_commit(&mut self, now: MonoTime, out: &mut Vec<Command>) {
+        let Duty::Primary(tenure) = &self.duty else {
+            return;
+        };
+        let config = self.configs.in_force();
+        let met = match self.evaluate(config, tenure, now) {
+            Evaluation::Met { position, .. } => position,
+            Evaluation::Degraded(_) => Seq::ZERO,
+        };
+        // Nothing at or after a configuration that is not in force commits (S10).
+        let ceiling = self
+            .configs
+            .pending_at()
+            .map_or(self.log.last().seq, Seq::prev);
+        let met = met.min(ceiling);
+        let own = self.log.epoch_at(met) == Some(self.hard.epoch);
+        let mut committed = if own {
+            met.max(self.committed)
+        } else {
+            self.committed
+        };
+        let sealed = self.sealed_through(config, tenure, now).min(ceiling);
+        committed = tenure.commit_sealed(committed, sealed);
+        let acknowledgeable = met.min(committed).max(self.acknowledgeable);
+        if (committed, acknowledgeable) == (self.committed, self.acknowledgeable) {
+            return;
+        }
+        self.committed = committed;
+        self.acknowledgeable = acknowledgeable;
+        self.configs.on_committed(committed);
+        let Duty::Primary(tenure) = &mut self.duty else {
+            return;
+        };
+        tenure.forget_committed(committed);
+        let sealed_start = committed >= tenure.start;
+        out.push(Command::Committed {
+            committed,
+            acknowledgeable,
+        });
+        // A primary with memory loss is whole once its tenure's first entry is sealed: no later
+        // winner lacks what its log holds (S5).
+        if sealed_start && self.hard.memory_loss {
+            self.hard.memory_loss = false;
+            self.save_hard_state(out);
+        }
+    }
+
+    /// The highest position persisted on enough voters that no later winner can lack it.
+    fn sealed_through(&self, config: &ClusterEntry, tenure: &Tenure, now: MonoTime) -> Seq {
+        let form = config.policy.normal_form(config.voters().count());
+        let mut persisted: Vec<Seq> = self
+            .view(config, tenure, now)
+            .iter()
+            .map(|cursors| cursors.persisted)
+            .collect();
+        persisted.sort_unstable_by(|a, b| b.cmp(a));
+        persisted
+            .get(form.sealing_copies() - 1)
+            .copied()
+            .unwrap_or(Seq::ZERO)
+    }
+
+    fn evaluate(&self, config: &ClusterEntry, tenure: &Tenure, now: MonoTime) -> Evaluation {
+        config
+            .policy
+            .evaluate(config.voters().count(), &self.view(config, tenure, now))
+    }
+
+    /// One consistent reading: this node and the voters that answer in their current life.
+    fn view(&self, config: &ClusterEntry, tenure: &Tenure, now: MonoTime) -> Vec<Cursors> {
+        let own = Cursors {
+            node: self.node,
+            in_memory: self.log.in_memory(),
+            persisted: self.log.persisted(),
+        };
+        let own = self.counts_in(config, self.node).then_some(own);
+        let peers = tenure
+            .peers
+            .iter()
+            .filter(|(peer, progress)| {
+                self.is_in_view(progress, now) && self.counts_in(config, **peer)
+            })
+            .map(|(peer, progress)| Cursors {
+                node: *peer,
+                in_memory: progress.in_memory,
+                persisted: progress.persisted,
+            });
+        own.into_iter().chain(peers).collect()
+    }
+
+    fn is_in_view(&self, progress: &Progress, now: MonoTime) -> bool {
+        let silence_us = self.tuning.election_timeout_max_us;
+        progress
+            .answered
+            .is_some_and(|at| now.since(at) <= silence_us)
+    }
+}
+
+impl Tenure {
+    /// Extends `committed` over this tenure's entries that are not `Commands` and are sealed, as
+    /// long as no `Commands` entry of this tenure before them is uncommitted.
+    fn commit_sealed(&self, committed: Seq, sealed: Seq) -> Seq {
+        let mut committed = committed;
+        for seq in self.sealed_kinds.iter().copied() {
+            // Everything between is of earlier tenures exactly for the first entry of this one;
+            // after it, only a direct neighbour has no `Commands` in between.
+            let clear = seq == self.start || seq <= committed.next();
+            if seq > sealed || !clear {
+                break;
+            }
+            committed = committed.max(seq);
+        }
+        committed
+    }
+
+    fn forget_committed(&mut self, committed: Seq) {
+        while self
+            .sealed_kinds
+            .front()
+            .is_some_and(|seq| *seq <= committed)
+        {
+            self.sealed_kinds.pop_front();
+        }
+    }
+}
+
+/// Fixes `R` when a life with memory loss is first seen, and forgets it when the loss is over.
+/// True if `R` is new.
+fn update_recover(progress: &mut Progress, ack: &AppendAck, last: Seq) -> bool {
+    if !ack.memory_loss {
+        progress.recover = None;
+        return false;
+    }
+    let known = progress
+        .recover
+        .is_some_and(|target| target.incarnation == ack.incarnation);
+    if !known {
+        progress.recover = Some(RecoverTarget {
+            incarnation: ack.incarnation,
+            through: last,
+        });
+    }
+    !known
+}

@@ -1,0 +1,154 @@
+//! What a primary knows of one other member: cursors, and what may be sent to it.
+
+use std::collections::VecDeque;
+
+use super::message::RecoverTarget;
+use crate::types::{DiskId, EntryId, Incarnation, MonoTime, Seq};
+
+/// A session with a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Session {
+    /// Unique for this node's life.
+    pub number: u64,
+    /// The peer's data directory.
+    pub disk: DiskId,
+    /// The peer's current life.
+    pub incarnation: Incarnation,
+}
+
+/// How entries flow to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Flow {
+    /// Where the logs agree isn't known: heartbeats ask for the entry before `next`.
+    Probe,
+    /// Entries are sent ahead of acknowledgements, within a byte window.
+    Pipeline,
+    /// The peer needs entries that the journal no longer has.
+    BelowJournal,
+}
+
+/// One peer's progress in this primary's tenure.
+///
+/// Invariants: `persisted <= in_memory <= verified < next`, all within the primary's log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Progress {
+    /// How entries flow.
+    pub flow: Flow,
+    /// The next position to send.
+    pub next: Seq,
+    /// Up to here both logs are the same.
+    pub verified: Seq,
+    /// Copy in memory, as acknowledged by the current incarnation.
+    pub in_memory: Seq,
+    /// Copy on disk, as acknowledged by the current incarnation.
+    pub persisted: Seq,
+    /// The peer's state.
+    pub applied: Seq,
+    /// Highest heartbeat round that it answered.
+    pub round: u64,
+    /// When it last answered in this session; `None` before the first answer: not in the view.
+    pub answered: Option<MonoTime>,
+    /// When `verified` last moved, or sending last started from rest.
+    pub moved: MonoTime,
+    /// Entries sent and not yet in the peer's memory: last position and bytes of each send.
+    inflight: VecDeque<(Seq, u64)>,
+    inflight_bytes: u64,
+    /// Whether the runtime is busy with a `SendEntries`.
+    pub sending: bool,
+    /// How the peer may leave the set with memory loss (S5).
+    pub recover: Option<RecoverTarget>,
+}
+
+impl Progress {
+    /// A peer of which nothing is known, in a log that ends at `last`.
+    pub fn new(last: EntryId, now: MonoTime) -> Self {
+        Self {
+            flow: Flow::Probe,
+            next: last.seq.next(),
+            verified: Seq::ZERO,
+            in_memory: Seq::ZERO,
+            persisted: Seq::ZERO,
+            applied: Seq::ZERO,
+            round: 0,
+            answered: None,
+            moved: now,
+            inflight: VecDeque::new(),
+            inflight_bytes: 0,
+            sending: false,
+            recover: None,
+        }
+    }
+
+    /// A new session: the peer leaves the view until it answers. Its cursors are kept only for
+    /// the same incarnation; the rounds it answered always count.
+    pub fn on_session(&mut self, same_life: bool, last: EntryId, now: MonoTime) {
+        let round = self.round;
+        let kept = if same_life {
+            self.clone()
+        } else {
+            Self::new(last, now)
+        };
+        *self = Self {
+            flow: Flow::Probe,
+            next: if kept.verified > Seq::ZERO {
+                kept.verified.next()
+            } else {
+                last.seq.next()
+            },
+            answered: None,
+            moved: now,
+            inflight: VecDeque::new(),
+            inflight_bytes: 0,
+            sending: false,
+            round,
+            ..kept
+        };
+    }
+
+    /// Bytes that may be sent now.
+    pub fn window(&self, window_bytes: u64) -> u64 {
+        window_bytes.saturating_sub(self.inflight_bytes)
+    }
+
+    /// Whether anything sent is still on its way to the peer's memory.
+    pub fn is_idle(&self) -> bool {
+        self.inflight.is_empty() && !self.sending
+    }
+
+    /// Entries went out.
+    pub fn on_sent(&mut self, through: Seq, bytes: u64) {
+        self.next = self.next.max(through.next());
+        self.inflight.push_back((through, bytes));
+        self.inflight_bytes += bytes;
+    }
+
+    /// The peer's cursors, clamped to this log; they never go back within an incarnation.
+    pub fn on_cursors(&mut self, verified: Seq, in_memory: Seq, persisted: Seq, now: MonoTime) {
+        if verified > self.verified {
+            self.verified = verified;
+            self.moved = now;
+        }
+        self.persisted = self.persisted.max(persisted.min(self.verified));
+        self.in_memory = self
+            .in_memory
+            .max(in_memory.min(self.verified))
+            .max(self.persisted);
+        self.next = self.next.max(self.verified.next());
+        while let Some((through, bytes)) = self.inflight.front().copied() {
+            if through > self.in_memory {
+                break;
+            }
+            self.inflight.pop_front();
+            self.inflight_bytes -= bytes;
+        }
+    }
+
+    /// Starts to look for the point of agreement anew, from `next`.
+    pub fn probe_from(&mut self, next: Seq, now: MonoTime) {
+        self.flow = Flow::Probe;
+        self.next = next.max(self.verified.next());
+        self.inflight.clear();
+        self.inflight_bytes = 0;
+        self.moved = now;
+    }
+}
