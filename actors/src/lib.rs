@@ -1,4 +1,5 @@
 //! The running node.
 
+pub mod replication;
 pub mod submit;
 pub mod view;

@@ -1,0 +1,50 @@
+//! Where the entries of a log stream come from, and how they are asked for.
+
+use quorate_protocol::entry::Entry;
+use quorate_protocol::types::Seq;
+use quorate_protocol::wire::AppendHeader;
+
+use super::events::Session;
+
+/// Entries of this node's log, for sending. Shared between the consensus thread, which only asks
+/// for what is in memory, and blocking threads, which read the journal.
+pub trait EntrySource: Send + Sync + 'static {
+    /// Contiguous entries from `first` on, as far as they are in memory: as many as fit in
+    /// `bytes_max` record bytes, but at least one. `None` where `first` isn't in memory, whether
+    /// it is in the journal, not yet written, or trimmed. Never blocks.
+    fn cached(&self, first: Seq, bytes_max: usize) -> Option<Vec<Entry>>;
+
+    /// The same from the journal. Blocks. Empty where `first` is above the last entry.
+    ///
+    /// # Errors
+    /// The entries are gone, or can't be read.
+    fn read(&self, first: Seq, bytes_max: usize) -> Result<Vec<Entry>, ReadError>;
+}
+
+/// Why entries couldn't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The journal starts above the position: the peer needs a snapshot.
+    #[error("the journal starts at {start}")]
+    Trimmed {
+        /// The journal's first entry.
+        start: Seq,
+    },
+    /// The journal can't be read there; whoever owns it decides what that means.
+    #[error("the journal can't be read: {0}")]
+    Failed(String),
+}
+
+/// Asks a peer's sender for one append with entries. At most one is outstanding per peer: the
+/// next may follow once `PeerEvent::Sent` or `PeerEvent::Unavailable` arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct SendEntries {
+    /// The session it is meant for; dropped without an answer where that one is over.
+    pub session: Session,
+    /// The append; its `prev` is the entry directly before `first`.
+    pub header: AppendHeader,
+    /// The first entry to send.
+    pub first: Seq,
+    /// Bytes of records to send at most, though always one entry.
+    pub bytes_max: usize,
+}
