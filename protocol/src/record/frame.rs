@@ -39,9 +39,11 @@ pub struct RecordHeader {
 
 /// A local frame: everything through `id` was known to be synced when this was written. It counts
 /// only where the log's chain at `id` is this chain, so a mark of a branch that was cut proves
-/// nothing.
+/// nothing, and only with its segment's nonce, so that bytes inside a payload never pass for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncMark {
+    /// The nonce of the segment that holds the mark.
+    pub nonce: u64,
     /// The highest entry known to be synced.
     pub id: EntryId,
     /// The log's chain there.
@@ -52,6 +54,8 @@ pub struct SyncMark {
 /// its entries are synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentTrailer {
+    /// The segment's nonce.
+    pub nonce: u64,
     /// The segment's last entry, or the one before its first where it holds none.
     pub last: EntryId,
     /// Entries in the segment.
@@ -164,6 +168,7 @@ impl SyncMark {
     #[must_use]
     pub fn encode(&self) -> [u8; RECORD_HEADER_BYTES] {
         let mut bytes = start(KIND_SYNC_MARK, self.id);
+        put(&mut bytes, 32, &self.nonce.to_le_bytes());
         put(&mut bytes, 40, &self.chain.0.to_le_bytes());
         finish(bytes)
     }
@@ -175,6 +180,7 @@ impl SegmentTrailer {
     pub fn encode(&self) -> [u8; RECORD_HEADER_BYTES] {
         let mut bytes = start(KIND_TRAILER, self.last);
         put(&mut bytes, 24, &self.count.to_le_bytes());
+        put(&mut bytes, 32, &self.nonce.to_le_bytes());
         put(&mut bytes, 40, &self.chain.0.to_le_bytes());
         finish(bytes)
     }
@@ -201,9 +207,10 @@ impl Frame {
         );
         let chain = Chain(u128::from_le_bytes(take(bytes, 40)));
         let number = u64::from_le_bytes(take(bytes, 24));
+        let nonce = u64::from_le_bytes(take(bytes, 32));
         let frame = match bytes[3] {
-            KIND_SYNC_MARK => Self::SyncMark(SyncMark { id, chain }),
-            KIND_TRAILER => Self::Trailer(SegmentTrailer { last: id, count: number, chain }),
+            KIND_SYNC_MARK => Self::SyncMark(SyncMark { nonce, id, chain }),
+            KIND_TRAILER => Self::Trailer(SegmentTrailer { nonce, last: id, count: number, chain }),
             kind => Self::Entry(RecordHeader {
                 id,
                 kind: EntryKind::from_u8(kind).ok_or(RecordFault::Kind(kind))?,
@@ -286,8 +293,10 @@ mod tests {
 
     #[test]
     fn bytes_of_each_frame_are_fixed() {
-        let mark = SyncMark { id: EntryId::new(Epoch(3), Seq(9)), chain: Chain(0xAB) };
-        let trailer = SegmentTrailer { last: mark.id, count: 4, chain: mark.chain };
+        let mark =
+            SyncMark { nonce: 0x0102_0304, id: EntryId::new(Epoch(3), Seq(9)), chain: Chain(0xAB) };
+        let trailer =
+            SegmentTrailer { nonce: mark.nonce, last: mark.id, count: 4, chain: mark.chain };
         assert_eq!(
             hex(&header().encode()),
             "5152010105000000030000000000000002010000000000000068e5cf8b010000\
@@ -296,12 +305,12 @@ mod tests {
         assert_eq!(
             hex(&mark.encode()),
             "515201f000000000030000000000000009000000000000000000000000000000\
-             0000000000000000ab00000000000000000000000000000000000000005b8c63"
+             0403020100000000ab0000000000000000000000000000000000000051ee2877"
         );
         assert_eq!(
             hex(&trailer.encode()),
             "515201f100000000030000000000000009000000000000000400000000000000\
-             0000000000000000ab0000000000000000000000000000000000000097c897d5"
+             0403020100000000ab00000000000000000000000000000000000000c67d33c1"
         );
     }
 
@@ -323,20 +332,20 @@ mod tests {
 
     #[test]
     fn local_frames_are_not_entries() {
-        let mark = SyncMark { id: EntryId::ZERO, chain: Chain(0) };
+        let mark = SyncMark { nonce: 0x0102_0304, id: EntryId::ZERO, chain: Chain(0) };
         assert_eq!(RecordHeader::decode(&mark.encode()), Err(RecordFault::LocalFrame));
     }
 
     prop_compose! {
         fn any_frame()(
-            which in 0..3u8, kind in 1..=4u8, epoch: u64, seq in 1..=u64::MAX, number: u64,
+            which in 0..3u8, nonce: u64, kind in 1..=4u8, epoch: u64, seq in 1..=u64::MAX, number: u64,
             chain: u128, payload_len in 0..=PAYLOAD_BYTES_MAX as u32, payload_crc: u32,
         ) -> Frame {
             let id = EntryId::new(Epoch(epoch), Seq(seq));
             let chain = Chain(chain);
             match which {
-                0 => Frame::SyncMark(SyncMark { id, chain }),
-                1 => Frame::Trailer(SegmentTrailer { last: id, count: number, chain }),
+                0 => Frame::SyncMark(SyncMark { nonce, id, chain }),
+                1 => Frame::Trailer(SegmentTrailer { nonce, last: id, count: number, chain }),
                 _ => Frame::Entry(RecordHeader {
                     id,
                     kind: EntryKind::from_u8(kind).expect("1..=4 are kinds"),

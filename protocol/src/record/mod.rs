@@ -12,10 +12,10 @@
 //!  8 epoch                               8 epoch                 16 cluster id
 //! 16 seq                                16 seq                   32 generation
 //! 24 time                               24 count (trailer)       40 first seq
-//! 32 payload CRC32C                     32 zero                  48 epoch before it
-//! 36 zero                               36 zero                  56 seq before it
+//! 32 payload CRC32C                     32 nonce (8)             48 epoch before it
+//! 36 zero                                                        56 seq before it
 //! 40 chain (16)                         40 chain (16)            64 chain before it (16)
-//! 56 zero                               56 zero                  80 zero
+//! 56 zero                               56 zero                  80 nonce (8)  88 zero
 //! 60 CRC32C of bytes 0..60              60 CRC32C                124 CRC32C of bytes 0..124
 //! ```
 //!

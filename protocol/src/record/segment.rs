@@ -18,6 +18,9 @@ pub struct SegmentHeader {
     pub cluster: ClusterId,
     /// Lossy recoveries that the cluster had gone through (S12).
     pub generation: Generation,
+    /// Random; every local frame of the segment repeats it. It is what tells a sync mark from
+    /// bytes in a client's value that look like one.
+    pub nonce: u64,
     /// The entry before the segment's first one.
     pub preceding: EntryId,
     /// The log's chain there.
@@ -63,6 +66,7 @@ impl SegmentHeader {
         put(&mut bytes, 48, &self.preceding.epoch.0.to_le_bytes());
         put(&mut bytes, 56, &self.preceding.seq.0.to_le_bytes());
         put(&mut bytes, 64, &self.preceding_chain.0.to_le_bytes());
+        put(&mut bytes, 80, &self.nonce.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[..CRC_AT]);
         put(&mut bytes, CRC_AT, &crc.to_le_bytes());
         bytes
@@ -95,6 +99,7 @@ impl SegmentHeader {
             generation: Generation(u64::from_le_bytes(take(bytes, 32))),
             preceding: EntryId::new(Epoch(u64::from_le_bytes(take(bytes, 48))), Seq(seq)),
             preceding_chain: Chain(u128::from_le_bytes(take(bytes, 64))),
+            nonce: u64::from_le_bytes(take(bytes, 80)),
         };
         if header.encode() == *bytes { Ok(header) } else { Err(SegmentFault::Field) }
     }
@@ -111,6 +116,7 @@ mod tests {
             generation: Generation(2),
             preceding: EntryId::new(Epoch(3), Seq(41)),
             preceding_chain: Chain(0x22),
+            nonce: 0x33,
         }
     }
 
@@ -121,8 +127,8 @@ mod tests {
             hex,
             "51554f524a524e4c010000000000000011000000000000000000000000000000\
              02000000000000002a0000000000000003000000000000002900000000000000\
-             2200000000000000000000000000000000000000000000000000000000000000\
-             00000000000000000000000000000000000000000000000000000000a267a033"
+             2200000000000000000000000000000033000000000000000000000000000000\
+             000000000000000000000000000000000000000000000000000000009995deb8"
         );
     }
 
@@ -139,12 +145,14 @@ mod tests {
         #[test]
         fn any_header_round_trips(
             cluster: u128, generation: u64, epoch: u64, seq in 0..u64::MAX, chain: u128,
+            nonce: u64,
         ) {
             let header = SegmentHeader {
                 cluster: ClusterId(cluster),
                 generation: Generation(generation),
                 preceding: EntryId::new(Epoch(epoch), Seq(seq)),
                 preceding_chain: Chain(chain),
+                nonce,
             };
             prop_assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
         }
