@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod command;
 pub mod core;
 pub mod entry;
+pub mod formation;
 pub mod policy;
 pub mod record;
 pub mod resp;
