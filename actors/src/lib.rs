@@ -1,5 +1,6 @@
 //! The running node.
 
+pub mod node;
 pub mod replication;
 pub mod submit;
 pub mod view;

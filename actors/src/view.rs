@@ -144,8 +144,7 @@ impl Published {
     /// For the quorum actor: publishes role, epoch and positions.
     pub fn set_positions(&self, committed: Seq, acknowledgeable: Seq) {
         self.committed.store(committed.0, Ordering::Release);
-        self.acknowledgeable
-            .store(acknowledgeable.0, Ordering::Release);
+        self.acknowledgeable.store(acknowledgeable.0, Ordering::Release);
     }
 
     /// For the quorum actor: the lease, as the moment when it ends, and whether reads may be

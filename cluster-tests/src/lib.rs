@@ -1,1 +1,1 @@
-
+//! Runs real nodes and judges what clients saw.

@@ -46,11 +46,8 @@ pub struct SafetyTimers {
 
 impl SafetyTimers {
     /// Defaults for a local network: 300 ms, 250 ms, 10 ms.
-    pub const LAN: Self = Self {
-        election_timeout_min_us: 300_000,
-        lease_us: 250_000,
-        drift_us: 10_000,
-    };
+    pub const LAN: Self =
+        Self { election_timeout_min_us: 300_000, lease_us: 250_000, drift_us: 10_000 };
 
     /// Whether a lease always ends before another node may be elected:
     /// `lease + drift < minimum election timeout`.
@@ -89,17 +86,13 @@ impl ClusterEntry {
 
     /// Ids of the voters, in order.
     pub fn voters(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.members
-            .iter()
-            .filter(|m| m.kind == MemberKind::Voter)
-            .map(|m| m.node)
+        self.members.iter().filter(|m| m.kind == MemberKind::Voter).map(|m| m.node)
     }
 
     /// Whether this node is a voter on this disk.
     #[must_use]
     pub fn is_voter(&self, node: NodeId) -> bool {
-        self.member(node)
-            .is_some_and(|member| member.kind == MemberKind::Voter)
+        self.member(node).is_some_and(|member| member.kind == MemberKind::Voter)
     }
 
     /// Whether the pair is a member: another disk under a known id is not (S6).

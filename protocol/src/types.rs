@@ -143,10 +143,7 @@ pub struct EntryId {
 
 impl EntryId {
     /// Before the first entry.
-    pub const ZERO: Self = Self {
-        epoch: Epoch::ZERO,
-        seq: Seq::ZERO,
-    };
+    pub const ZERO: Self = Self { epoch: Epoch::ZERO, seq: Seq::ZERO };
 
     /// The id of the entry at `seq`, sealed in `epoch`.
     #[must_use]

@@ -243,11 +243,7 @@ impl PeerEvents {
             }
             queue.session = Some(session);
             let hello = Box::new(hello);
-            let event = PeerEvent::Connected {
-                peer,
-                session,
-                hello,
-            };
+            let event = PeerEvent::Connected { peer, session, hello };
             queue.control.push(event, 0);
         }
         self.wake_once();
@@ -371,8 +367,7 @@ impl PeerQueue {
         self.control.remove(|event| event.is_of(session));
         self.log.remove(|event| event.is_of(session));
         if !unheard {
-            self.control
-                .push(PeerEvent::Disconnected { peer, session }, 0);
+            self.control.push(PeerEvent::Disconnected { peer, session }, 0);
         }
     }
 }
@@ -417,12 +412,7 @@ mod tests {
     }
 
     fn sent(session: Session, through: u64) -> PeerEvent {
-        PeerEvent::Sent {
-            peer: PEER,
-            session,
-            through: Seq(through),
-            bytes: 0,
-        }
+        PeerEvent::Sent { peer: PEER, session, through: Seq(through), bytes: 0 }
     }
 
     fn message(session: Session, epoch: u64) -> PeerEvent {
@@ -430,12 +420,7 @@ mod tests {
             epoch: Epoch(epoch),
             last: quorate_protocol::types::EntryId::ZERO,
         });
-        PeerEvent::Message {
-            peer: PEER,
-            session,
-            message,
-            entries: Vec::new(),
-        }
+        PeerEvent::Message { peer: PEER, session, message, entries: Vec::new() }
     }
 
     fn drained(events: &PeerEvents) -> Vec<String> {
@@ -450,11 +435,7 @@ mod tests {
             PeerEvent::Greeted { session, .. } => format!("greeted {}", session.0),
             PeerEvent::Disconnected { session, .. } => format!("disconnected {}", session.0),
             PeerEvent::Refused { reason, .. } => format!("refused {reason}"),
-            PeerEvent::Message {
-                session,
-                message: Message::TimeoutNow(m),
-                ..
-            } => {
+            PeerEvent::Message { session, message: Message::TimeoutNow(m), .. } => {
                 format!("message {} {}", session.0, m.epoch)
             }
             PeerEvent::Message { session, .. } => format!("message {}", session.0),
@@ -478,10 +459,7 @@ mod tests {
             .await
             .expect("the session is up");
         assert_eq!(wakes.load(Ordering::SeqCst), 1);
-        assert_eq!(
-            drained(&events),
-            ["connected 1", "message 1 2", "message 1 1"]
-        );
+        assert_eq!(drained(&events), ["connected 1", "message 1 2", "message 1 1"]);
         events.answer(PEER, session, sent(session, 5));
         assert_eq!(wakes.load(Ordering::SeqCst), 2);
         assert_eq!(drained(&events), ["sent 5"]);
@@ -495,19 +473,12 @@ mod tests {
         let fill = |lane, number, bytes| {
             events.received(PEER, session, lane, message(session, number), bytes)
         };
-        fill(Lane::Log, 1, LOG_LANE_BYTES_MAX)
-            .await
-            .expect("the session is up");
+        fill(Lane::Log, 1, LOG_LANE_BYTES_MAX).await.expect("the session is up");
         let mut held = Box::pin(fill(Lane::Log, 2, 1));
         let waiting = tokio::time::timeout(Duration::from_millis(1), &mut held).await;
         assert!(waiting.is_err(), "the lane is full");
-        fill(Lane::Control, 3, 1)
-            .await
-            .expect("the other lane has room");
-        assert_eq!(
-            drained(&events),
-            ["connected 1", "message 1 3", "message 1 1"]
-        );
+        fill(Lane::Control, 3, 1).await.expect("the other lane has room");
+        assert_eq!(drained(&events), ["connected 1", "message 1 3", "message 1 1"]);
         held.await.expect("there is room now");
         assert_eq!(drained(&events), ["message 1 2"]);
     }
@@ -538,9 +509,7 @@ mod tests {
             .await
             .expect("the session is up");
         events.connected(PEER, new, Hello::default());
-        let late = events
-            .received(PEER, old, Lane::Log, message(old, 2), 10)
-            .await;
+        let late = events.received(PEER, old, Lane::Log, message(old, 2), 10).await;
         assert_eq!(late, Err(SessionOver));
         events.answer(PEER, old, sent(old, 5));
         events.disconnected(PEER, old);
@@ -569,9 +538,6 @@ mod tests {
             events.refused(PEER, Refusal::ByPeer("no".to_owned()));
         }
         events.connected(PEER, Session(1000), Hello::default());
-        assert_eq!(
-            drained(&events),
-            ["refused it refused this node: no", "connected 1000"]
-        );
+        assert_eq!(drained(&events), ["refused it refused this node: no", "connected 1000"]);
     }
 }

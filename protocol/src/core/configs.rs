@@ -19,13 +19,8 @@ impl Configs {
     #[must_use]
     pub fn new(entries: Vec<(EntryId, Arc<ClusterEntry>)>, committed: Seq) -> Self {
         let mut entries = entries.into_iter();
-        let first = entries
-            .next()
-            .expect("a formed cluster has a cluster entry");
-        let mut configs = Self {
-            in_force: first,
-            pending: entries.collect(),
-        };
+        let first = entries.next().expect("a formed cluster has a cluster entry");
+        let mut configs = Self { in_force: first, pending: entries.collect() };
         configs.on_committed(committed);
         configs
     }
@@ -39,9 +34,7 @@ impl Configs {
     /// The configuration that decides membership: the last one appended.
     #[must_use]
     pub fn newest(&self) -> &Arc<ClusterEntry> {
-        self.pending
-            .last()
-            .map_or(&self.in_force.1, |(_, entry)| entry)
+        self.pending.last().map_or(&self.in_force.1, |(_, entry)| entry)
     }
 
     /// Where the oldest entry that is not in force stands: nothing at or after it commits yet.

@@ -12,10 +12,7 @@ impl Core {
     pub(super) fn start_pre_vote(&mut self, now: MonoTime, random: u64, out: &mut Vec<Command>) {
         self.restart_election_timer(now, random);
         if !self.is_voter() {
-            if matches!(
-                self.duty,
-                Duty::Replica { primary: Some(_) } | Duty::Candidate(_)
-            ) {
+            if matches!(self.duty, Duty::Replica { primary: Some(_) } | Duty::Candidate(_)) {
                 self.duty = Duty::Replica { primary: None };
                 out.push(Command::RoleChanged);
             }
@@ -43,12 +40,7 @@ impl Core {
         out: &mut Vec<Command>,
     ) {
         self.vote_round += 1;
-        self.duty = Duty::Candidate(Candidacy {
-            real,
-            round: self.vote_round,
-            votes,
-            hard_id,
-        });
+        self.duty = Duty::Candidate(Candidacy { real, round: self.vote_round, votes, hard_id });
         out.push(Command::RoleChanged);
     }
 
@@ -56,30 +48,19 @@ impl Core {
         let Duty::Candidate(candidacy) = &self.duty else {
             return;
         };
-        let request = VoteRequest {
-            round: candidacy.round,
-            epoch,
-            last: self.log.last(),
-            transfer: None,
-        };
+        let request =
+            VoteRequest { round: candidacy.round, epoch, last: self.log.last(), transfer: None };
         let (real, hard_id) = (candidacy.real, candidacy.hard_id);
         for peer in self.other_voters() {
-            let message = if real {
-                Message::Vote(request)
-            } else {
-                Message::PreVote(request)
-            };
+            let message = if real { Message::Vote(request) } else { Message::PreVote(request) };
             self.send_after(hard_id, peer, message, out);
         }
     }
 
     /// Voters of every configuration that an election must be won under.
     fn other_voters(&self) -> Vec<NodeId> {
-        let mut voters: Vec<NodeId> = self
-            .configs
-            .all()
-            .flat_map(|config| config.voters())
-            .collect();
+        let mut voters: Vec<NodeId> =
+            self.configs.all().flat_map(|config| config.voters()).collect();
         voters.sort_unstable();
         voters.dedup();
         voters.retain(|voter| *voter != self.node);
@@ -161,10 +142,7 @@ impl Core {
         // The durable epoch: a pre-vote waits for no disk.
         let epoch = self.durable.epoch;
         let reply = self.vote_reply(&request, epoch, granted);
-        out.push(Command::Send {
-            to: from,
-            message: Message::PreVoteReply(reply),
-        });
+        out.push(Command::Send { to: from, message: Message::PreVoteReply(reply) });
     }
 
     pub(super) fn on_vote(
@@ -197,12 +175,7 @@ impl Core {
     }
 
     fn vote_reply(&self, request: &VoteRequest, epoch: Epoch, granted: bool) -> VoteReply {
-        VoteReply {
-            round: request.round,
-            epoch,
-            granted,
-            memory_loss: self.memory_loss(),
-        }
+        VoteReply { round: request.round, epoch, granted, memory_loss: self.memory_loss() }
     }
 
     /// S2: this voter holds nothing that the candidate's log might lack.

@@ -24,18 +24,8 @@ impl Log {
     /// A log as recovered: everything retained counts as in memory, `persisted` as proven.
     #[must_use]
     pub fn new(preceding: EntryId, runs: Vec<(Seq, Epoch)>, last: EntryId, persisted: Seq) -> Self {
-        assert!(
-            persisted <= last.seq,
-            "persisted {persisted} beyond the last entry {last}"
-        );
-        Self {
-            preceding,
-            runs,
-            last,
-            in_memory: last.seq,
-            persisted,
-            branch: Branch(0),
-        }
+        assert!(persisted <= last.seq, "persisted {persisted} beyond the last entry {last}");
+        Self { preceding, runs, last, in_memory: last.seq, persisted, branch: Branch(0) }
     }
 
     /// The last entry, whether written or not.
@@ -107,20 +97,12 @@ impl Log {
         if seq <= self.preceding.seq {
             return self.preceding;
         }
-        let runs = self
-            .runs
-            .partition_point(|(first, run)| *first <= seq && *run <= epoch);
+        let runs = self.runs.partition_point(|(first, run)| *first <= seq && *run <= epoch);
         let Some((_, run_epoch)) = runs.checked_sub(1).map(|index| self.runs[index]) else {
             return self.preceding;
         };
-        let run_last = self
-            .runs
-            .get(runs)
-            .map_or(self.last.seq, |(next, _)| next.prev());
-        EntryId {
-            epoch: run_epoch,
-            seq: seq.min(run_last),
-        }
+        let run_last = self.runs.get(runs).map_or(self.last.seq, |(next, _)| next.prev());
+        EntryId { epoch: run_epoch, seq: seq.min(run_last) }
     }
 
     /// Adds an entry after the last.
@@ -139,14 +121,9 @@ impl Log {
     /// Cuts everything from `from` on and starts a new branch; cursors fall back with it, and
     /// completions of the old branch no longer count (S8).
     pub fn truncate(&mut self, from: Seq) {
-        assert!(
-            from > self.preceding.seq && from <= self.last.seq,
-            "nothing to cut at {from}"
-        );
+        assert!(from > self.preceding.seq && from <= self.last.seq, "nothing to cut at {from}");
         let kept = from.prev();
-        self.last = self
-            .id_at(kept)
-            .expect("the entry before the cut is retained");
+        self.last = self.id_at(kept).expect("the entry before the cut is retained");
         self.runs.retain(|(first, _)| *first < from);
         self.in_memory = self.in_memory.min(kept);
         self.persisted = self.persisted.min(kept);
@@ -173,10 +150,7 @@ impl Log {
         if preceding.seq <= self.preceding.seq {
             return;
         }
-        assert!(
-            self.holds(preceding),
-            "trimming to {preceding}, which the log doesn't hold"
-        );
+        assert!(self.holds(preceding), "trimming to {preceding}, which the log doesn't hold");
         let first = preceding.seq.next();
         let run = self.epoch_at(first);
         self.preceding = preceding;
@@ -204,22 +178,8 @@ mod tests {
     #[test]
     fn epochs_are_found_by_position() {
         let log = log();
-        let epochs: Vec<_> = (0..=7)
-            .map(|seq| log.epoch_at(Seq(seq)).map(|e| e.0))
-            .collect();
-        assert_eq!(
-            epochs,
-            [
-                Some(0),
-                Some(1),
-                Some(1),
-                Some(1),
-                Some(3),
-                Some(3),
-                Some(7),
-                None
-            ]
-        );
+        let epochs: Vec<_> = (0..=7).map(|seq| log.epoch_at(Seq(seq)).map(|e| e.0)).collect();
+        assert_eq!(epochs, [Some(0), Some(1), Some(1), Some(1), Some(3), Some(3), Some(7), None]);
     }
 
     #[test]
@@ -234,11 +194,7 @@ mod tests {
             (6, 0, EntryId::ZERO),
             (0, 5, EntryId::ZERO),
         ] {
-            assert_eq!(
-                log.last_at_most(Seq(seq), Epoch(epoch)),
-                hint,
-                "{seq} {epoch}"
-            );
+            assert_eq!(log.last_at_most(Seq(seq), Epoch(epoch)), hint, "{seq} {epoch}");
         }
     }
 
@@ -247,10 +203,7 @@ mod tests {
         let mut log = log();
         let old = log.branch();
         log.truncate(Seq(5));
-        assert_eq!(
-            (log.last(), log.in_memory(), log.persisted()),
-            (id(3, 4), Seq(4), Seq(4))
-        );
+        assert_eq!((log.last(), log.in_memory(), log.persisted()), (id(3, 4), Seq(4), Seq(4)));
         log.push(id(3, 5));
         log.on_persisted(old, id(3, 5));
         assert_eq!(log.persisted(), Seq(4));

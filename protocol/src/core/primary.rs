@@ -36,11 +36,7 @@ pub(super) struct Tenure {
 impl Core {
     pub(super) fn become_primary(&mut self, now: MonoTime, out: &mut Vec<Command>) {
         let last = self.log.last();
-        let peers = self
-            .sessions
-            .keys()
-            .map(|peer| (*peer, Progress::new(last, now)))
-            .collect();
+        let peers = self.sessions.keys().map(|peer| (*peer, Progress::new(last, now))).collect();
         self.duty = Duty::Primary(Box::new(Tenure {
             start: last.seq.next(),
             sealed_kinds: VecDeque::new(),
@@ -119,23 +115,14 @@ impl Core {
 
     /// Puts the next entry of this tenure into the log.
     fn seal(&mut self, kind: EntryKind, time: ClusterTime, out: &mut Vec<Command>) {
-        let id = EntryId {
-            epoch: self.hard.epoch,
-            seq: self.log.last().seq.next(),
-        };
+        let id = EntryId { epoch: self.hard.epoch, seq: self.log.last().seq.next() };
         self.time = self.time.max(time);
         self.log.push(id);
         if let (Duty::Primary(tenure), true) = (&mut self.duty, kind != EntryKind::Commands) {
             tenure.sealed_kinds.push_back(id.seq);
         }
         let branch = self.log.branch();
-        out.push(Command::Seal {
-            id,
-            kind,
-            time: self.time,
-            cluster: None,
-            branch,
-        });
+        out.push(Command::Seal { id, kind, time: self.time, cluster: None, branch });
     }
 
     pub(super) fn tick_primary(&mut self, now: MonoTime, random: u64, out: &mut Vec<Command>) {
@@ -253,11 +240,7 @@ impl Core {
         bytes: u64,
         out: &mut Vec<Command>,
     ) {
-        if self
-            .sessions
-            .get(&peer)
-            .is_none_or(|current| current.number != session)
-        {
+        if self.sessions.get(&peer).is_none_or(|current| current.number != session) {
             return;
         }
         let Duty::Primary(tenure) = &mut self.duty else {
@@ -296,10 +279,7 @@ impl Core {
         }
         let last = self.log.last();
         // An ack of an earlier life speaks of memory that is gone (S5).
-        let current = self
-            .sessions
-            .get(&from)
-            .is_some_and(|s| s.incarnation == ack.incarnation);
+        let current = self.sessions.get(&from).is_some_and(|s| s.incarnation == ack.incarnation);
         let Duty::Primary(tenure) = &mut self.duty else {
             return;
         };
@@ -412,17 +392,10 @@ impl Core {
             Evaluation::Degraded(_) => Seq::ZERO,
         };
         // Nothing at or after a configuration that is not in force commits (S10).
-        let ceiling = self
-            .configs
-            .pending_at()
-            .map_or(self.log.last().seq, Seq::prev);
+        let ceiling = self.configs.pending_at().map_or(self.log.last().seq, Seq::prev);
         let met = met.min(ceiling);
         let own = self.log.epoch_at(met) == Some(self.hard.epoch);
-        let mut committed = if own {
-            met.max(self.committed)
-        } else {
-            self.committed
-        };
+        let mut committed = if own { met.max(self.committed) } else { self.committed };
         let sealed = self.sealed_through(config, tenure, now).min(ceiling);
         committed = tenure.commit_sealed(committed, sealed);
         let acknowledgeable = met.min(committed).max(self.acknowledgeable);
@@ -437,10 +410,7 @@ impl Core {
         };
         tenure.forget_committed(committed);
         let sealed_start = committed >= tenure.start;
-        out.push(Command::Committed {
-            committed,
-            acknowledgeable,
-        });
+        out.push(Command::Committed { committed, acknowledgeable });
         // A primary with memory loss is whole once its tenure's first entry is sealed: no later
         // winner lacks what its log holds (S5).
         if sealed_start && self.hard.memory_loss {
@@ -452,22 +422,14 @@ impl Core {
     /// The highest position persisted on enough voters that no later winner can lack it.
     fn sealed_through(&self, config: &ClusterEntry, tenure: &Tenure, now: MonoTime) -> Seq {
         let form = config.policy.normal_form(config.voters().count());
-        let mut persisted: Vec<Seq> = self
-            .view(config, tenure, now)
-            .iter()
-            .map(|cursors| cursors.persisted)
-            .collect();
+        let mut persisted: Vec<Seq> =
+            self.view(config, tenure, now).iter().map(|cursors| cursors.persisted).collect();
         persisted.sort_unstable_by(|a, b| b.cmp(a));
-        persisted
-            .get(form.sealing_copies() - 1)
-            .copied()
-            .unwrap_or(Seq::ZERO)
+        persisted.get(form.sealing_copies() - 1).copied().unwrap_or(Seq::ZERO)
     }
 
     fn evaluate(&self, config: &ClusterEntry, tenure: &Tenure, now: MonoTime) -> Evaluation {
-        config
-            .policy
-            .evaluate(config.voters().count(), &self.view(config, tenure, now))
+        config.policy.evaluate(config.voters().count(), &self.view(config, tenure, now))
     }
 
     /// One consistent reading: this node and the voters that answer in their current life.
@@ -494,9 +456,7 @@ impl Core {
 
     fn is_in_view(&self, progress: &Progress, now: MonoTime) -> bool {
         let silence_us = self.tuning.election_timeout_max_us;
-        progress
-            .answered
-            .is_some_and(|at| now.since(at) <= silence_us)
+        progress.answered.is_some_and(|at| now.since(at) <= silence_us)
     }
 }
 
@@ -518,11 +478,7 @@ impl Tenure {
     }
 
     fn forget_committed(&mut self, committed: Seq) {
-        while self
-            .sealed_kinds
-            .front()
-            .is_some_and(|seq| *seq <= committed)
-        {
+        while self.sealed_kinds.front().is_some_and(|seq| *seq <= committed) {
             self.sealed_kinds.pop_front();
         }
     }
@@ -535,14 +491,9 @@ fn update_recover(progress: &mut Progress, ack: &AppendAck, last: Seq) -> bool {
         progress.recover = None;
         return false;
     }
-    let known = progress
-        .recover
-        .is_some_and(|target| target.incarnation == ack.incarnation);
+    let known = progress.recover.is_some_and(|target| target.incarnation == ack.incarnation);
     if !known {
-        progress.recover = Some(RecoverTarget {
-            incarnation: ack.incarnation,
-            through: last,
-        });
+        progress.recover = Some(RecoverTarget { incarnation: ack.incarnation, through: last });
     }
     !known
 }

@@ -83,18 +83,10 @@ impl Progress {
     /// the same incarnation; the rounds it answered always count.
     pub fn on_session(&mut self, same_life: bool, last: EntryId, now: MonoTime) {
         let round = self.round;
-        let kept = if same_life {
-            self.clone()
-        } else {
-            Self::new(last, now)
-        };
+        let kept = if same_life { self.clone() } else { Self::new(last, now) };
         *self = Self {
             flow: Flow::Probe,
-            next: if kept.verified > Seq::ZERO {
-                kept.verified.next()
-            } else {
-                last.seq.next()
-            },
+            next: if kept.verified > Seq::ZERO { kept.verified.next() } else { last.seq.next() },
             answered: None,
             moved: now,
             inflight: VecDeque::new(),
@@ -129,10 +121,7 @@ impl Progress {
             self.moved = now;
         }
         self.persisted = self.persisted.max(persisted.min(self.verified));
-        self.in_memory = self
-            .in_memory
-            .max(in_memory.min(self.verified))
-            .max(self.persisted);
+        self.in_memory = self.in_memory.max(in_memory.min(self.verified)).max(self.persisted);
         self.next = self.next.max(self.verified.next());
         while let Some((through, bytes)) = self.inflight.front().copied() {
             if through > self.in_memory {

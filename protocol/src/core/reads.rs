@@ -25,11 +25,7 @@ impl Core {
             return None;
         };
         let timers = &self.configs.newest().timers;
-        let contact = if self.leads_alone() {
-            now
-        } else {
-            tenure.contact
-        };
+        let contact = if self.leads_alone() { now } else { tenure.contact };
         self.is_readable(tenure)
             .then(|| contact.plus(timers.lease_us.saturating_sub(timers.drift_us)))
     }
@@ -64,11 +60,7 @@ impl Core {
             let Duty::Primary(tenure) = &mut self.duty else {
                 return;
             };
-            tenure.reads.push_back(WaitingRead {
-                token,
-                round: tenure.round,
-                at,
-            });
+            tenure.reads.push_back(WaitingRead { token, round: tenure.round, at });
         } else {
             out.push(Command::ReadFailed { token });
         }
@@ -106,21 +98,14 @@ impl Core {
         }
         while tenure.reads.front().is_some_and(|read| read.round <= round) {
             let read = tenure.reads.pop_front().expect("just seen");
-            out.push(Command::ReadReady {
-                token: read.token,
-                at: read.at,
-            });
+            out.push(Command::ReadReady { token: read.token, at: read.at });
         }
     }
 }
 
 impl Tenure {
     pub(super) fn fail_reads(&mut self, out: &mut Vec<Command>) {
-        out.extend(
-            self.reads
-                .drain(..)
-                .map(|read| Command::ReadFailed { token: read.token }),
-        );
+        out.extend(self.reads.drain(..).map(|read| Command::ReadFailed { token: read.token }));
     }
 
     /// Opens a new round at `now`. Only the latest rounds are remembered: older ones can't prove
@@ -136,17 +121,10 @@ impl Tenure {
 
     /// When a round was sent; forgets the rounds before it.
     fn sent_at(&mut self, round: u64) -> Option<MonoTime> {
-        while self
-            .rounds
-            .front()
-            .is_some_and(|(number, _)| *number < round)
-        {
+        while self.rounds.front().is_some_and(|(number, _)| *number < round) {
             self.rounds.pop_front();
         }
-        self.rounds
-            .front()
-            .filter(|(number, _)| *number == round)
-            .map(|(_, sent_at)| *sent_at)
+        self.rounds.front().filter(|(number, _)| *number == round).map(|(_, sent_at)| *sent_at)
     }
 }
 

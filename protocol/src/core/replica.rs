@@ -39,11 +39,8 @@ impl Core {
             }
             Matched::Not(reject) => self.acknowledge(from, Some(reject), out),
             Matched::Conflict(held) => {
-                let violation = Violation::CommittedConflict {
-                    epoch: append.epoch,
-                    sent: append.prev,
-                    held,
-                };
+                let violation =
+                    Violation::CommittedConflict { epoch: append.epoch, sent: append.prev, held };
                 self.halt(violation, out);
             }
         }
@@ -65,11 +62,8 @@ impl Core {
         };
         match known {
             Some(primary) if primary != from => {
-                let violation = Violation::TwoPrimaries {
-                    epoch: append.epoch,
-                    primary,
-                    other: from,
-                };
+                let violation =
+                    Violation::TwoPrimaries { epoch: append.epoch, primary, other: from };
                 self.halt(violation, out);
                 return false;
             }
@@ -94,10 +88,7 @@ impl Core {
         let through = entries.last().map_or(prev.seq, |entry| entry.id.seq);
         if !are_contiguous(epoch, prev, &entries) {
             // No correct primary sends this: nothing of it is used.
-            return Matched::Not(Reject {
-                prev,
-                hint: self.log.last(),
-            });
+            return Matched::Not(Reject { prev, hint: self.log.last() });
         }
         // At or below the start of the journal everything is committed, so it agrees (the
         // primary holds all that is committed, S3).
@@ -118,19 +109,14 @@ impl Core {
         let first = entries[missing].id.seq;
         if first <= self.log.last().seq {
             if first <= self.committed {
-                let held = self
-                    .log
-                    .id_at(first)
-                    .expect("committed entries above the start are held");
+                let held =
+                    self.log.id_at(first).expect("committed entries above the start are held");
                 return Matched::Conflict(held);
             }
             // S8: only from the first entry that differs.
             self.log.truncate(first);
             self.configs.truncate(first);
-            out.push(Command::Truncate {
-                from: first,
-                branch: self.log.branch(),
-            });
+            out.push(Command::Truncate { from: first, branch: self.log.branch() });
         }
         for entry in entries.into_iter().skip(missing) {
             self.log.push(entry.id);
@@ -139,15 +125,8 @@ impl Core {
             }
         }
         let branch = self.log.branch();
-        out.push(Command::Append {
-            first,
-            last: through,
-            branch,
-        });
-        Matched::Through {
-            seq: through,
-            appended: true,
-        }
+        out.push(Command::Append { first, last: through, branch });
+        Matched::Through { seq: through, appended: true }
     }
 
     /// Tells the primary how far this node is, once the epoch is durable (S1: the epoch is synced
@@ -195,10 +174,7 @@ impl Core {
         self.committed = through;
         self.acknowledgeable = through;
         self.configs.on_committed(through);
-        out.push(Command::Committed {
-            committed: through,
-            acknowledgeable: through,
-        });
+        out.push(Command::Committed { committed: through, acknowledgeable: through });
     }
 }
 

@@ -173,10 +173,7 @@ impl Core {
     /// Starts as a replica, always (S7), that stays silent for the minimum election timeout.
     #[must_use]
     pub fn new(boot: Boot, tuning: Tuning, now: MonoTime, random: u64) -> Self {
-        assert!(
-            boot.committed <= boot.log.last().seq,
-            "committed beyond the log"
-        );
+        assert!(boot.committed <= boot.log.last().seq, "committed beyond the log");
         let configs = Configs::new(boot.configs, boot.committed);
         let silence_us = configs.newest().timers.election_timeout_min_us;
         let mut core = Self {
@@ -219,22 +216,8 @@ impl Core {
         }
         match event {
             Event::Tick => self.tick(now, random, out),
-            Event::Connected {
-                peer,
-                session,
-                disk,
-                incarnation,
-            } => {
-                self.on_connected(
-                    now,
-                    peer,
-                    Session {
-                        number: session,
-                        disk,
-                        incarnation,
-                    },
-                    out,
-                );
+            Event::Connected { peer, session, disk, incarnation } => {
+                self.on_connected(now, peer, Session { number: session, disk, incarnation }, out);
             }
             Event::Disconnected { peer, session } => self.on_disconnected(now, peer, session, out),
             Event::Received { from, message } => self.on_message(now, random, from, message, out),
@@ -249,12 +232,7 @@ impl Core {
                 self.on_own_cursor(now, out);
             }
             Event::Applied { seq } => self.applied = self.applied.max(seq),
-            Event::Sent {
-                peer,
-                session,
-                through,
-                bytes,
-            } => {
+            Event::Sent { peer, session, through, bytes } => {
                 self.on_sent(now, peer, session, through, bytes, out);
             }
             Event::Read { token } => self.on_read(now, token, out),
@@ -360,10 +338,7 @@ impl Core {
 
     pub(super) fn save_hard_state(&mut self, out: &mut Vec<Command>) {
         self.hard_id += 1;
-        out.push(Command::SaveHardState {
-            id: self.hard_id,
-            state: self.hard,
-        });
+        out.push(Command::SaveHardState { id: self.hard_id, state: self.hard });
     }
 
     fn on_hard_state_saved(&mut self, now: MonoTime, id: u64, out: &mut Vec<Command>) {
@@ -426,11 +401,7 @@ impl Core {
         session: u64,
         out: &mut Vec<Command>,
     ) {
-        if self
-            .sessions
-            .get(&peer)
-            .is_some_and(|current| current.number == session)
-        {
+        if self.sessions.get(&peer).is_some_and(|current| current.number == session) {
             self.on_peer_gone(now, peer, out);
         }
     }
@@ -475,9 +446,7 @@ impl Core {
     fn on_own_cursor(&mut self, now: MonoTime, out: &mut Vec<Command>) {
         match &self.duty {
             Duty::Primary(_) => self.advance_commit(now, out),
-            Duty::Replica {
-                primary: Some(primary),
-            } => {
+            Duty::Replica { primary: Some(primary) } => {
                 let primary = *primary;
                 self.leave_memory_loss(out);
                 self.acknowledge(primary, None, out);
@@ -495,11 +464,7 @@ impl Core {
         primary: Option<NodeId>,
         out: &mut Vec<Command>,
     ) {
-        assert!(
-            epoch >= self.hard.epoch,
-            "epoch {epoch} below {}",
-            self.hard.epoch
-        );
+        assert!(epoch >= self.hard.epoch, "epoch {epoch} below {}", self.hard.epoch);
         let was_primary = matches!(self.duty, Duty::Primary(_));
         if let Duty::Primary(tenure) = &mut self.duty {
             tenure.fail_reads(out);
@@ -534,11 +499,7 @@ impl Core {
     /// A random timeout for every round, so that candidates part (S2's timers).
     pub(super) fn restart_election_timer(&mut self, now: MonoTime, random: u64) {
         let min_us = self.configs.newest().timers.election_timeout_min_us;
-        let spread_us = self
-            .tuning
-            .election_timeout_max_us
-            .saturating_sub(min_us)
-            .max(1);
+        let spread_us = self.tuning.election_timeout_max_us.saturating_sub(min_us).max(1);
         self.election_due = now.plus(min_us + random % spread_us);
     }
 

@@ -17,17 +17,9 @@ impl Policy {
     /// Reduces the policy to counts over so many voters.
     #[must_use]
     pub fn normal_form(&self, voters: usize) -> NormalForm {
-        let persisted = self
-            .persisted
-            .map_or(0, |threshold| threshold.copies(voters));
-        let in_memory = self
-            .in_memory
-            .map_or(0, |threshold| threshold.copies(voters));
-        NormalForm {
-            voters,
-            persisted,
-            copies: persisted.max(in_memory),
-        }
+        let persisted = self.persisted.map_or(0, |threshold| threshold.copies(voters));
+        let in_memory = self.in_memory.map_or(0, |threshold| threshold.copies(voters));
+        NormalForm { voters, persisted, copies: persisted.max(in_memory) }
     }
 }
 
@@ -72,11 +64,7 @@ mod tests {
         for voters in 1..=6usize {
             for copies in 1..=voters {
                 for persisted in 0..=copies {
-                    let form = NormalForm {
-                        voters,
-                        persisted,
-                        copies,
-                    };
+                    let form = NormalForm { voters, persisted, copies };
                     for (lost, votes) in
                         subsets(voters).flat_map(|a| subsets(voters).map(move |s| (a, s)))
                     {
@@ -95,13 +83,11 @@ mod tests {
     }
 
     fn never_misses(form: NormalForm, lost: u32, votes: u32) -> bool {
-        subsets(form.voters)
-            .filter(|m| m.count_ones() as usize == form.copies)
-            .all(|memory| {
-                subsets(form.voters)
-                    .filter(|p| p & !memory == 0 && p.count_ones() as usize == form.persisted)
-                    .all(|disk| votes & memory & !lost != 0 || votes & disk != 0)
-            })
+        subsets(form.voters).filter(|m| m.count_ones() as usize == form.copies).all(|memory| {
+            subsets(form.voters)
+                .filter(|p| p & !memory == 0 && p.count_ones() as usize == form.persisted)
+                .all(|disk| votes & memory & !lost != 0 || votes & disk != 0)
+        })
     }
 
     #[test]
@@ -109,21 +95,12 @@ mod tests {
         for voters in 1..=6usize {
             for copies in 1..=voters {
                 for persisted in 0..=copies {
-                    let form = NormalForm {
-                        voters,
-                        persisted,
-                        copies,
-                    };
+                    let form = NormalForm { voters, persisted, copies };
                     let sealed = form.sealing_copies();
                     // An electing set has at least so many voters, whatever the memory losses.
-                    let smallest = (1..=voters)
-                        .find(|s| form.elects(*s, *s))
-                        .unwrap_or(voters + 1);
+                    let smallest = (1..=voters).find(|s| form.elects(*s, *s)).unwrap_or(voters + 1);
                     assert!(sealed + smallest > voters, "{form:?}");
-                    assert!(
-                        sealed == 1 || sealed - 1 + smallest <= voters,
-                        "{form:?} not least"
-                    );
+                    assert!(sealed == 1 || sealed - 1 + smallest <= voters, "{form:?} not least");
                 }
             }
         }
@@ -140,20 +117,13 @@ mod tests {
         assert!(!form(Policy::HYBRID).elects(2, 1));
         assert!(!form(Policy::MEMORY).elects(3, 1));
         assert_eq!(form(Policy::LOCAL).sealing_copies(), 1);
-        for policy in [
-            Policy::MEMORY,
-            Policy::HYBRID,
-            Policy::MAJORITY,
-            Policy::ALL,
-        ] {
+        for policy in [Policy::MEMORY, Policy::HYBRID, Policy::MAJORITY, Policy::ALL] {
             assert_eq!(form(policy).sealing_copies(), 2);
         }
         assert!(!Policy::MAJORITY.needs_memory(3));
         assert!(Policy::HYBRID.needs_memory(3));
-        let silly = Policy {
-            persisted: Some(Threshold::All),
-            in_memory: Some(Threshold::Count(1)),
-        };
+        let silly =
+            Policy { persisted: Some(Threshold::All), in_memory: Some(Threshold::Count(1)) };
         assert!(!silly.needs_memory(3));
     }
 }

@@ -64,11 +64,7 @@ pub struct Unmet {
 impl std::fmt::Display for Unmet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let clause = clause_text(self.level, self.threshold);
-        write!(
-            f,
-            "{clause} needs {} voters, {} reachable",
-            self.wanted, self.present
-        )
+        write!(f, "{clause} needs {} voters, {} reachable", self.wanted, self.present)
     }
 }
 
@@ -102,10 +98,8 @@ impl Policy {
 /// The `copies`-th largest cursor: the highest position that so many voters hold. A plain sort:
 /// scans that are cleverer have been wrong on unsorted input.
 fn nth_largest(view: &[Cursors], level: Level, copies: usize) -> (Seq, NodeId) {
-    let mut sorted: Vec<(Seq, NodeId)> = view
-        .iter()
-        .map(|cursors| (cursors.at(level), cursors.node))
-        .collect();
+    let mut sorted: Vec<(Seq, NodeId)> =
+        view.iter().map(|cursors| (cursors.at(level), cursors.node)).collect();
     sorted.sort_unstable_by(|a, b| b.cmp(a));
     sorted[copies - 1]
 }
@@ -125,15 +119,9 @@ mod tests {
     }
 
     fn policy() -> impl Strategy<Value = Policy> {
-        (
-            proptest::option::of(threshold()),
-            proptest::option::of(threshold()),
-        )
+        (proptest::option::of(threshold()), proptest::option::of(threshold()))
             .prop_filter("at least one clause", |(p, m)| p.is_some() || m.is_some())
-            .prop_map(|(persisted, in_memory)| Policy {
-                persisted,
-                in_memory,
-            })
+            .prop_map(|(persisted, in_memory)| Policy { persisted, in_memory })
     }
 
     fn view() -> impl Strategy<Value = Vec<Cursors>> {

@@ -71,11 +71,7 @@ impl Policy {
             let copies = threshold.copies(voters);
             if copies > voters || copies == 0 {
                 let clause = clause_text(level, threshold);
-                return Err(PolicyError::TooMany {
-                    clause,
-                    copies,
-                    voters,
-                });
+                return Err(PolicyError::TooMany { clause, copies, voters });
             }
         }
         Ok(())
@@ -95,15 +91,10 @@ impl Policy {
     }
 
     fn parse_clauses(text: &str) -> Result<Self, PolicyError> {
-        let mut policy = Self {
-            persisted: None,
-            in_memory: None,
-        };
+        let mut policy = Self { persisted: None, in_memory: None };
         for clause in text.split("&&").map(str::trim) {
             if clause.is_empty() {
-                return Err(PolicyError::EmptyClause {
-                    policy: text.to_owned(),
-                });
+                return Err(PolicyError::EmptyClause { policy: text.to_owned() });
             }
             let (level, threshold) = parse_clause(clause)?;
             let slot = match level {
@@ -111,9 +102,7 @@ impl Policy {
                 Level::InMemory => &mut policy.in_memory,
             };
             if slot.replace(threshold).is_some() {
-                return Err(PolicyError::Duplicate {
-                    clause: clause.to_owned(),
-                });
+                return Err(PolicyError::Duplicate { clause: clause.to_owned() });
             }
         }
         Ok(policy)
@@ -141,9 +130,7 @@ pub(super) fn clause_text(level: Level, threshold: Threshold) -> String {
 }
 
 fn parse_clause(clause: &str) -> Result<(Level, Threshold), PolicyError> {
-    let syntax = || PolicyError::Syntax {
-        clause: clause.to_owned(),
-    };
+    let syntax = || PolicyError::Syntax { clause: clause.to_owned() };
     let (level, threshold) = clause.split_once(">=").ok_or_else(syntax)?;
     let level = match level.trim() {
         "persisted" => Level::Persisted,
@@ -155,9 +142,7 @@ fn parse_clause(clause: &str) -> Result<(Level, Threshold), PolicyError> {
         "all" => Threshold::All,
         count => match count.parse::<u8>().map_err(|_| syntax())? {
             0 => {
-                return Err(PolicyError::Zero {
-                    clause: clause.to_owned(),
-                });
+                return Err(PolicyError::Zero { clause: clause.to_owned() });
             }
             count => Threshold::Count(count),
         },
@@ -178,10 +163,7 @@ mod tests {
             ("majority", "persisted>=majority"),
             ("durably-replicated", "persisted>=majority"),
             ("all", "persisted>=all"),
-            (
-                "in_memory >= all&&persisted>= 2",
-                "persisted>=2 && in_memory>=all",
-            ),
+            ("in_memory >= all&&persisted>= 2", "persisted>=2 && in_memory>=all"),
         ] {
             let policy = Policy::parse(text, 3).expect(text);
             assert_eq!(policy.to_string(), printed);
@@ -193,44 +175,19 @@ mod tests {
     fn bad_policies_are_refused_by_the_name_of_the_clause() {
         for (text, voters, message) in [
             ("", 3, "empty clause in policy ``"),
-            (
-                "persisted>=1 &&",
-                3,
-                "empty clause in policy `persisted>=1 &&`",
-            ),
-            (
-                "persisted>=0",
-                3,
-                "clause `persisted>=0` asks for zero copies",
-            ),
-            (
-                "persisted>=4",
-                3,
-                "clause `persisted>=4` asks for 4 copies, but there are 3 voters",
-            ),
-            (
-                "memory",
-                1,
-                "clause `in_memory>=2` asks for 2 copies, but there are 1 voters",
-            ),
+            ("persisted>=1 &&", 3, "empty clause in policy `persisted>=1 &&`"),
+            ("persisted>=0", 3, "clause `persisted>=0` asks for zero copies"),
+            ("persisted>=4", 3, "clause `persisted>=4` asks for 4 copies, but there are 3 voters"),
+            ("memory", 1, "clause `in_memory>=2` asks for 2 copies, but there are 1 voters"),
             (
                 "persisted>=1 && persisted>=2",
                 3,
                 "clause `persisted>=2` repeats a level that an earlier clause names",
             ),
         ] {
-            assert_eq!(
-                Policy::parse(text, voters).unwrap_err().to_string(),
-                message
-            );
+            assert_eq!(Policy::parse(text, voters).unwrap_err().to_string(), message);
         }
-        for text in [
-            "persisted",
-            "disk>=1",
-            "persisted>1",
-            "persisted>=999",
-            "quorum",
-        ] {
+        for text in ["persisted", "disk>=1", "persisted>1", "persisted>=999", "quorum"] {
             let error = Policy::parse(text, 3).unwrap_err();
             assert!(error.to_string().contains(&format!("`{text}`")), "{error}");
         }

@@ -74,36 +74,20 @@ pub struct Policy {
 
 impl Policy {
     /// `persisted>=1`: fast, and a failover is manual.
-    pub const LOCAL: Self = Self {
-        persisted: Some(Threshold::Count(1)),
-        in_memory: None,
-    };
+    pub const LOCAL: Self = Self { persisted: Some(Threshold::Count(1)), in_memory: None };
     /// `in_memory>=2`: survives any one node, not a power cut of all.
-    pub const MEMORY: Self = Self {
-        persisted: None,
-        in_memory: Some(Threshold::Count(2)),
-    };
+    pub const MEMORY: Self = Self { persisted: None, in_memory: Some(Threshold::Count(2)) };
     /// `persisted>=1 && in_memory>=2`: survives any one node, and a power cut of all.
-    pub const HYBRID: Self = Self {
-        persisted: Some(Threshold::Count(1)),
-        in_memory: Some(Threshold::Count(2)),
-    };
+    pub const HYBRID: Self =
+        Self { persisted: Some(Threshold::Count(1)), in_memory: Some(Threshold::Count(2)) };
     /// `persisted>=majority`: survives any minority, and a power cut of all.
-    pub const MAJORITY: Self = Self {
-        persisted: Some(Threshold::Majority),
-        in_memory: None,
-    };
+    pub const MAJORITY: Self = Self { persisted: Some(Threshold::Majority), in_memory: None };
     /// `persisted>=all`.
-    pub const ALL: Self = Self {
-        persisted: Some(Threshold::All),
-        in_memory: None,
-    };
+    pub const ALL: Self = Self { persisted: Some(Threshold::All), in_memory: None };
 
     /// The clauses, in the order in which they print.
     pub fn clauses(&self) -> impl Iterator<Item = (Level, Threshold)> {
-        let persisted = self
-            .persisted
-            .map(|threshold| (Level::Persisted, threshold));
+        let persisted = self.persisted.map(|threshold| (Level::Persisted, threshold));
         let in_memory = self.in_memory.map(|threshold| (Level::InMemory, threshold));
         persisted.into_iter().chain(in_memory)
     }

@@ -35,9 +35,7 @@ pub fn decode_cluster(payload: &[u8]) -> Result<ClusterEntry, WireError> {
 
 fn check(entry: &ClusterEntry) -> Result<(), WireError> {
     if !entry.members.is_sorted_by(|a, b| a.node < b.node) {
-        return Err(WireError::Invalid(
-            "members are not sorted by a unique node id",
-        ));
+        return Err(WireError::Invalid("members are not sorted by a unique node id"));
     }
     if !entry.removed.is_sorted_by(|a, b| a < b) {
         return Err(WireError::Invalid("removed ids are not sorted and unique"));
@@ -71,10 +69,7 @@ mod tests {
             generation: Generation(2),
             version: 1,
             members: nodes.iter().copied().map(member).collect(),
-            policy: Policy {
-                persisted: Some(Threshold::Majority),
-                in_memory: None,
-            },
+            policy: Policy { persisted: Some(Threshold::Majority), in_memory: None },
             timers: SafetyTimers::LAN,
             removed: vec![NodeId(9)],
         }
@@ -95,14 +90,8 @@ mod tests {
 
     #[test]
     fn unsorted_or_repeated_members_are_refused_both_ways() {
-        assert!(matches!(
-            encode_cluster(&entry(&[2, 1])),
-            Err(WireError::Invalid(_))
-        ));
-        assert!(matches!(
-            encode_cluster(&entry(&[1, 1])),
-            Err(WireError::Invalid(_))
-        ));
+        assert!(matches!(encode_cluster(&entry(&[2, 1])), Err(WireError::Invalid(_))));
+        assert!(matches!(encode_cluster(&entry(&[1, 1])), Err(WireError::Invalid(_))));
         let mut out = Vec::new();
         encode_body::<CLUSTER_PAYLOAD_BYTES_MAX>(&entry(&[3, 1]), &mut out).expect("it fits");
         assert!(matches!(decode_cluster(&out), Err(WireError::Invalid(_))));

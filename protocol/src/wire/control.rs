@@ -182,10 +182,7 @@ mod tests {
     fn body_hex(frame: &ControlFrame) -> String {
         let mut out = Vec::new();
         encode_control(frame, &mut out).expect("it fits");
-        out[crate::wire::FRAME_PREFIX_BYTES..]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        out[crate::wire::FRAME_PREFIX_BYTES..].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn heartbeat() -> Append {
@@ -202,18 +199,8 @@ mod tests {
 
     #[test]
     fn golden_frames() {
-        let request = VoteRequest {
-            round: 1,
-            epoch: Epoch(4),
-            last: id(3, 9),
-            transfer: None,
-        };
-        let reply = VoteReply {
-            round: 1,
-            epoch: Epoch(4),
-            granted: true,
-            memory_loss: false,
-        };
+        let request = VoteRequest { round: 1, epoch: Epoch(4), last: id(3, 9), transfer: None };
+        let reply = VoteReply { round: 1, epoch: Epoch(4), granted: true, memory_loss: false };
         let ack = AppendAck {
             epoch: Epoch(3),
             incarnation: Incarnation(5),
@@ -223,33 +210,15 @@ mod tests {
             applied: Seq(298),
             round: 7,
             memory_loss: true,
-            reject: Some(Reject {
-                prev: id(2, 4),
-                hint: id(1, 3),
-            }),
+            reject: Some(Reject { prev: id(2, 4), hint: id(1, 3) }),
         };
-        let order = TimeoutNow {
-            epoch: Epoch(3),
-            last: id(3, 9),
-        };
+        let order = TimeoutNow { epoch: Epoch(3), last: id(3, 9) };
         let core = ControlFrame::Core;
         let golden = [
-            (
-                core(Message::PreVote(request)),
-                "010101040309".to_owned() + "00",
-            ),
-            (
-                core(Message::PreVoteReply(reply)),
-                "01020104".to_owned() + "0100",
-            ),
-            (
-                core(Message::Vote(request)),
-                "010301040309".to_owned() + "00",
-            ),
-            (
-                core(Message::VoteReply(reply)),
-                "01040104".to_owned() + "0100",
-            ),
+            (core(Message::PreVote(request)), "010101040309".to_owned() + "00"),
+            (core(Message::PreVoteReply(reply)), "01020104".to_owned() + "0100"),
+            (core(Message::Vote(request)), "010301040309".to_owned() + "00"),
+            (core(Message::VoteReply(reply)), "01040104".to_owned() + "0100"),
             (
                 core(Message::Append(heartbeat())),
                 "01050302fb2c01fb2b0107fc40420f00".to_owned() + "00",
@@ -259,10 +228,7 @@ mod tests {
                 "01060305fb2c01fb2c01fb2b01fb2a010701".to_owned() + "0102040103",
             ),
             (core(Message::TimeoutNow(order)), "0107030309".to_owned()),
-            (
-                ControlFrame::Formation(Formation::FormedAck),
-                "010803".to_owned(),
-            ),
+            (ControlFrame::Formation(Formation::FormedAck), "010803".to_owned()),
         ];
         for (frame, hex) in golden {
             assert_eq!(body_hex(&frame), hex, "{frame:?}");
@@ -311,10 +277,7 @@ mod tests {
 
     #[test]
     fn an_oversized_name_is_refused_by_the_sender() {
-        let hello = Hello {
-            cluster_name: "x".repeat(CONTROL_BODY_BYTES_MAX),
-            ..Hello::default()
-        };
+        let hello = Hello { cluster_name: "x".repeat(CONTROL_BODY_BYTES_MAX), ..Hello::default() };
         let error = encode_control(&ControlFrame::Hello(Box::new(hello)), &mut Vec::new());
         assert!(error.is_err());
     }

@@ -45,10 +45,8 @@ fn encode_frame_at<const LIMIT: usize>(
     let body_start = start + FRAME_PREFIX_BYTES;
     let length = out.len() - body_start;
     let crc = crc32c::crc32c(&out[body_start..]);
-    let length_u32 = u32::try_from(length).map_err(|_| WireError::TooLong {
-        length,
-        limit: LIMIT,
-    })?;
+    let length_u32 =
+        u32::try_from(length).map_err(|_| WireError::TooLong { length, limit: LIMIT })?;
     out[start..start + 4].copy_from_slice(&length_u32.to_le_bytes());
     out[start + 4..body_start].copy_from_slice(&crc.to_le_bytes());
     Ok(())
@@ -101,10 +99,7 @@ pub(super) fn encode_body<const LIMIT: usize>(
         .map_err(|error| WireError::Malformed(error.to_string()))?;
     let length = out.len() - start;
     if length > LIMIT {
-        return Err(WireError::TooLong {
-            length,
-            limit: LIMIT,
-        });
+        return Err(WireError::TooLong { length, limit: LIMIT });
     }
     Ok(())
 }
@@ -112,19 +107,13 @@ pub(super) fn encode_body<const LIMIT: usize>(
 /// Reads version and value; the value must fill the rest.
 pub(super) fn decode_body<const LIMIT: usize, T: Decode<()>>(body: &[u8]) -> Result<T, WireError> {
     if body.len() > LIMIT {
-        return Err(WireError::TooLong {
-            length: body.len(),
-            limit: LIMIT,
-        });
+        return Err(WireError::TooLong { length: body.len(), limit: LIMIT });
     }
     let Some((&version, rest)) = body.split_first() else {
         return Err(WireError::TooShort { length: body.len() });
     };
     if version != WIRE_VERSION {
-        return Err(WireError::Version {
-            found: version,
-            known: WIRE_VERSION,
-        });
+        return Err(WireError::Version { found: version, known: WIRE_VERSION });
     }
     let (value, used) = bincode::decode_from_slice(rest, format::<LIMIT>())
         .map_err(|error| WireError::Malformed(error.to_string()))?;
@@ -161,11 +150,7 @@ mod tests {
         let whole = frame_of(&vec![7; 20]);
         for length in 0..whole.len() {
             let mut buffer = BytesMut::from(&whole[..length]);
-            assert_eq!(
-                decode_frame::<LIMIT, Vec<u8>>(&mut buffer),
-                Ok(None),
-                "{length}"
-            );
+            assert_eq!(decode_frame::<LIMIT, Vec<u8>>(&mut buffer), Ok(None), "{length}");
             assert_eq!(buffer.len(), length, "nothing may be taken");
         }
     }
@@ -174,31 +159,16 @@ mod tests {
     fn a_length_over_the_limit_is_refused_before_the_body_is_there() {
         let mut buffer = BytesMut::from(&[255, 255, 255, 255, 0, 0, 0, 0][..]);
         let error = decode_frame::<LIMIT, Vec<u8>>(&mut buffer);
-        assert_eq!(
-            error,
-            Err(WireError::TooLong {
-                length: 0xFFFF_FFFF,
-                limit: LIMIT
-            })
-        );
+        assert_eq!(error, Err(WireError::TooLong { length: 0xFFFF_FFFF, limit: LIMIT }));
     }
 
     #[test]
     fn trailing_bytes_and_unknown_versions_are_refused() {
-        assert_eq!(
-            decode_body::<LIMIT, u8>(&[1, 9, 9]),
-            Err(WireError::Trailing(1))
-        );
-        assert_eq!(
-            decode_body::<LIMIT, u8>(&[]),
-            Err(WireError::TooShort { length: 0 })
-        );
+        assert_eq!(decode_body::<LIMIT, u8>(&[1, 9, 9]), Err(WireError::Trailing(1)));
+        assert_eq!(decode_body::<LIMIT, u8>(&[]), Err(WireError::TooShort { length: 0 }));
         assert_eq!(
             decode_body::<LIMIT, u8>(&[2, 9]),
-            Err(WireError::Version {
-                found: 2,
-                known: WIRE_VERSION
-            })
+            Err(WireError::Version { found: 2, known: WIRE_VERSION })
         );
     }
 

@@ -45,45 +45,15 @@ impl AppendHeader {
     /// The header of an append.
     #[must_use]
     pub fn of(append: &Append) -> Self {
-        let Append {
-            epoch,
-            prev,
-            commit,
-            round,
-            time,
-            recover,
-            entries: _,
-        } = *append;
-        Self {
-            epoch,
-            prev,
-            commit,
-            round,
-            time,
-            recover,
-        }
+        let Append { epoch, prev, commit, round, time, recover, entries: _ } = *append;
+        Self { epoch, prev, commit, round, time, recover }
     }
 
     /// The append with these entries.
     #[must_use]
     pub fn into_append(self, entries: Vec<EntryMeta>) -> Append {
-        let Self {
-            epoch,
-            prev,
-            commit,
-            round,
-            time,
-            recover,
-        } = self;
-        Append {
-            epoch,
-            prev,
-            commit,
-            round,
-            time,
-            recover,
-            entries,
-        }
+        let Self { epoch, prev, commit, round, time, recover } = self;
+        Append { epoch, prev, commit, round, time, recover, entries }
     }
 }
 
@@ -119,23 +89,14 @@ pub fn encode_log_header(
 /// A `Cluster` entry's payload can't be read.
 pub fn entry_meta(entry: &Entry) -> Result<EntryMeta, WireError> {
     let cluster = match entry.kind {
-        EntryKind::Cluster => Some(Arc::new(decode_cluster(&entry.payload).map_err(
-            |source| WireError::Payload {
-                id: entry.id,
-                kind: entry.kind,
-                source: Box::new(source),
-            },
-        )?)),
+        EntryKind::Cluster => Some(Arc::new(decode_cluster(&entry.payload).map_err(|source| {
+            WireError::Payload { id: entry.id, kind: entry.kind, source: Box::new(source) }
+        })?)),
         EntryKind::Commands | EntryKind::EpochStart | EntryKind::Mark => None,
     };
     let bytes = u32::try_from(entry.header().record_bytes())
         .map_err(|_| WireError::Invalid("a record is longer than its header can say"))?;
-    Ok(EntryMeta {
-        id: entry.id,
-        kind: entry.kind,
-        bytes,
-        cluster,
-    })
+    Ok(EntryMeta { id: entry.id, kind: entry.kind, bytes, cluster })
 }
 
 /// Takes appends off the front of a buffer that somebody else fills from a log stream. Nothing is
@@ -179,10 +140,7 @@ impl LogDecoder {
             None => false,
         };
         match self.frame.take_if(|_| complete) {
-            Some(frame) => Ok(Some((
-                frame.header.append.into_append(frame.metas),
-                frame.entries,
-            ))),
+            Some(frame) => Ok(Some((frame.header.append.into_append(frame.metas), frame.entries))),
             None => Ok(None),
         }
     }
@@ -218,17 +176,12 @@ impl OpenFrame {
             let entry = self
                 .records
                 .decode(buffer)
-                .map_err(|error| WireError::Record {
-                    position,
-                    reason: error.fault.to_string(),
-                })?;
+                .map_err(|error| WireError::Record { position, reason: error.fault.to_string() })?;
             let Some(entry) = entry else { return Ok(false) };
             self.order.admit(entry.id)?;
             self.bytes += entry.header().record_bytes();
             if self.bytes > u64::from(self.header.bytes) {
-                return Err(WireError::Invalid(
-                    "records are longer than their header says",
-                ));
+                return Err(WireError::Invalid("records are longer than their header says"));
             }
             self.metas.push(entry_meta(&entry)?);
             self.entries.push(entry);
@@ -236,9 +189,7 @@ impl OpenFrame {
         if self.bytes == u64::from(self.header.bytes) {
             Ok(true)
         } else {
-            Err(WireError::Invalid(
-                "records are shorter than their header says",
-            ))
+            Err(WireError::Invalid("records are shorter than their header says"))
         }
     }
 }
@@ -263,10 +214,7 @@ impl LogHeader {
         }
         let length = self.bytes as usize;
         if length > LOG_RECORD_BYTES_MAX {
-            return Err(WireError::TooLong {
-                length,
-                limit: LOG_RECORD_BYTES_MAX,
-            });
+            return Err(WireError::TooLong { length, limit: LOG_RECORD_BYTES_MAX });
         }
         Ok(())
     }
@@ -282,10 +230,7 @@ struct Order {
 
 impl Order {
     fn of(append: &AppendHeader) -> Self {
-        Self {
-            epoch: append.epoch,
-            previous: append.prev,
-        }
+        Self { epoch: append.epoch, previous: append.prev }
     }
 
     fn admit(&mut self, found: EntryId) -> Result<(), WireError> {
@@ -327,12 +272,7 @@ mod tests {
     }
 
     fn commands(epoch: u64, seq: u64, length: usize) -> Entry {
-        entry(
-            epoch,
-            seq,
-            EntryKind::Commands,
-            Bytes::from(vec![7; length]),
-        )
+        entry(epoch, seq, EntryKind::Commands, Bytes::from(vec![7; length]))
     }
 
     fn frame_of(append: &AppendHeader, entries: &[Entry]) -> Vec<u8> {
@@ -367,10 +307,7 @@ mod tests {
             generation: Generation(0),
             version: 1,
             members: Vec::new(),
-            policy: Policy {
-                persisted: Some(Threshold::Majority),
-                in_memory: None,
-            },
+            policy: Policy { persisted: Some(Threshold::Majority), in_memory: None },
             timers: SafetyTimers::LAN,
             removed: Vec::new(),
         }
@@ -389,9 +326,7 @@ mod tests {
         let payload = encode_cluster(&cluster_entry()).expect("valid");
         let entries = [entry(2, 4, EntryKind::Cluster, payload)];
         let found = decode_in_chunks(&frame_of(&header(3), &entries), 1000).expect("valid");
-        let [(append, _)] = &found[..] else {
-            panic!("one frame: {found:?}")
-        };
+        let [(append, _)] = &found[..] else { panic!("one frame: {found:?}") };
         assert_eq!(append.entries[0].cluster.as_deref(), Some(&cluster_entry()));
     }
 
@@ -414,26 +349,16 @@ mod tests {
         ];
         for entries in bad {
             let error = encode_log_header(&header(3), &entries, &mut Vec::new());
-            assert!(
-                matches!(error, Err(WireError::NotContiguous { .. })),
-                "{entries:?}"
-            );
+            assert!(matches!(error, Err(WireError::NotContiguous { .. })), "{entries:?}");
             let mut out = Vec::new();
-            let wire = LogHeader {
-                append: header(3),
-                count: entries.len() as u32,
-                bytes: 1000,
-            };
+            let wire = LogHeader { append: header(3), count: entries.len() as u32, bytes: 1000 };
             encode_frame::<HEADER_BODY_BYTES_MAX>(&wire, &mut out).expect("it fits");
             for entry in &entries {
                 out.extend_from_slice(&entry.header().encode());
                 out.extend_from_slice(&entry.payload);
             }
             let error = decode_in_chunks(&out, 1000);
-            assert!(
-                matches!(error, Err(WireError::NotContiguous { .. })),
-                "{entries:?}"
-            );
+            assert!(matches!(error, Err(WireError::NotContiguous { .. })), "{entries:?}");
         }
     }
 
@@ -441,11 +366,7 @@ mod tests {
     fn counts_and_lengths_must_agree_with_the_records() {
         let frame = |count: u32, bytes: u32| {
             let mut out = Vec::new();
-            let wire = LogHeader {
-                append: header(3),
-                count,
-                bytes,
-            };
+            let wire = LogHeader { append: header(3), count, bytes };
             encode_frame::<HEADER_BODY_BYTES_MAX>(&wire, &mut out).expect("it fits");
             let entry = commands(2, 4, 10);
             out.extend_from_slice(&entry.header().encode());

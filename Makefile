@@ -1,0 +1,67 @@
+# Everything here works on a clean Debian or Ubuntu machine with a Rust toolchain: what the
+# build needs and is missing is installed first, and named before it is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# RocksDB compiles for a long time, so its objects are kept outside the checkout and shared by
+# all checkouts (CONTRIBUTING.md, "Building").
+export CARGO_TARGET_DIR := $(shell tools/target-dir)
+
+# A virtual environment with redis-py, for the tests that drive a node with a real client.
+PYTHON_ENV := $(CARGO_TARGET_DIR)/../python
+export QUORATE_PYTHON := $(PYTHON_ENV)/bin/python3
+
+CARGO_FLAGS ?= --locked
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: run
+run: need-build ## Run a three-node cluster on this machine (Ctrl-C stops it)
+	@cargo build --release $(CARGO_FLAGS) --package quorate
+	@exec "$(CARGO_TARGET_DIR)/release/quorate" dev $(ARGS)
+
+.PHONY: test
+test: need-build need-test lint ## Everything that CI checks: lint, then all tests
+	cargo build --release $(CARGO_FLAGS) --workspace --bins
+	cargo test --release $(CARGO_FLAGS) --workspace
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+
+.PHONY: lint
+lint: need-build ## Formatting, clippy, and the purity of the protocol crate
+	cargo fmt --all -- --check
+	cargo clippy --release $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	tools/check-protocol-is-pure
+
+.PHONY: bench
+bench: need-build need-test need-bench ## Compare with etcd and Redis on this machine
+	cargo build --release $(CARGO_FLAGS) --package quorate
+	cargo run --release $(CARGO_FLAGS) --package quorate-cluster-tests --bin bench -- $(ARGS)
+
+.PHONY: verify-long
+verify-long: need-build need-test ## The long tests, which `make test` leaves out
+	cargo build --release $(CARGO_FLAGS) --workspace --bins
+	cargo test --release $(CARGO_FLAGS) --workspace -- --ignored --nocapture
+
+.PHONY: clean-dev
+clean-dev: ## Delete the cluster of `make run` and its data
+	@if [ -x "$(CARGO_TARGET_DIR)/release/quorate" ] && [ -d dev-cluster ]; then \
+		"$(CARGO_TARGET_DIR)/release/quorate" dev --stop; \
+	fi
+	rm -rf dev-cluster
+
+.PHONY: need-build need-test need-bench
+need-build:
+	@tools/need build
+need-test:
+	@tools/need test
+	@tools/need python "$(PYTHON_ENV)"
+need-bench:
+	@tools/need bench
