@@ -15,7 +15,7 @@
 //! 32 payload CRC32C                     32 nonce (8)             48 epoch before it
 //! 36 zero                                                        56 seq before it
 //! 40 chain (16)                         40 chain (16)            64 chain before it (16)
-//! 56 zero                               56 zero                  80 nonce (8)  88 zero
+//! 56 zero                               56 zero                  80 nonce (8)  88 base, zero
 //! 60 CRC32C of bytes 0..60              60 CRC32C                124 CRC32C of bytes 0..124
 //! ```
 //!

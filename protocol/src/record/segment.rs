@@ -21,6 +21,9 @@ pub struct SegmentHeader {
     /// Random; every local frame of the segment repeats it. It is what tells a sync mark from
     /// bytes in a client's value that look like one.
     pub nonce: u64,
+    /// Whether a log starts here: segments with lower positions don't belong to it. Set for the
+    /// first segment of a node, and where the log restarts behind a state that is ahead of it.
+    pub base: bool,
     /// The entry before the segment's first one.
     pub preceding: EntryId,
     /// The log's chain there.
@@ -67,6 +70,7 @@ impl SegmentHeader {
         put(&mut bytes, 56, &self.preceding.seq.0.to_le_bytes());
         put(&mut bytes, 64, &self.preceding_chain.0.to_le_bytes());
         put(&mut bytes, 80, &self.nonce.to_le_bytes());
+        bytes[88] = u8::from(self.base);
         let crc = crc32c::crc32c(&bytes[..CRC_AT]);
         put(&mut bytes, CRC_AT, &crc.to_le_bytes());
         bytes
@@ -100,6 +104,7 @@ impl SegmentHeader {
             preceding: EntryId::new(Epoch(u64::from_le_bytes(take(bytes, 48))), Seq(seq)),
             preceding_chain: Chain(u128::from_le_bytes(take(bytes, 64))),
             nonce: u64::from_le_bytes(take(bytes, 80)),
+            base: bytes[88] == 1,
         };
         if header.encode() == *bytes {
             Ok(header)
@@ -121,6 +126,7 @@ mod tests {
             preceding: EntryId::new(Epoch(3), Seq(41)),
             preceding_chain: Chain(0x22),
             nonce: 0x33,
+            base: true,
         }
     }
 
@@ -135,8 +141,8 @@ mod tests {
             hex,
             "51554f524a524e4c010000000000000011000000000000000000000000000000\
              02000000000000002a0000000000000003000000000000002900000000000000\
-             2200000000000000000000000000000033000000000000000000000000000000\
-             000000000000000000000000000000000000000000000000000000009995deb8"
+             2200000000000000000000000000000033000000000000000100000000000000\
+             00000000000000000000000000000000000000000000000000000000252e128b"
         );
     }
 
@@ -153,7 +159,7 @@ mod tests {
         #[test]
         fn any_header_round_trips(
             cluster: u128, generation: u64, epoch: u64, seq in 0..u64::MAX, chain: u128,
-            nonce: u64,
+            nonce: u64, base: bool,
         ) {
             let header = SegmentHeader {
                 cluster: ClusterId(cluster),
@@ -161,6 +167,7 @@ mod tests {
                 preceding: EntryId::new(Epoch(epoch), Seq(seq)),
                 preceding_chain: Chain(chain),
                 nonce,
+                base,
             };
             prop_assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
         }
