@@ -54,14 +54,7 @@ impl Entry {
         payload: Bytes,
         payload_crc: u32,
     ) -> Self {
-        let mut entry = Self {
-            id,
-            kind,
-            time,
-            chain: Chain(0),
-            payload_crc,
-            payload,
-        };
+        let mut entry = Self { id, kind, time, chain: Chain(0), payload_crc, payload };
         entry.chain = entry.header().chain_after(prev);
         entry
     }
@@ -96,10 +89,7 @@ impl Entry {
     /// If the payload is larger than [`PAYLOAD_BYTES_MAX`].
     #[must_use]
     pub fn header(&self) -> RecordHeader {
-        assert!(
-            self.payload.len() <= PAYLOAD_BYTES_MAX,
-            "an entry's payload is bounded"
-        );
+        assert!(self.payload.len() <= PAYLOAD_BYTES_MAX, "an entry's payload is bounded");
         RecordHeader {
             id: self.id,
             kind: self.kind,
@@ -130,13 +120,7 @@ mod tests {
 
     fn sealed(prev: Chain, payload: &'static [u8]) -> Entry {
         let id = EntryId::new(Epoch(2), Seq(7));
-        Entry::seal(
-            id,
-            EntryKind::Commands,
-            ClusterTime(5),
-            prev,
-            Bytes::from_static(payload),
-        )
+        Entry::seal(id, EntryKind::Commands, ClusterTime(5), prev, Bytes::from_static(payload))
     }
 
     #[test]
@@ -146,18 +130,9 @@ mod tests {
         assert!(!entry.follows(Chain(2)));
         assert_ne!(entry.chain, sealed(Chain(2), b"abc").chain);
         assert_ne!(entry.chain, sealed(Chain(1), b"abd").chain);
-        let other_time = Entry {
-            time: ClusterTime(6),
-            ..entry.clone()
-        };
-        let other_epoch = Entry {
-            id: EntryId::new(Epoch(3), Seq(7)),
-            ..entry.clone()
-        };
-        let other_kind = Entry {
-            kind: EntryKind::Mark,
-            ..entry
-        };
+        let other_time = Entry { time: ClusterTime(6), ..entry.clone() };
+        let other_epoch = Entry { id: EntryId::new(Epoch(3), Seq(7)), ..entry.clone() };
+        let other_kind = Entry { kind: EntryKind::Mark, ..entry };
         assert!(!other_time.follows(Chain(1)));
         assert!(!other_epoch.follows(Chain(1)));
         assert!(!other_kind.follows(Chain(1)));
@@ -174,10 +149,7 @@ mod tests {
         );
         assert_eq!(
             Entry::from_parts(&header, Bytes::from_static(b"ab")),
-            Err(RecordFault::PayloadLength {
-                expected: 3,
-                found: 2
-            })
+            Err(RecordFault::PayloadLength { expected: 3, found: 2 })
         );
     }
 }

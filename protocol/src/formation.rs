@@ -17,10 +17,7 @@ use crate::types::{ClusterId, DiskId, EntryId, EntryKind, Epoch, Generation, Nod
 use crate::wire::{FormReply, Formation};
 
 /// The id of every cluster's first entry.
-pub const FIRST_ENTRY: EntryId = EntryId {
-    epoch: Epoch(1),
-    seq: Seq(1),
-};
+pub const FIRST_ENTRY: EntryId = EntryId { epoch: Epoch(1), seq: Seq(1) };
 
 /// The oldest cluster version: what a new cluster starts with.
 pub const CLUSTER_VERSION: u32 = 1;
@@ -101,11 +98,7 @@ impl Forming {
     /// `reservation` is the promise found on disk.
     #[must_use]
     pub fn new(plan: Plan, reservation: Option<DiskId>) -> Self {
-        Self {
-            plan,
-            reservation,
-            peers: BTreeMap::new(),
-        }
+        Self { plan, reservation, peers: BTreeMap::new() }
     }
 
     /// A lone initial member needs no one's answer.
@@ -126,10 +119,8 @@ impl Forming {
             return Vec::new();
         }
         self.peers.insert(peer, Peer::Asked);
-        let message = Formation::Query {
-            disk: self.plan.disk,
-            cluster_name: self.plan.cluster_name.clone(),
-        };
+        let message =
+            Formation::Query { disk: self.plan.disk, cluster_name: self.plan.cluster_name.clone() };
         vec![Step::Send { to: peer, message }]
     }
 
@@ -147,10 +138,9 @@ impl Forming {
         cluster: ClusterId,
     ) -> Vec<Step> {
         match message {
-            Formation::Query { disk, cluster_name } => self
-                .on_query(from, disk, &cluster_name)
-                .into_iter()
-                .collect(),
+            Formation::Query { disk, cluster_name } => {
+                self.on_query(from, disk, &cluster_name).into_iter().collect()
+            }
             Formation::Reply(reply) => {
                 self.on_reply(from, reply);
                 self.form_if_complete(cluster).into_iter().collect()
@@ -186,24 +176,17 @@ impl Forming {
             let lowest = self.lowest();
             return format!("node {lowest} to form cluster {:?}", self.plan.cluster_name);
         }
-        let missing = self
-            .others()
-            .filter_map(|node| match self.peers.get(&node) {
-                None => Some(format!("node {node} (not connected)")),
-                Some(Peer::Asked) => Some(format!("node {node} (has not answered)")),
-                Some(Peer::Refuses(why)) => Some(format!("node {node} ({why})")),
-                Some(Peer::Promised(_)) => None,
-            });
+        let missing = self.others().filter_map(|node| match self.peers.get(&node) {
+            None => Some(format!("node {node} (not connected)")),
+            Some(Peer::Asked) => Some(format!("node {node} (has not answered)")),
+            Some(Peer::Refuses(why)) => Some(format!("node {node} ({why})")),
+            Some(Peer::Promised(_)) => None,
+        });
         missing.collect::<Vec<_>>().join(", ")
     }
 
     fn lowest(&self) -> NodeId {
-        self.plan
-            .initial
-            .iter()
-            .copied()
-            .min()
-            .unwrap_or(self.plan.node)
+        self.plan.initial.iter().copied().min().unwrap_or(self.plan.node)
     }
 
     fn leads(&self) -> bool {
@@ -211,11 +194,7 @@ impl Forming {
     }
 
     fn others(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.plan
-            .initial
-            .iter()
-            .copied()
-            .filter(|node| *node != self.plan.node)
+        self.plan.initial.iter().copied().filter(|node| *node != self.plan.node)
     }
 
     /// Promises this node to the asker's disk, once and for one disk only.
@@ -232,11 +211,7 @@ impl Forming {
             client_addr: self.plan.addresses.client.clone(),
             plain_addr: self.plan.addresses.plain.clone(),
         });
-        Some(Step::Reserve {
-            disk: reserved_for,
-            to: from,
-            message,
-        })
+        Some(Step::Reserve { disk: reserved_for, to: from, message })
     }
 
     fn on_reply(&mut self, from: NodeId, reply: FormReply) {
@@ -333,9 +308,7 @@ mod tests {
         assert_eq!(ask(&mut one, &mut two, 2), []);
         assert_eq!(one.waiting_for(), "node 3 (not connected)");
         let steps = ask(&mut one, &mut three, 3);
-        let [Step::Form(config)] = &steps[..] else {
-            panic!("complete: {steps:?}")
-        };
+        let [Step::Form(config)] = &steps[..] else { panic!("complete: {steps:?}") };
         let disks: Vec<u128> = config.members.iter().map(|member| member.disk.0).collect();
         assert_eq!(disks, [11, 22, 33]);
         assert!(config.binds(NodeId(3), DiskId(33)));
@@ -347,10 +320,7 @@ mod tests {
         let mut two = Forming::new(plan(2, 22), None);
         assert_eq!(ask(&mut one, &mut two, 2), []);
         assert_eq!(one.on_connected(NodeId(3), true), []);
-        assert!(
-            one.waiting_for()
-                .starts_with("node 3 (belongs to a formed cluster")
-        );
+        assert!(one.waiting_for().starts_with("node 3 (belongs to a formed cluster"));
     }
 
     #[test]
@@ -358,35 +328,22 @@ mod tests {
         let mut two = Forming::new(plan(2, 22), Some(DiskId(11)));
         let mut other = Forming::new(plan(1, 99), None);
         assert_eq!(ask(&mut other, &mut two, 2), []);
-        assert!(
-            other
-                .waiting_for()
-                .contains("promised itself to another data directory")
-        );
+        assert!(other.waiting_for().contains("promised itself to another data directory"));
     }
 
     #[test]
     fn only_the_lowest_id_asks_and_is_answered() {
         let mut two = Forming::new(plan(2, 22), None);
         assert_eq!(two.on_connected(NodeId(3), false), []);
-        let query = Formation::Query {
-            disk: DiskId(33),
-            cluster_name: "c".to_owned(),
-        };
+        let query = Formation::Query { disk: DiskId(33), cluster_name: "c".to_owned() };
         assert_eq!(two.on_message(NodeId(3), query, ClusterId(0)), []);
-        let foreign = Formation::Query {
-            disk: DiskId(11),
-            cluster_name: "d".to_owned(),
-        };
+        let foreign = Formation::Query { disk: DiskId(11), cluster_name: "d".to_owned() };
         assert_eq!(two.on_message(NodeId(1), foreign, ClusterId(0)), []);
     }
 
     #[test]
     fn a_single_node_forms_at_once() {
-        let lone = Plan {
-            initial: vec![NodeId(1)],
-            ..plan(1, 11)
-        };
+        let lone = Plan { initial: vec![NodeId(1)], ..plan(1, 11) };
         let steps = Forming::new(lone, None).start(ClusterId(9));
         assert!(matches!(&steps[..], [Step::Form(config)] if config.members.len() == 1));
     }

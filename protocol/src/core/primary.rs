@@ -27,8 +27,11 @@ pub(super) struct Tenure {
     pub rounds: VecDeque<(u64, MonoTime)>,
     /// When the next heartbeat is due.
     pub heartbeat_due: MonoTime,
-    /// When the latest round was sent that a quorum answered.
+    /// When the latest round was sent that a quorum answered; before the first such round, when
+    /// the tenure began.
     pub contact: MonoTime,
+    /// Whether a quorum has answered a round: without one there is no lease.
+    pub proven: bool,
     /// Reads that wait for a round.
     pub reads: WaitingReads,
 }
@@ -44,9 +47,10 @@ impl Core {
             round: 0,
             rounds: VecDeque::new(),
             heartbeat_due: now,
-            // The votes that elected this node were cast after it asked for them, but when is
-            // not known: the first round will tell. Until then check-quorum has a full timeout.
+            // Check-quorum has a full timeout until the first round tells; a vote proves no
+            // silence towards other candidates, so it gives no lease.
             contact: now,
+            proven: false,
             reads: WaitingReads::new(),
         }));
         // What earlier tenures acknowledged stays so; nothing new is met yet.

@@ -25,8 +25,9 @@ impl Core {
             return None;
         };
         let timers = &self.configs.newest().timers;
-        let contact = if self.leads_alone() { now } else { tenure.contact };
-        self.is_readable(tenure)
+        let alone = self.leads_alone();
+        let contact = if alone { now } else { tenure.contact };
+        (self.is_readable(tenure) && (alone || tenure.proven))
             .then(|| contact.plus(timers.lease_us.saturating_sub(timers.drift_us)))
     }
 
@@ -95,6 +96,7 @@ impl Core {
             tenure.contact = now;
         } else if let Some(sent_at) = tenure.sent_at(round) {
             tenure.contact = tenure.contact.max(sent_at);
+            tenure.proven = true;
         }
         while tenure.reads.front().is_some_and(|read| read.round <= round) {
             let read = tenure.reads.pop_front().expect("just seen");

@@ -32,11 +32,7 @@ impl EntryDecoder {
     #[must_use]
     pub fn new(payload_bytes_max: usize) -> Self {
         let payload_bytes_max = payload_bytes_max.min(PAYLOAD_BYTES_MAX) as u32;
-        Self {
-            payload_bytes_max,
-            offset: 0,
-            header: None,
-        }
+        Self { payload_bytes_max, offset: 0, header: None }
     }
 
     /// The next entry, or `None` until `buffer` holds all of it. Its payload shares the buffer's
@@ -65,9 +61,7 @@ impl EntryDecoder {
     /// Bytes that must be added to `buffer` before [`EntryDecoder::decode`] can get any further.
     #[must_use]
     pub fn missing(&self, buffer: &BytesMut) -> usize {
-        let wanted = self
-            .header
-            .map_or(RECORD_HEADER_BYTES, |h| h.payload_len as usize);
+        let wanted = self.header.map_or(RECORD_HEADER_BYTES, |h| h.payload_len as usize);
         wanted.saturating_sub(buffer.len())
     }
 
@@ -84,20 +78,14 @@ impl EntryDecoder {
         let header = RecordHeader::decode(bytes).map_err(|fault| self.error(fault))?;
         if header.payload_len > self.payload_bytes_max {
             let limit = self.payload_bytes_max;
-            return Err(self.error(RecordFault::TooLong {
-                found: header.payload_len,
-                limit,
-            }));
+            return Err(self.error(RecordFault::TooLong { found: header.payload_len, limit }));
         }
         buffer.advance(RECORD_HEADER_BYTES);
         Ok(Some(header))
     }
 
     fn error(&self, fault: RecordFault) -> RecordError {
-        RecordError {
-            offset: self.offset,
-            fault,
-        }
+        RecordError { offset: self.offset, fault }
     }
 }
 
@@ -126,12 +114,7 @@ mod tests {
     fn bytes_of(entries: &[Entry]) -> Vec<u8> {
         entries
             .iter()
-            .flat_map(|e| {
-                e.header()
-                    .encode()
-                    .into_iter()
-                    .chain(e.payload.iter().copied())
-            })
+            .flat_map(|e| e.header().encode().into_iter().chain(e.payload.iter().copied()))
             .collect()
     }
 
@@ -154,29 +137,15 @@ mod tests {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         let error = decode_in_chunks(&bytes, 1000).expect_err("the second payload is damaged");
-        assert_eq!(
-            error,
-            RecordError {
-                offset: 74,
-                fault: RecordFault::PayloadChecksum
-            }
-        );
+        assert_eq!(error, RecordError { offset: 74, fault: RecordFault::PayloadChecksum });
     }
 
     #[test]
     fn a_claimed_length_above_the_limit_is_refused_before_its_bytes_arrive() {
         let bytes = bytes_of(&log(&[vec![0; 100]]));
         let mut buffer = BytesMut::from(&bytes[..RECORD_HEADER_BYTES]);
-        let error = EntryDecoder::new(99)
-            .decode(&mut buffer)
-            .expect_err("100 is above 99");
-        assert_eq!(
-            error.fault,
-            RecordFault::TooLong {
-                found: 100,
-                limit: 99
-            }
-        );
+        let error = EntryDecoder::new(99).decode(&mut buffer).expect_err("100 is above 99");
+        assert_eq!(error.fault, RecordFault::TooLong { found: 100, limit: 99 });
     }
 
     #[test]

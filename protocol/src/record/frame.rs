@@ -210,12 +210,7 @@ impl Frame {
         let nonce = u64::from_le_bytes(take(bytes, 32));
         let frame = match bytes[3] {
             KIND_SYNC_MARK => Self::SyncMark(SyncMark { nonce, id, chain }),
-            KIND_TRAILER => Self::Trailer(SegmentTrailer {
-                nonce,
-                last: id,
-                count: number,
-                chain,
-            }),
+            KIND_TRAILER => Self::Trailer(SegmentTrailer { nonce, last: id, count: number, chain }),
             kind => Self::Entry(RecordHeader {
                 id,
                 kind: EntryKind::from_u8(kind).ok_or(RecordFault::Kind(kind))?,
@@ -243,20 +238,13 @@ impl Frame {
         if let Self::Entry(header) = &self {
             let limit = PAYLOAD_BYTES_MAX as u32;
             if header.payload_len > limit {
-                return Err(RecordFault::TooLong {
-                    found: header.payload_len,
-                    limit,
-                });
+                return Err(RecordFault::TooLong { found: header.payload_len, limit });
             }
             if header.id.seq == Seq::ZERO {
                 return Err(RecordFault::Field);
             }
         }
-        if self.encode() == *bytes {
-            Ok(self)
-        } else {
-            Err(RecordFault::Field)
-        }
+        if self.encode() == *bytes { Ok(self) } else { Err(RecordFault::Field) }
     }
 }
 
@@ -295,14 +283,8 @@ mod tests {
     fn header() -> RecordHeader {
         let id = EntryId::new(Epoch(3), Seq(0x0102));
         let payload = Bytes::from_static(b"hello");
-        Entry::seal(
-            id,
-            EntryKind::Commands,
-            ClusterTime(1_700_000_000_000),
-            Chain(7),
-            payload,
-        )
-        .header()
+        Entry::seal(id, EntryKind::Commands, ClusterTime(1_700_000_000_000), Chain(7), payload)
+            .header()
     }
 
     fn hex(bytes: &[u8]) -> String {
@@ -311,17 +293,10 @@ mod tests {
 
     #[test]
     fn bytes_of_each_frame_are_fixed() {
-        let mark = SyncMark {
-            nonce: 0x0102_0304,
-            id: EntryId::new(Epoch(3), Seq(9)),
-            chain: Chain(0xAB),
-        };
-        let trailer = SegmentTrailer {
-            nonce: mark.nonce,
-            last: mark.id,
-            count: 4,
-            chain: mark.chain,
-        };
+        let mark =
+            SyncMark { nonce: 0x0102_0304, id: EntryId::new(Epoch(3), Seq(9)), chain: Chain(0xAB) };
+        let trailer =
+            SegmentTrailer { nonce: mark.nonce, last: mark.id, count: 4, chain: mark.chain };
         assert_eq!(
             hex(&header().encode()),
             "5152010105000000030000000000000002010000000000000068e5cf8b010000\
@@ -351,24 +326,14 @@ mod tests {
         assert_eq!(reseal(36, 1), Err(RecordFault::Field));
         assert_eq!(
             reseal(7, 0xFF),
-            Err(RecordFault::TooLong {
-                found: 0xFF00_0005,
-                limit: PAYLOAD_BYTES_MAX as u32
-            })
+            Err(RecordFault::TooLong { found: 0xFF00_0005, limit: PAYLOAD_BYTES_MAX as u32 })
         );
     }
 
     #[test]
     fn local_frames_are_not_entries() {
-        let mark = SyncMark {
-            nonce: 0x0102_0304,
-            id: EntryId::ZERO,
-            chain: Chain(0),
-        };
-        assert_eq!(
-            RecordHeader::decode(&mark.encode()),
-            Err(RecordFault::LocalFrame)
-        );
+        let mark = SyncMark { nonce: 0x0102_0304, id: EntryId::ZERO, chain: Chain(0) };
+        assert_eq!(RecordHeader::decode(&mark.encode()), Err(RecordFault::LocalFrame));
     }
 
     prop_compose! {

@@ -106,11 +106,7 @@ impl SegmentHeader {
             nonce: u64::from_le_bytes(take(bytes, 80)),
             base: bytes[88] == 1,
         };
-        if header.encode() == *bytes {
-            Ok(header)
-        } else {
-            Err(SegmentFault::Field)
-        }
+        if header.encode() == *bytes { Ok(header) } else { Err(SegmentFault::Field) }
     }
 }
 
@@ -132,11 +128,7 @@ mod tests {
 
     #[test]
     fn bytes_are_fixed() {
-        let hex: String = header()
-            .encode()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let hex: String = header().encode().iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
             hex,
             "51554f524a524e4c010000000000000011000000000000000000000000000000\
