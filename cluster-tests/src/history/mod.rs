@@ -1,0 +1,9 @@
+//! What clients saw, and whether it can be true.
+
+mod linearizable;
+mod outcome;
+mod unique;
+
+pub use linearizable::{NotLinearizable, Operation, RegisterHistory, check_register};
+pub use outcome::Outcome;
+pub use unique::{UniqueWrite, Verdict, Violation, judge};
