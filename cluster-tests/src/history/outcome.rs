@@ -17,9 +17,24 @@ pub enum Outcome {
 
 /// First words of errors by which a node promises that a command had no effect.
 const REFUSALS: &[&str] = &[
-    "MOVED", "CLUSTERDOWN", "NOREPLICAS", "UNHEALTHY", "DISKFULL", "OVERLOADED", "OOM", "TIMEOUT",
-    "DRAINING", "READONLY", "NOAUTH", "NOPERM", "MASTERDOWN", "ERR", "WRONGTYPE", "EXECABORT",
-    "NOPROTO", "WRONGPASS",
+    "MOVED",
+    "CLUSTERDOWN",
+    "NOREPLICAS",
+    "UNHEALTHY",
+    "DISKFULL",
+    "OVERLOADED",
+    "OOM",
+    "TIMEOUT",
+    "DRAINING",
+    "READONLY",
+    "NOAUTH",
+    "NOPERM",
+    "MASTERDOWN",
+    "ERR",
+    "WRONGTYPE",
+    "EXECABORT",
+    "NOPROTO",
+    "WRONGPASS",
 ];
 
 impl Outcome {

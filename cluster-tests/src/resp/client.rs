@@ -114,7 +114,7 @@ impl Client {
     /// See [`ClientError`].
     pub fn receive(&mut self) -> Result<Value, ClientError> {
         let deadline = Instant::now() + self.timeout;
-        let mut chunk = [0; 64 << 10];
+        let mut chunk = [0; 16 << 10];
         loop {
             if let Some((value, used)) = parse(&self.received)? {
                 self.received.drain(..used);

@@ -226,10 +226,9 @@ impl<'a> Reader<'a> {
 }
 
 fn number(digits: &[u8]) -> Result<i64, MalformedReply> {
-    std::str::from_utf8(digits)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| MalformedReply(format!("not a number: {:?}", digits.escape_ascii().to_string())))
+    std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+        MalformedReply(format!("not a number: {:?}", digits.escape_ascii().to_string()))
+    })
 }
 
 fn length(digits: &[u8], limit: usize) -> Result<usize, MalformedReply> {
@@ -242,10 +241,9 @@ fn length(digits: &[u8], limit: usize) -> Result<usize, MalformedReply> {
 
 fn verbatim(bytes: &[u8]) -> Result<Value, MalformedReply> {
     match bytes.split_at_checked(4) {
-        Some((format, rest)) if format[3] == b':' => Ok(Value::Verbatim(
-            String::from_utf8_lossy(&format[..3]).into_owned(),
-            rest.to_vec(),
-        )),
+        Some((format, rest)) if format[3] == b':' => {
+            Ok(Value::Verbatim(String::from_utf8_lossy(&format[..3]).into_owned(), rest.to_vec()))
+        }
         _ => Err(MalformedReply("verbatim string without a format".into())),
     }
 }
@@ -292,9 +290,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for input in
-            [&b"hello\r\n"[..], b"\r\n", b":x\r\n", b"$99999999999\r\n", b"$-7\r\n", b"$1\r\nabc\r\n"]
-        {
+        for input in [
+            &b"hello\r\n"[..],
+            b"\r\n",
+            b":x\r\n",
+            b"$99999999999\r\n",
+            b"$-7\r\n",
+            b"$1\r\nabc\r\n",
+        ] {
             assert!(parse(input).is_err(), "{}", input.escape_ascii());
         }
         assert!(parse(&b"*1\r\n".repeat(64)).is_err());
