@@ -235,7 +235,7 @@ impl Forming {
             return None;
         }
         let own = &self.plan.addresses;
-        let mut members = vec![self.member(self.plan.node, self.plan.disk, own.clone())];
+        let mut members = vec![voter(self.plan.node, self.plan.disk, own.clone())];
         for node in self.others() {
             let Some(Peer::Promised(reply)) = self.peers.get(&node) else {
                 return None;
@@ -245,7 +245,7 @@ impl Forming {
                 client: reply.client_addr.clone(),
                 plain: reply.plain_addr.clone(),
             };
-            members.push(self.member(node, reply.disk, addresses));
+            members.push(voter(node, reply.disk, addresses));
         }
         members.sort_unstable_by_key(|member| member.node);
         Some(Step::Form(Arc::new(ClusterEntry {
@@ -258,16 +258,16 @@ impl Forming {
             removed: Vec::new(),
         })))
     }
+}
 
-    fn member(&self, node: NodeId, disk: DiskId, addresses: Addresses) -> Member {
-        Member {
-            node,
-            disk,
-            kind: MemberKind::Voter,
-            peer_addr: addresses.peer,
-            client_addr: addresses.client,
-            plain_addr: addresses.plain,
-        }
+fn voter(node: NodeId, disk: DiskId, addresses: Addresses) -> Member {
+    Member {
+        node,
+        disk,
+        kind: MemberKind::Voter,
+        peer_addr: addresses.peer,
+        client_addr: addresses.client,
+        plain_addr: addresses.plain,
     }
 }
 

@@ -61,7 +61,7 @@ impl Configs {
     /// What is committed is in force.
     pub fn on_committed(&mut self, committed: Seq) {
         let count = self.pending.partition_point(|(id, _)| id.seq <= committed);
-        if let Some(last) = self.pending.drain(..count).last() {
+        if let Some(last) = self.pending.drain(..count).next_back() {
             self.in_force = last;
         }
     }

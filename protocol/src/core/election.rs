@@ -7,6 +7,16 @@ use super::message::{Message, VoteReply, VoteRequest};
 use super::state::{Candidacy, Core, Duty};
 use crate::types::{Epoch, MonoTime, NodeId};
 
+/// A voter's answer.
+pub(super) struct Ballot {
+    /// Who answers.
+    pub from: NodeId,
+    /// Whether to a vote, not to a pre-vote.
+    pub real: bool,
+    /// The answer.
+    pub reply: VoteReply,
+}
+
 impl Core {
     /// Asks the voters whether an election could be won, without moving any epoch.
     pub(super) fn start_pre_vote(&mut self, now: MonoTime, random: u64, out: &mut Vec<Command>) {
@@ -111,11 +121,10 @@ impl Core {
         &mut self,
         now: MonoTime,
         random: u64,
-        from: NodeId,
-        real: bool,
-        reply: VoteReply,
+        ballot: Ballot,
         out: &mut Vec<Command>,
     ) {
+        let Ballot { from, real, reply } = ballot;
         if !reply.granted && reply.epoch > self.hard.epoch {
             // Without adopting it a node behind could never be elected by those ahead.
             self.become_replica(now, random, reply.epoch, None, out);

@@ -240,8 +240,7 @@ impl Core {
         now: MonoTime,
         peer: NodeId,
         session: u64,
-        through: Option<Seq>,
-        bytes: u64,
+        sent: Option<(Seq, u64)>,
         out: &mut Vec<Command>,
     ) {
         if self.sessions.get(&peer).is_none_or(|current| current.number != session) {
@@ -261,8 +260,8 @@ impl Core {
             if progress.is_idle() {
                 progress.moved = now;
             }
-            match through {
-                Some(through) => progress.on_sent(through, bytes),
+            match sent {
+                Some((through, bytes)) => progress.on_sent(through, bytes),
                 None => progress.probe_from(progress.next, now),
             }
         }

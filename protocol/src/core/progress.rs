@@ -7,7 +7,7 @@ use crate::types::{DiskId, EntryId, Incarnation, MonoTime, Seq};
 
 /// A session with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Session {
+pub(super) struct Session {
     /// Unique for this node's life.
     pub number: u64,
     /// The peer's data directory.
@@ -18,7 +18,7 @@ pub struct Session {
 
 /// How entries flow to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Flow {
+pub(super) enum Flow {
     /// Where the logs agree isn't known: heartbeats ask for the entry before `next`.
     Probe,
     /// Entries are sent ahead of acknowledgements, within a byte window.
@@ -31,7 +31,7 @@ pub enum Flow {
 ///
 /// Invariants: `persisted <= in_memory <= verified < next`, all within the primary's log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Progress {
+pub(super) struct Progress {
     /// How entries flow.
     pub flow: Flow,
     /// The next position to send.
@@ -61,7 +61,7 @@ pub struct Progress {
 
 impl Progress {
     /// A peer of which nothing is known, in a log that ends at `last`.
-    pub fn new(last: EntryId, now: MonoTime) -> Self {
+    pub(super) fn new(last: EntryId, now: MonoTime) -> Self {
         Self {
             flow: Flow::Probe,
             next: last.seq.next(),
@@ -81,7 +81,7 @@ impl Progress {
 
     /// A new session: the peer leaves the view until it answers. Its cursors are kept only for
     /// the same incarnation; the rounds it answered always count.
-    pub fn on_session(&mut self, same_life: bool, last: EntryId, now: MonoTime) {
+    pub(super) fn on_session(&mut self, same_life: bool, last: EntryId, now: MonoTime) {
         let round = self.round;
         let kept = if same_life { self.clone() } else { Self::new(last, now) };
         *self = Self {
@@ -98,24 +98,30 @@ impl Progress {
     }
 
     /// Bytes that may be sent now.
-    pub fn window(&self, window_bytes: u64) -> u64 {
+    pub(super) fn window(&self, window_bytes: u64) -> u64 {
         window_bytes.saturating_sub(self.inflight_bytes)
     }
 
     /// Whether anything sent is still on its way to the peer's memory.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.inflight.is_empty() && !self.sending
     }
 
     /// Entries went out.
-    pub fn on_sent(&mut self, through: Seq, bytes: u64) {
+    pub(super) fn on_sent(&mut self, through: Seq, bytes: u64) {
         self.next = self.next.max(through.next());
         self.inflight.push_back((through, bytes));
         self.inflight_bytes += bytes;
     }
 
     /// The peer's cursors, clamped to this log; they never go back within an incarnation.
-    pub fn on_cursors(&mut self, verified: Seq, in_memory: Seq, persisted: Seq, now: MonoTime) {
+    pub(super) fn on_cursors(
+        &mut self,
+        verified: Seq,
+        in_memory: Seq,
+        persisted: Seq,
+        now: MonoTime,
+    ) {
         if verified > self.verified {
             self.verified = verified;
             self.moved = now;
@@ -133,7 +139,7 @@ impl Progress {
     }
 
     /// Starts to look for the point of agreement anew, from `next`.
-    pub fn probe_from(&mut self, next: Seq, now: MonoTime) {
+    pub(super) fn probe_from(&mut self, next: Seq, now: MonoTime) {
         self.flow = Flow::Probe;
         self.next = next.max(self.verified.next());
         self.inflight.clear();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::configs::Configs;
+use super::election::Ballot;
 use super::event::{Command, Event, HardState, Violation};
 use super::log::Log;
 use super::message::Message;
@@ -233,7 +234,8 @@ impl Core {
             }
             Event::Applied { seq } => self.applied = self.applied.max(seq),
             Event::Sent { peer, session, through, bytes } => {
-                self.on_sent(now, peer, session, through, bytes, out);
+                let sent = through.map(|through| (through, bytes));
+                self.on_sent(now, peer, session, sent, out);
             }
             Event::Read { token } => self.on_read(now, token, out),
             Event::Trimmed { preceding, .. } => self.log.trim(preceding),
@@ -420,10 +422,14 @@ impl Core {
         match message {
             Message::PreVote(request) => self.on_pre_vote(now, from, request, out),
             Message::PreVoteReply(reply) => {
-                self.on_vote_reply(now, random, from, false, reply, out);
+                let ballot = Ballot { from, real: false, reply };
+                self.on_vote_reply(now, random, ballot, out);
             }
             Message::Vote(request) => self.on_vote(now, random, from, request, out),
-            Message::VoteReply(reply) => self.on_vote_reply(now, random, from, true, reply, out),
+            Message::VoteReply(reply) => {
+                let ballot = Ballot { from, real: true, reply };
+                self.on_vote_reply(now, random, ballot, out);
+            }
             Message::Append(append) => self.on_append(now, random, from, append, out),
             Message::AppendAck(ack) => self.on_ack(now, random, from, ack, out),
             // Leadership transfer: a target that does not follow it keeps the primary it has,

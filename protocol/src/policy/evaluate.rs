@@ -139,7 +139,7 @@ mod tests {
     }
 
     /// Counts copies one position at a time, as the policy's words say.
-    fn met_at(policy: &Policy, voters: usize, view: &[Cursors], seq: Seq) -> bool {
+    fn met_at(policy: Policy, voters: usize, view: &[Cursors], seq: Seq) -> bool {
         policy.clauses().all(|(level, threshold)| {
             let holders = view.iter().filter(|c| match level {
                 Level::Persisted => c.persisted >= seq,
@@ -153,7 +153,7 @@ mod tests {
         #[test]
         fn evaluation_equals_counting_holders(policy in policy(), view in view(), extra in 0usize..3) {
             let voters = view.len() + extra;
-            let oracle = (0..=12).rev().map(Seq).find(|seq| met_at(&policy, voters, &view, *seq));
+            let oracle = (0..=12).rev().map(Seq).find(|seq| met_at(policy, voters, &view, *seq));
             match policy.evaluate(voters, &view) {
                 Evaluation::Met { position, blocker } => {
                     prop_assert_eq!(Some(position), oracle);
