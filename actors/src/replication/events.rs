@@ -172,6 +172,9 @@ pub enum Refusal {
         /// The highest seen.
         known: Incarnation,
     },
+    /// It isn't one of the configured or agreed members.
+    #[error("it isn't known here")]
+    Unknown,
     /// The peer refused this node.
     #[error("it refused this node: {0}")]
     ByPeer(String),

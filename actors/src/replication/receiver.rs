@@ -1,0 +1,248 @@
+//! The actor that owns the endpoint: accepts peers, and starts and stops their senders.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quinn::Incoming;
+use quorate_protocol::types::NodeId;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+
+use super::config::{HANDSHAKE_DEADLINE, HANDSHAKES_MAX, HANDSHAKES_WITHOUT_RETRY, IDLE_TIMEOUT};
+use super::endpoint::Endpoint;
+use super::greeting::{CloseCode, Greeted, SessionError, greet_accepted, peer_id};
+use super::sender::{ReplicationSender, SenderArguments, SenderMessage};
+use super::shared::Shared;
+
+/// A node to talk to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// Its id, which its certificate must prove.
+    pub node: NodeId,
+    /// `host:port` where it may be reached, tried in turn; may be empty for a peer that dials.
+    pub addresses: Vec<String>,
+}
+
+/// What the receiver is told.
+#[derive(Debug)]
+pub(super) enum ReceiverMessage {
+    /// A peer dialled and was accepted.
+    Accepted {
+        /// As its certificate says.
+        peer: NodeId,
+        /// The connection.
+        greeted: Box<Greeted>,
+    },
+    /// The peers from now on. The reply comes once their senders run.
+    Peers(Vec<PeerAddress>, RpcReplyPort<()>),
+}
+
+/// The actor.
+pub(super) struct ReplicationReceiver;
+
+/// What it starts with.
+pub(super) struct ReceiverArguments {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Its state.
+pub(super) struct ReceiverState {
+    endpoint: Arc<Endpoint>,
+    shared: Arc<Shared>,
+    senders: BTreeMap<NodeId, ActorRef<SenderMessage>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Actor for ReplicationReceiver {
+    type Msg = ReceiverMessage;
+    type State = ReceiverState;
+    type Arguments = ReceiverArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ReceiverMessage>,
+        arguments: ReceiverArguments,
+    ) -> Result<ReceiverState, ActorProcessingErr> {
+        let ReceiverArguments { endpoint, shared } = arguments;
+        let accepting =
+            tokio::spawn(accept_all(Arc::clone(&endpoint), Arc::clone(&shared), myself));
+        Ok(ReceiverState { endpoint, shared, senders: BTreeMap::new(), accepting })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<ReceiverMessage>,
+        message: ReceiverMessage,
+        state: &mut ReceiverState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ReceiverMessage::Accepted { peer, greeted } => state.accepted(peer, greeted),
+            ReceiverMessage::Peers(peers, reply) => {
+                state.set_peers(myself.get_cell(), peers).await?;
+                // The caller may have stopped waiting.
+                let _ = reply.send(());
+            }
+        }
+        Ok(())
+    }
+
+    /// A sender that was stopped is no fault; one that failed ends this actor and so the node.
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<ReceiverMessage>,
+        event: SupervisionEvent,
+        _state: &mut ReceiverState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(_, error) => Err(error),
+            SupervisionEvent::ActorStarted(_)
+            | SupervisionEvent::ActorTerminated(..)
+            | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
+        }
+    }
+
+    async fn post_stop(
+        &self,
+        myself: ActorRef<ReceiverMessage>,
+        state: &mut ReceiverState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.accepting.abort();
+        // Otherwise they would be killed, without their own goodbye.
+        myself.stop_children_and_wait(None, Some(HANDSHAKE_DEADLINE)).await;
+        state.endpoint.close(CloseCode::Goodbye.number(), b"");
+        // Bounded by the transport itself; the deadline only guards against its faults.
+        let _ = tokio::time::timeout(IDLE_TIMEOUT, state.endpoint.wait_idle()).await;
+        Ok(())
+    }
+}
+
+impl ReceiverState {
+    fn accepted(&mut self, peer: NodeId, greeted: Box<Greeted>) {
+        match self.senders.get(&peer) {
+            Some(sender) => {
+                // Fails only where the sender is stopping: the connection is dropped with it.
+                let _ = sender.send_message(SenderMessage::Accepted(greeted));
+            }
+            None => CloseCode::Unknown.close(&greeted.connection),
+        }
+    }
+
+    async fn set_peers(
+        &mut self,
+        myself: ActorCell,
+        peers: Vec<PeerAddress>,
+    ) -> Result<(), ActorProcessingErr> {
+        let ours = self.shared.hello().node;
+        let wanted: BTreeMap<_, _> = peers
+            .into_iter()
+            .filter(|peer| peer.node != ours)
+            .map(|peer| (peer.node, peer.addresses))
+            .collect();
+        self.shared.set_known(wanted.keys().copied().collect());
+        self.senders.retain(|peer, sender| {
+            let keep = wanted.contains_key(peer);
+            if !keep {
+                sender.stop(Some("no longer a peer".to_owned()));
+            }
+            keep
+        });
+        for (peer, addresses) in wanted {
+            if let Some(sender) = self.senders.get(&peer) {
+                sender.send_message(SenderMessage::Addresses(addresses))?;
+                continue;
+            }
+            let arguments = SenderArguments {
+                peer,
+                addresses,
+                endpoint: Arc::clone(&self.endpoint),
+                shared: Arc::clone(&self.shared),
+            };
+            let (sender, _) =
+                ReplicationSender::spawn_linked(None, ReplicationSender, arguments, myself.clone())
+                    .await?;
+            self.senders.insert(peer, sender);
+        }
+        Ok(())
+    }
+}
+
+async fn accept_all(
+    endpoint: Arc<Endpoint>,
+    shared: Arc<Shared>,
+    receiver: ActorRef<ReceiverMessage>,
+) {
+    let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    while let Some(incoming) = endpoint.incoming().await {
+        if let Some((incoming, slot)) = admit(incoming, &slots) {
+            let greeting = Greeting {
+                endpoint: Arc::clone(&endpoint),
+                shared: Arc::clone(&shared),
+                receiver: receiver.clone(),
+                peer: None,
+                _slot: slot,
+            };
+            tokio::spawn(greeting.run(incoming));
+        }
+    }
+}
+
+/// Under load a stranger must prove its address first; beyond the limit it is turned away.
+fn admit(incoming: Incoming, slots: &Arc<Semaphore>) -> Option<(Incoming, OwnedSemaphorePermit)> {
+    let taken = HANDSHAKES_MAX - slots.available_permits();
+    if taken >= HANDSHAKES_WITHOUT_RETRY && incoming.may_retry() {
+        // `may_retry` is what it fails for.
+        let _ = incoming.retry();
+        return None;
+    }
+    match Arc::clone(slots).try_acquire_owned() {
+        Ok(slot) => Some((incoming, slot)),
+        Err(_) => {
+            incoming.refuse();
+            None
+        }
+    }
+}
+
+/// One handshake from outside.
+struct Greeting {
+    endpoint: Arc<Endpoint>,
+    shared: Arc<Shared>,
+    receiver: ActorRef<ReceiverMessage>,
+    /// Set as soon as its certificate was verified.
+    peer: Option<NodeId>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Greeting {
+    async fn run(mut self, incoming: Incoming) {
+        let remote = incoming.remote_address();
+        let result = tokio::time::timeout(HANDSHAKE_DEADLINE, self.greet(incoming))
+            .await
+            .unwrap_or(Err(SessionError::Deadline(HANDSHAKE_DEADLINE)));
+        match (result, self.peer) {
+            (Ok(greeted), Some(peer)) => {
+                let greeted = Box::new(greeted);
+                // Fails only where the receiver has stopped.
+                let _ = self.receiver.send_message(ReceiverMessage::Accepted { peer, greeted });
+            }
+            (Ok(_), None) => {}
+            (Err(error), peer) => {
+                tracing::debug!(%remote, ?peer, %error, "a connection was not accepted");
+                if let (Some(peer), Some(refusal)) = (peer, error.refusal())
+                    && self.shared.is_known(peer)
+                {
+                    self.shared.events.refused(peer, refusal);
+                }
+            }
+        }
+    }
+
+    async fn greet(&mut self, incoming: Incoming) -> Result<Greeted, SessionError> {
+        let ours = self.shared.hello();
+        let connection = self.endpoint.accept(incoming)?.await?;
+        self.peer = peer_id(&connection, &ours.cluster_name).ok();
+        greet_accepted(connection, &ours, |peer| self.shared.is_known(peer)).await
+    }
+}
