@@ -1,6 +1,10 @@
 //! The running node.
 
+pub mod gate;
+pub mod metrics;
 pub mod node;
+pub mod quorum;
 pub mod replication;
 pub mod submit;
 pub mod view;
+pub mod wake;

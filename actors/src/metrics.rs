@@ -1,0 +1,204 @@
+//! Every metric of a node, in one place. Names begin with `quorate_`; label values come from
+//! fixed sets, and each labelled child is resolved once, here.
+//!
+//! Each node owns its registry: several nodes may run in one process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::submit::DoubtReason;
+
+/// Bounds in seconds, from the cost of a wake-up to a deadline.
+const LATENCY_BUCKETS: [f64; 16] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25,
+    0.5, 1.0, 5.0,
+];
+
+/// All metrics of one node.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// The durability gate.
+    pub gate: GateMetrics,
+}
+
+impl Metrics {
+    /// Registers everything in a registry of its own.
+    ///
+    /// # Errors
+    /// Two metrics share a name: a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let gate = GateMetrics::new(&registry)?;
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(Self { registry, gate })
+    }
+
+    /// Adds a collector that reads its figures at scrape time.
+    ///
+    /// # Errors
+    /// One of its names is taken.
+    pub fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        self.registry.register(collector)
+    }
+
+    /// Everything in Prometheus's text format.
+    ///
+    /// # Errors
+    /// A metric that breaks the format: a mistake in this file.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// What the durability gate counts.
+#[derive(Clone, Debug)]
+pub struct GateMetrics {
+    waiting: IntGauge,
+    oldest: Since,
+    released: IntCounter,
+    deadline: IntCounter,
+    leadership_lost: IntCounter,
+    shutdown: IntCounter,
+    total: Histogram,
+}
+
+impl GateMetrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let in_doubt = counters(
+            registry,
+            "quorate_outcomes_indoubt_total",
+            "Batches answered INDOUBT, by reason",
+            "reason",
+        )?;
+        let oldest =
+            Since::new("quorate_gate_oldest_wait_seconds", "Age of the oldest waiting reply")?;
+        registry.register(Box::new(oldest.clone()))?;
+        Ok(Self {
+            waiting: gauge(
+                registry,
+                "quorate_gate_waiting_replies",
+                "Batches that wait in the gate",
+            )?,
+            oldest,
+            released: counter(registry, "quorate_gate_released_total", "Batches released as done")?,
+            deadline: in_doubt.with_label_values(&["deadline"]),
+            leadership_lost: in_doubt.with_label_values(&["leadership_lost"]),
+            shutdown: in_doubt.with_label_values(&["shutdown"]),
+            total: histogram(
+                registry,
+                "quorate_write_total_seconds",
+                "From reading a batch off its connection to the release of its replies",
+            )?,
+        })
+    }
+
+    /// A batch was released as done, so long after its connection read it.
+    pub fn released(&self, total: Duration) {
+        self.released.inc();
+        self.total.observe(total.as_secs_f64());
+    }
+
+    /// A batch was answered as in doubt.
+    pub fn in_doubt(&self, reason: DoubtReason) {
+        match reason {
+            DoubtReason::Deadline => self.deadline.inc(),
+            DoubtReason::LeadershipLost => self.leadership_lost.inc(),
+            DoubtReason::Shutdown => self.shutdown.inc(),
+        }
+    }
+
+    /// So many batches wait, the oldest since then.
+    pub fn waiting(&self, count: usize, oldest: Option<Instant>) {
+        self.waiting.set(count as i64);
+        self.oldest.set(oldest);
+    }
+}
+
+/// A gauge of the age of something, computed when it is read.
+#[derive(Clone, Debug)]
+struct Since {
+    gauge: Gauge,
+    base: Instant,
+    /// Microseconds after `base`, plus 1; 0 where there is nothing.
+    at_us: Arc<AtomicU64>,
+}
+
+impl Since {
+    fn new(name: &str, help: &str) -> Result<Self, prometheus::Error> {
+        let gauge = Gauge::new(name, help)?;
+        Ok(Self { gauge, base: Instant::now(), at_us: Arc::default() })
+    }
+
+    fn set(&self, at: Option<Instant>) {
+        let us = at.map_or(0, |at| at.saturating_duration_since(self.base).as_micros() as u64 + 1);
+        self.at_us.store(us, Ordering::Relaxed);
+    }
+}
+
+impl Collector for Since {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let age = match self.at_us.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            us => self.base.elapsed().saturating_sub(Duration::from_micros(us - 1)),
+        };
+        self.gauge.set(age.as_secs_f64());
+        self.gauge.collect()
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    let metric = IntCounter::new(name, help)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+) -> Result<IntCounterVec, prometheus::Error> {
+    let metric = IntCounterVec::new(Opts::new(name, help), &[label])?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    let metric = IntGauge::new(name, help)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+    let options = HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS.to_vec());
+    let metric = Histogram::with_opts(options)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_nodes_in_one_process_don_t_share_figures() {
+        let one = Metrics::new().expect("names are unique");
+        let other = Metrics::new().expect("names are unique");
+        one.gate.released(Duration::from_millis(1));
+        assert!(one.render().expect("text").contains("quorate_gate_released_total 1"));
+        assert!(other.render().expect("text").contains("quorate_gate_released_total 0"));
+    }
+}

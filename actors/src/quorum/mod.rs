@@ -1,0 +1,5 @@
+//! The quorum policy actor: drives the replication core.
+
+mod handle;
+
+pub use handle::{ConfirmedRead, QuorumHandle};
