@@ -1,5 +1,7 @@
 //! Runs real nodes and judges what clients saw.
 
+pub mod harness;
 pub mod history;
 pub mod http;
 pub mod resp;
+pub mod workload;

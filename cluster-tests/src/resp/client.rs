@@ -79,12 +79,21 @@ impl Client {
         &mut self,
         commands: &[Vec<A>],
     ) -> Result<Vec<Value>, ClientError> {
+        self.send_all(commands)?;
+        commands.iter().map(|_| self.receive()).collect()
+    }
+
+    /// Sends several commands at once without waiting.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn send_all<A: AsRef<[u8]>>(&mut self, commands: &[Vec<A>]) -> Result<(), ClientError> {
         let mut request = Vec::new();
         for arguments in commands {
             encode(arguments, &mut request);
         }
-        self.send_raw(&request)?;
-        commands.iter().map(|_| self.receive()).collect()
+        self.send_raw(&request)
     }
 
     /// Sends one command without waiting.

@@ -1,0 +1,371 @@
+//! Several nodes that form one cluster.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::files::{binary, work_dir};
+use super::lock::ClusterLock;
+use super::ports::Ports;
+use super::process::{NodeProcess, log_end};
+use super::settings::NodeSettings;
+use super::status::{ContentHash, Role, Status};
+use super::wait::{poll, try_poll};
+use crate::resp::{Client, Value};
+
+/// How long an election, a restart or a catch-up may take on a busy machine.
+pub const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
+/// How long an orderly stop may take.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// The longest wait for one reply.
+const REPLY_LIMIT: Duration = Duration::from_secs(10);
+/// Keys asked for at once when everything is read.
+const READ_CHUNK: usize = 500;
+
+/// What kind of cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// How many nodes.
+    pub nodes: usize,
+    /// The durability policy.
+    pub policy: &'static str,
+    /// Further lines for each node's configuration.
+    pub extra: &'static str,
+}
+
+impl Default for ClusterOptions {
+    /// Three nodes, `majority`.
+    fn default() -> Self {
+        Self { nodes: 3, policy: "majority", extra: "" }
+    }
+}
+
+/// A cluster of real processes on loopback. Nodes are named by their id, from 1.
+#[derive(Debug)]
+pub struct Cluster {
+    // Before the lock: the processes must be gone when the next cluster starts.
+    nodes: Vec<Node>,
+    dir: PathBuf,
+    _lock: ClusterLock,
+}
+
+#[derive(Debug)]
+struct Node {
+    settings: NodeSettings,
+    process: Option<NodeProcess>,
+}
+
+impl Cluster {
+    /// Three nodes that have a primary.
+    #[must_use]
+    pub fn start(name: &str) -> Self {
+        Self::start_with(name, &ClusterOptions::default())
+    }
+
+    /// A cluster that has a primary and takes writes.
+    #[must_use]
+    pub fn start_with(name: &str, options: &ClusterOptions) -> Self {
+        let mut cluster = Self::prepare(name, options);
+        for id in cluster.ids() {
+            cluster.start_node(id);
+        }
+        cluster.wait_until_writable();
+        cluster
+    }
+
+    /// Certificates and configurations, and no process yet.
+    #[must_use]
+    pub fn prepare(name: &str, options: &ClusterOptions) -> Self {
+        let lock = ClusterLock::acquire();
+        let dir = work_dir(name);
+        let certificates = dir.join("pki");
+        make_certificates(&certificates, options.nodes);
+        let ports: Vec<Ports> = (0..options.nodes).map(|_| Ports::free()).collect();
+        let members: Vec<(u64, String)> =
+            (1..).zip(&ports).map(|(id, ports)| (id, ports.peer.to_string())).collect();
+        let node = |(id, ports): (u64, &Ports)| {
+            let settings = NodeSettings {
+                id,
+                dir: dir.join(format!("node-{id}")),
+                ports: *ports,
+                certificates: certificates.clone(),
+                policy: options.policy.to_owned(),
+                members: members.clone(),
+                extra: options.extra.to_owned(),
+            };
+            settings.write();
+            Node { settings, process: None }
+        };
+        let nodes = (1..).zip(&ports).map(node).collect();
+        Self { nodes, dir, _lock: lock }
+    }
+
+    /// All ids.
+    #[must_use]
+    pub fn ids(&self) -> Vec<u64> {
+        self.nodes.iter().map(|node| node.settings.id).collect()
+    }
+
+    /// All ids but one.
+    #[must_use]
+    pub fn others(&self, id: u64) -> Vec<u64> {
+        self.ids().into_iter().filter(|other| *other != id).collect()
+    }
+
+    /// One node's settings.
+    #[must_use]
+    pub fn settings(&self, id: u64) -> &NodeSettings {
+        &self.node(id).settings
+    }
+
+    /// Settings that can be changed while the node is down; write them afterwards.
+    pub fn settings_mut(&mut self, id: u64) -> &mut NodeSettings {
+        &mut self.node_mut(id).settings
+    }
+
+    /// The directory that holds everything of this cluster.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where one node listens for cluster clients.
+    #[must_use]
+    pub fn client_address(&self, id: u64) -> SocketAddr {
+        self.node(id).settings.ports.client
+    }
+
+    /// Where all nodes listen for cluster clients.
+    #[must_use]
+    pub fn client_addresses(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().map(|node| node.settings.ports.client).collect()
+    }
+
+    /// A node's process.
+    ///
+    /// # Panics
+    ///
+    /// If it is not running.
+    pub fn process(&mut self, id: u64) -> &mut NodeProcess {
+        self.node_mut(id).process.as_mut().unwrap_or_else(|| panic!("node {id} is not running"))
+    }
+
+    /// Starts a node that is down, on the data that it has.
+    ///
+    /// # Panics
+    ///
+    /// If it is running.
+    pub fn start_node(&mut self, id: u64) {
+        let node = self.node_mut(id);
+        assert!(node.process.is_none(), "node {id} is running");
+        let config = node.settings.config_file();
+        let arguments = ["start", "--config", config.to_str().expect("a path of ours")];
+        node.process = Some(NodeProcess::start(&arguments, &node.settings.log_file()));
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, id: u64) {
+        self.take_process(id).kill();
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self, id: u64) -> ExitStatus {
+        self.take_process(id).stop(STOP_LIMIT)
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&mut self, id: u64) {
+        self.process(id).pause();
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self, id: u64) {
+        self.process(id).resume();
+    }
+
+    /// Deletes the data of a node that is down.
+    ///
+    /// # Panics
+    ///
+    /// If it is running, or its data can't be deleted.
+    pub fn wipe(&mut self, id: u64) {
+        assert!(self.node(id).process.is_none(), "node {id} is running");
+        fs::remove_dir_all(self.settings(id).data_dir()).expect("delete the data directory");
+    }
+
+    /// What a node says of itself, if it runs and answers.
+    #[must_use]
+    pub fn status(&self, id: u64) -> Option<Status> {
+        self.is_answering(id).then(|| Status::of(self.settings(id).ports.admin)).flatten()
+    }
+
+    /// The node that says it is primary, in the highest epoch if several do.
+    #[must_use]
+    pub fn primary(&self) -> Option<u64> {
+        self.ids()
+            .into_iter()
+            .filter_map(|id| Some((id, self.status(id)?)))
+            .filter(|(_, status)| status.role == Role::Primary)
+            .max_by_key(|(_, status)| status.epoch)
+            .map(|(id, _)| id)
+    }
+
+    /// Waits for a primary.
+    pub fn wait_for_primary(&self) -> u64 {
+        poll(RECOVERY_LIMIT, "a primary", || self.primary())
+    }
+
+    /// Waits until a write succeeds, and returns the node that took it.
+    pub fn wait_until_writable(&self) -> u64 {
+        poll(RECOVERY_LIMIT, "a primary that takes writes", || {
+            let id = self.primary()?;
+            let mut client = Client::connect(self.client_address(id), REPLY_LIMIT).ok()?;
+            let reply = client.command(&["SET", "harness:probe", "1"]).ok()?;
+            (reply == Value::Simple("OK".into())).then_some(id)
+        })
+    }
+
+    /// Waits until all running nodes have executed the same log and hold the same content.
+    ///
+    /// # Panics
+    ///
+    /// If they don't get there, or if two of them differ at the same position.
+    pub fn wait_until_equal(&self) -> ContentHash {
+        let running: Vec<u64> =
+            self.ids().into_iter().filter(|id| self.is_answering(*id)).collect();
+        let equal = || {
+            let applied: Vec<u64> = running
+                .iter()
+                .map(|id| Some(self.status(*id)?.applied_seq))
+                .collect::<Option<_>>()?;
+            if applied.iter().any(|seq| *seq != applied[0]) {
+                return None;
+            }
+            let hashes: Vec<ContentHash> = running
+                .iter()
+                .map(|id| ContentHash::of(self.settings(*id).ports.admin))
+                .collect::<Option<_>>()?;
+            if hashes.iter().any(|hash| hash.applied_seq != hashes[0].applied_seq) {
+                return None;
+            }
+            Some(hashes)
+        };
+        let hashes = try_poll(RECOVERY_LIMIT, equal).unwrap_or_else(|| {
+            let states: Vec<_> = running.iter().map(|id| (id, self.status(*id))).collect();
+            panic!("nodes have not caught up within {RECOVERY_LIMIT:?}: {states:?}")
+        });
+        let first = &hashes[0];
+        assert!(
+            hashes.iter().all(|hash| hash == first),
+            "nodes {running:?} hold different content at one position: {hashes:?}"
+        );
+        first.clone()
+    }
+
+    /// A connection to one node.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be made.
+    #[must_use]
+    pub fn connect(&self, id: u64) -> Client {
+        Client::connect(self.client_address(id), REPLY_LIMIT)
+            .unwrap_or_else(|error| panic!("node {id}: {error}"))
+    }
+
+    /// Reads keys at the primary; absent ones are left out.
+    ///
+    /// # Panics
+    ///
+    /// If the primary does not answer in time.
+    #[must_use]
+    pub fn read_all(&self, keys: &[String]) -> HashMap<String, String> {
+        let deadline = Instant::now() + RECOVERY_LIMIT;
+        let mut store = HashMap::new();
+        let mut client = self.connect(self.wait_for_primary());
+        for chunk in keys.chunks(READ_CHUNK) {
+            let mut command = vec!["MGET"];
+            command.extend(chunk.iter().map(String::as_str));
+            let values = loop {
+                match client.command(&command) {
+                    Ok(Value::Array(values)) => break values,
+                    other => {
+                        assert!(Instant::now() < deadline, "MGET: {other:?}");
+                        thread::sleep(Duration::from_millis(50));
+                        client = self.connect(self.wait_for_primary());
+                    }
+                }
+            };
+            for (key, value) in chunk.iter().zip(values) {
+                if let Some(bytes) = value.bytes() {
+                    store.insert(key.clone(), String::from_utf8_lossy(bytes).into_owned());
+                }
+            }
+        }
+        store
+    }
+
+    fn is_answering(&self, id: u64) -> bool {
+        self.node(id).process.as_ref().is_some_and(|process| !process.is_paused())
+    }
+
+    fn node(&self, id: u64) -> &Node {
+        self.nodes
+            .iter()
+            .find(|node| node.settings.id == id)
+            .unwrap_or_else(|| panic!("no node {id}"))
+    }
+
+    fn node_mut(&mut self, id: u64) -> &mut Node {
+        self.nodes
+            .iter_mut()
+            .find(|node| node.settings.id == id)
+            .unwrap_or_else(|| panic!("no node {id}"))
+    }
+
+    fn take_process(&mut self, id: u64) -> NodeProcess {
+        self.node_mut(id).process.take().unwrap_or_else(|| panic!("node {id} is not running"))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            node.process = None;
+        }
+        if thread::panicking() {
+            eprintln!("files kept in {}", self.dir.display());
+            for node in &self.nodes {
+                let log = log_end(&node.settings.log_file(), 25);
+                eprintln!("--- end of node {}'s log\n{log}", node.settings.id);
+            }
+        } else {
+            // What can't be deleted is left for `cargo clean`.
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// An authority and a certificate for each node, made by the binary itself.
+fn make_certificates(dir: &Path, nodes: usize) {
+    let dir = dir.to_str().expect("a path of ours");
+    run(&["pki", "ca", "--dir", dir, "--cluster", "test"]);
+    for id in 1..=nodes {
+        run(&["pki", "node", "--dir", dir, "--cluster", "test", "--id", &id.to_string()]);
+    }
+}
+
+fn run(arguments: &[&str]) {
+    let output = Command::new(binary()).args(arguments).output().expect("start the binary");
+    assert!(
+        output.status.success(),
+        "quorate {}: {}{}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

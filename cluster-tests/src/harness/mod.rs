@@ -1,0 +1,23 @@
+//! Starts real nodes, breaks them, and looks at what they say.
+//!
+//! One cluster runs at a time on a machine, whatever the number of test threads or processes:
+//! [`Cluster`] holds a lock for as long as it lives. Its processes end with it, also when a test
+//! panics; its files stay after a panic, and the ends of the logs are printed.
+
+mod cluster;
+mod files;
+mod lock;
+mod ports;
+mod process;
+mod settings;
+mod status;
+mod wait;
+
+pub use cluster::{Cluster, ClusterOptions, RECOVERY_LIMIT};
+pub use files::{binary, work_dir};
+pub use lock::ClusterLock;
+pub use ports::Ports;
+pub use process::NodeProcess;
+pub use settings::NodeSettings;
+pub use status::{ContentHash, Role, Status};
+pub use wait::{poll, try_poll};

@@ -1,0 +1,43 @@
+//! What the tests share.
+
+use quorate_cluster_tests::harness::Cluster;
+use quorate_cluster_tests::history::{UniqueWrite, Verdict, judge};
+use quorate_cluster_tests::workload::{UniqueWriters, keys, reasons};
+
+/// Stops the writers and judges what they were told, once all nodes hold the same content.
+pub(crate) fn settle(cluster: &Cluster, writers: UniqueWriters) -> Verdict {
+    judge_writes(cluster, &writers.finish())
+}
+
+/// Every acknowledged write is there, no refused one is, and those in doubt are there wholly or
+/// not at all; all running nodes hold the same content.
+pub(crate) fn judge_writes(cluster: &Cluster, history: &[UniqueWrite]) -> Verdict {
+    cluster.wait_until_writable();
+    let hash = cluster.wait_until_equal();
+    let store = cluster.read_all(&keys(history));
+    let verdict = judge(history, &store).unwrap_or_else(|violations| {
+        panic!(
+            "{} violations, the first: {:?}",
+            violations.len(),
+            &violations[..violations.len().min(5)]
+        )
+    });
+    assert!(verdict.acknowledged > 0, "nothing was written: {verdict}; {:?}", reasons(history));
+    println!(
+        "{verdict}; reasons {:?}; all equal at {} ({})",
+        reasons(history),
+        hash.applied_seq,
+        hash.content_hash
+    );
+    verdict
+}
+
+/// Waits until the writers have had so many more writes confirmed.
+pub(crate) fn wait_for_writes(writers: &UniqueWriters, more: u64) {
+    let goal = writers.acknowledged() + more;
+    quorate_cluster_tests::harness::poll(
+        quorate_cluster_tests::harness::RECOVERY_LIMIT,
+        "writers to go on",
+        || (writers.acknowledged() >= goal).then_some(()),
+    );
+}
