@@ -142,8 +142,8 @@ fn udp_socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
 /// would go on sending into the void until its idle timeout.
 fn endpoint_config(tls: &TlsMaterial) -> Result<EndpointConfig, EndpointError> {
     let reset_key = ResetKey(tls.derive_secret("quorate 2026 QUIC stateless reset key"));
-    let [a, b, c, d, e, f, g, h, ..] = tls.derive_secret("quorate 2026 QUIC connection id key");
-    let id_key = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let id_secret = tls.derive_secret("quorate 2026 QUIC connection id key");
+    let id_key = u64::from_le_bytes(*id_secret.first_chunk().expect("32 bytes hold 8"));
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     config.cid_generator(move || -> Box<dyn ConnectionIdGenerator> {
         Box::new(HashedConnectionIdGenerator::from_key(id_key))

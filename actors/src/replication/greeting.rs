@@ -27,7 +27,7 @@ const READ_CHUNKS: usize = 32;
 
 /// Why a session ended or never began.
 #[derive(Debug, thiserror::Error)]
-pub enum SessionError {
+pub(super) enum SessionError {
     /// The connection is gone.
     #[error(transparent)]
     Connection(#[from] ConnectionError),

@@ -23,6 +23,7 @@ mod receiver;
 mod sender;
 mod session;
 mod shared;
+mod task;
 mod tls;
 
 pub use endpoint::EndpointError;

@@ -7,13 +7,14 @@ use quinn::Incoming;
 use quorate_protocol::types::NodeId;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 
 use super::config::{HANDSHAKE_DEADLINE, HANDSHAKES_MAX, HANDSHAKES_WITHOUT_RETRY, IDLE_TIMEOUT};
 use super::endpoint::Endpoint;
 use super::greeting::{CloseCode, Greeted, SessionError, greet_accepted, peer_id};
 use super::sender::{ReplicationSender, SenderArguments, SenderMessage};
 use super::shared::Shared;
+use super::task::{Panicked, spawn_and_report};
 
 /// A node to talk to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(super) enum ReceiverMessage {
     },
     /// The peers from now on. The reply comes once their senders run.
     Peers(Vec<PeerAddress>, RpcReplyPort<()>),
+    /// No more peers can be accepted: the endpoint is gone.
+    AcceptingEnded(Result<(), Panicked>),
 }
 
 /// The actor.
@@ -52,7 +55,7 @@ pub(super) struct ReceiverState {
     endpoint: Arc<Endpoint>,
     shared: Arc<Shared>,
     senders: BTreeMap<NodeId, ActorRef<SenderMessage>>,
-    accepting: JoinHandle<()>,
+    accepting: AbortHandle,
 }
 
 impl Actor for ReplicationReceiver {
@@ -66,8 +69,11 @@ impl Actor for ReplicationReceiver {
         arguments: ReceiverArguments,
     ) -> Result<ReceiverState, ActorProcessingErr> {
         let ReceiverArguments { endpoint, shared } = arguments;
-        let accepting =
-            tokio::spawn(accept_all(Arc::clone(&endpoint), Arc::clone(&shared), myself));
+        let work = accept_all(Arc::clone(&endpoint), Arc::clone(&shared), myself.clone());
+        let accepting = spawn_and_report(work, move |result| {
+            // Fails only where the actor has stopped.
+            let _ = myself.send_message(ReceiverMessage::AcceptingEnded(result));
+        });
         Ok(ReceiverState { endpoint, shared, senders: BTreeMap::new(), accepting })
     }
 
@@ -83,6 +89,10 @@ impl Actor for ReplicationReceiver {
                 state.set_peers(myself.get_cell(), peers).await?;
                 // The caller may have stopped waiting.
                 let _ = reply.send(());
+            }
+            ReceiverMessage::AcceptingEnded(result) => {
+                result?;
+                return Err("the QUIC endpoint is gone".into());
             }
         }
         Ok(())
@@ -196,12 +206,11 @@ fn admit(incoming: Incoming, slots: &Arc<Semaphore>) -> Option<(Incoming, OwnedS
         let _ = incoming.retry();
         return None;
     }
-    match Arc::clone(slots).try_acquire_owned() {
-        Ok(slot) => Some((incoming, slot)),
-        Err(_) => {
-            incoming.refuse();
-            None
-        }
+    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+        Some((incoming, slot))
+    } else {
+        incoming.refuse();
+        None
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use quorate_protocol::types::NodeId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 
 use super::config::{BACKOFF_MAX, BACKOFF_MIN, DIAL_DEADLINE};
 use super::endpoint::Endpoint;
@@ -17,6 +17,7 @@ use super::events::Session;
 use super::greeting::{CloseCode, Greeted, SessionError, greet_dialled};
 use super::session::LiveSession;
 use super::shared::Shared;
+use super::task::{Panicked, spawn_and_report};
 
 /// What a sender is told.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub(super) enum SenderMessage {
     /// Dial, unless connected.
     Dial,
     /// A dial ended.
-    Dialled(Box<Result<Greeted, SessionError>>),
+    Dialled(Box<Result<Result<Greeted, SessionError>, Panicked>>),
     /// The peer dialled and was accepted.
     Accepted(Box<Greeted>),
     /// A session ended.
@@ -32,7 +33,7 @@ pub(super) enum SenderMessage {
         /// Which.
         session: Session,
         /// Why.
-        error: SessionError,
+        result: Result<SessionError, Panicked>,
     },
     /// Where the peer can be dialled from now on.
     Addresses(Vec<String>),
@@ -60,7 +61,7 @@ pub(super) struct SenderState {
     attempts: usize,
     backoff: Backoff,
     /// The dial under way, or the timer before the next one.
-    dial: Option<JoinHandle<()>>,
+    dial: Option<AbortHandle>,
     live: Option<Arc<LiveSession>>,
 }
 
@@ -96,9 +97,9 @@ impl Actor for ReplicationSender {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SenderMessage::Dial => state.dial(&myself),
-            SenderMessage::Dialled(result) => state.dialled(&myself, *result),
+            SenderMessage::Dialled(result) => state.dialled(&myself, (*result)?),
             SenderMessage::Accepted(greeted) => state.begin(&myself, *greeted),
-            SenderMessage::Ended { session, error } => state.ended(&myself, session, &error),
+            SenderMessage::Ended { session, result } => state.ended(&myself, session, &result?),
             SenderMessage::Addresses(addresses) => state.addresses = addresses,
         }
         Ok(())
@@ -142,10 +143,12 @@ impl SenderState {
         };
         self.attempts = self.attempts.wrapping_add(1);
         let myself = myself.clone();
-        self.dial = Some(tokio::spawn(async move {
-            let result = tokio::time::timeout(DIAL_DEADLINE, attempt.run())
+        let work = async move {
+            tokio::time::timeout(DIAL_DEADLINE, attempt.run())
                 .await
-                .unwrap_or(Err(SessionError::Deadline(DIAL_DEADLINE)));
+                .unwrap_or(Err(SessionError::Deadline(DIAL_DEADLINE)))
+        };
+        self.dial = Some(spawn_and_report(work, move |result| {
             // Fails only where the actor has stopped.
             let _ = myself.send_message(SenderMessage::Dialled(Box::new(result)));
         }));
@@ -180,11 +183,14 @@ impl SenderState {
         tracing::info!(peer = %self.peer, session = live.session.0, %remote, "connected");
         self.live = Some(Arc::clone(&live));
         let (shared, myself) = (Arc::clone(&self.shared), myself.clone());
-        tokio::spawn(async move {
-            let session = live.session;
+        let session = live.session;
+        let work = async move {
             let error = Arc::clone(&live).run(Arc::clone(&shared), greeted).await;
             shared.end(&live);
-            let _ = myself.send_message(SenderMessage::Ended { session, error });
+            error
+        };
+        spawn_and_report(work, move |result| {
+            let _ = myself.send_message(SenderMessage::Ended { session, result });
         });
     }
 
@@ -204,8 +210,7 @@ impl SenderState {
         }
         let delay = self.backoff.next();
         let myself = myself.clone();
-        self.dial = Some(tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
+        self.dial = Some(spawn_and_report(tokio::time::sleep(delay), move |_| {
             let _ = myself.send_message(SenderMessage::Dial);
         }));
     }

@@ -107,6 +107,7 @@ impl LiveSession {
         let error = match ended {
             Some(Ok(Err(error))) => error,
             Some(Ok(Ok(never))) => match never {},
+            // Reported by whoever runs the session.
             Some(Err(join)) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
             Some(Err(_)) | None => SessionError::Ended("its tasks were stopped"),
         };
@@ -252,15 +253,14 @@ async fn find_entries(
     request: &SendEntries,
 ) -> Result<Vec<Entry>, ReadError> {
     let (first, bytes_max) = (request.first, request.bytes_max.min(APPEND_BYTES_MAX));
-    let mut entries = match source.cached(first, bytes_max) {
-        Some(entries) => entries,
-        None => {
-            let source = Arc::clone(source);
-            match tokio::task::spawn_blocking(move || source.read(first, bytes_max)).await {
-                Ok(read) => read?,
-                Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
-                Err(_) => return Err(ReadError::Failed("the runtime is stopping".to_owned())),
-            }
+    let mut entries = if let Some(entries) = source.cached(first, bytes_max) {
+        entries
+    } else {
+        let source = Arc::clone(source);
+        match tokio::task::spawn_blocking(move || source.read(first, bytes_max)).await {
+            Ok(read) => read?,
+            Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
+            Err(_) => return Err(ReadError::Failed("the runtime is stopping".to_owned())),
         }
     };
     entries.truncate(LOG_ENTRIES_MAX);

@@ -47,6 +47,7 @@ fn check(entry: &ClusterEntry) -> Result<(), WireError> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::frame::hex;
     use super::*;
     use crate::cluster::{Member, MemberKind, SafetyTimers};
     use crate::policy::{Policy, Threshold};
@@ -78,7 +79,7 @@ mod tests {
     #[test]
     fn golden_payload() {
         let payload = encode_cluster(&entry(&[1])).expect("valid");
-        let hex: String = payload.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(&payload);
         assert_eq!(
             hex,
             "01c102010101fe00000000000000000100000000000000000d\

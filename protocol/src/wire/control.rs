@@ -171,6 +171,7 @@ fn core_frame(message: &Message) -> Result<WireFrame, WireError> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::frame::hex;
     use super::*;
     use crate::core::message::{Append, Reject};
     use crate::types::{ClusterTime, EntryId, Epoch, Seq};
@@ -182,7 +183,7 @@ mod tests {
     fn body_hex(frame: &ControlFrame) -> String {
         let mut out = Vec::new();
         encode_control(frame, &mut out).expect("it fits");
-        out[crate::wire::FRAME_PREFIX_BYTES..].iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&out[crate::wire::FRAME_PREFIX_BYTES..])
     }
 
     fn heartbeat() -> Append {

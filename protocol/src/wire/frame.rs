@@ -123,6 +123,16 @@ pub(super) fn decode_body<const LIMIT: usize, T: Decode<()>>(body: &[u8]) -> Res
     }
 }
 
+/// For golden bytes.
+#[cfg(test)]
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

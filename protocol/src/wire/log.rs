@@ -249,6 +249,7 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
 
+    use super::super::frame::hex;
     use super::*;
     use crate::cluster::{ClusterEntry, SafetyTimers};
     use crate::policy::{Policy, Threshold};
@@ -317,7 +318,7 @@ mod tests {
     fn golden_log_header() {
         let mut out = Vec::new();
         encode_log_header(&header(3), &[commands(2, 4, 10)], &mut out).expect("valid");
-        let hex: String = out[8..].iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(&out[8..]);
         assert_eq!(hex, "0102010303050900014a");
     }
 

@@ -316,7 +316,7 @@ fn greeting() -> Vec<u8> {
 
 /// Whether several dials' time passes without a session.
 async fn never_connected(node: &mut TestNode) -> bool {
-    let quiet = std::time::Duration::from_millis(300);
+    let quiet = Duration::from_millis(300);
     tokio::time::timeout(quiet, node.connected_to_anyone()).await.is_err()
 }
 
