@@ -5,6 +5,7 @@ pub mod metrics;
 pub mod node;
 pub mod quorum;
 pub mod replication;
+pub mod storage;
 pub mod submit;
 pub mod view;
 pub mod wake;

@@ -1,0 +1,4 @@
+//! The node's storage: the journal, which alone is synced on the write path, and the state.
+
+pub mod cache;
+pub mod options;
