@@ -1,4 +1,6 @@
 //! The node's storage: the journal, which alone is synced on the write path, and the state.
 
 pub mod cache;
+pub mod durable;
+pub mod journal;
 pub mod options;

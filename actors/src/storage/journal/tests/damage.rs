@@ -1,0 +1,145 @@
+//! Damage that marks prove, in every place.
+
+use super::*;
+use quorate_protocol::record::{RECORD_HEADER_BYTES, SyncMark};
+
+/// A journal of several segments, stopped cleanly.
+fn stopped(scratch: &Scratch) -> Log {
+    let mut log = Log::new();
+    let running = Running::start(scratch.options());
+    for _ in 0..12 {
+        running.append(1, log.extend(1, 4, 500));
+    }
+    running.stop();
+    log
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).expect("it can be read");
+    bytes[at] ^= 0x10;
+    fs::write(path, bytes).expect("it can be written");
+}
+
+fn assert_damaged(scratch: &Scratch, log: &Log, what: &str) {
+    let open = OpenJournal::open(scratch.options()).expect("it opens");
+    let recovered = open.recovered().clone();
+    let damage = recovered.damage.clone().unwrap_or_else(|| panic!("{what}: not noticed"));
+    assert!(recovered.last.seq < log.last().seq, "{what}: {recovered:?}");
+    assert_eq!(damage.at, recovered.last.seq.next(), "{what}");
+    let running = Running::start_open(open);
+    let kept = log.cut(recovered.last.seq.0 + 1);
+    assert_eq!(read_all(&running.journal.reader()), kept.entries, "{what}");
+    running.stop();
+    assert!(!scratch.divergent().is_empty(), "{what}");
+    // Damage is remembered although the files look whole now.
+    let open = OpenJournal::open(scratch.options()).expect("it opens");
+    assert_eq!(open.recovered().damage, Some(damage), "{what}");
+    assert_eq!(open.recovered().last, recovered.last, "{what}");
+    let mut open = open;
+    open.clear_damage().expect("it can be cleared");
+    drop(open);
+    let open = OpenJournal::open(scratch.options()).expect("it opens");
+    assert_eq!(open.recovered().damage, None, "{what}");
+}
+
+#[test]
+fn a_flipped_bit_below_a_mark_is_damage_wherever_it_is() {
+    let scratch = Scratch::new();
+    let log = stopped(&scratch);
+    let segments = scratch.segments();
+    assert!(segments.len() >= 3);
+    for (n, _) in segments.iter().enumerate() {
+        let used = inspect(&scratch.path().join("journal")).expect("it can be read").segments[n]
+            .bytes_used as usize;
+        // The last frame is a trailer or a mark for what stands before it: without it the
+        // entries it covered are merely unproven.
+        let last_frame = used - RECORD_HEADER_BYTES;
+        for at in (0..last_frame).step_by(331) {
+            let copy = scratch.crashed();
+            flip(&copy.segments()[n], at);
+            assert_damaged(&copy, &log, &format!("segment {n} byte {at}"));
+        }
+    }
+}
+
+#[test]
+fn a_lost_segment_is_damage() {
+    let scratch = Scratch::new();
+    let log = stopped(&scratch);
+    let count = scratch.segments().len();
+    // Without its first segments a journal looks like a trimmed one: the state's position tells.
+    for n in 1..count - 1 {
+        let copy = scratch.crashed();
+        fs::remove_file(&copy.segments()[n]).expect("it can be removed");
+        assert_damaged(&copy, &log, &format!("segment {n}"));
+    }
+}
+
+#[test]
+fn a_journal_that_must_exist_and_does_not_is_damage() {
+    let scratch = Scratch::new();
+    let options = JournalOptions { must_exist: true, ..scratch.options() };
+    let open = OpenJournal::open(options.clone()).expect("it opens");
+    assert_eq!(open.recovered().damage.as_ref().map(|damage| damage.at), Some(Seq(1)));
+    drop(open);
+    let open = OpenJournal::open(options).expect("it opens");
+    assert!(open.recovered().damage.is_some(), "it is remembered");
+}
+
+#[test]
+fn a_payload_that_looks_like_a_mark_proves_nothing() {
+    let scratch = Scratch::new();
+    let mut log = Log::new();
+    let running = Running::start(scratch.options());
+    running.append(1, log.extend(1, 2, 10));
+    let whole = log.clone();
+    let forged = SyncMark { nonce: 0, id: EntryId::new(Epoch(1), Seq(1000)), chain: Chain(1) };
+    let id = EntryId::new(Epoch(1), Seq(3));
+    let payload = Bytes::copy_from_slice(&forged.encode());
+    running.append(1, vec![log.seal(id, EntryKind::Commands, payload)]);
+    let crashed = scratch.crashed();
+    running.stop();
+    let segment = crashed.segments().remove(0);
+    let bytes = fs::read(&segment).expect("it can be read");
+    let end = bytes.iter().rposition(|b| *b != 0).expect("it holds records") + 1;
+    flip(&segment, end - 64 - 64 + 20);
+    let recovered = assert_holds(&crashed.options(), &whole);
+    assert_eq!(recovered.damage, None);
+    assert!(recovered.torn.is_some());
+}
+
+#[test]
+fn reading_a_damaged_record_names_file_and_offset() {
+    let scratch = Scratch::new();
+    let mut log = Log::new();
+    let running = Running::start(scratch.options());
+    running.append(1, log.extend(1, 3, 100));
+    flip(&scratch.segments()[0], 128 + 164 + 80);
+    let reader = running.journal.reader();
+    assert_eq!(reader.read(Seq(1), 100).expect("the first is fine").len(), 1);
+    match reader.read(Seq(2), 100) {
+        Err(ReadError::Corrupt { offset, path, .. }) => {
+            assert_eq!((offset, path), (128 + 164, scratch.segments()[0].clone()));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(running.journal.stop());
+}
+
+#[test]
+fn a_newer_format_is_refused_by_name() {
+    let scratch = Scratch::new();
+    stopped(&scratch);
+    let segment = &scratch.segments()[1];
+    let mut bytes = fs::read(segment).expect("it can be read");
+    bytes[8] = 2;
+    let crc = crc32c::crc32c(&bytes[..124]);
+    bytes[124..128].copy_from_slice(&crc.to_le_bytes());
+    fs::write(segment, bytes).expect("it can be written");
+    let before = scratch.segments();
+    match OpenJournal::open(scratch.options()) {
+        Err(OpenError::Newer { version: 2, path }) => assert_eq!(path, *segment),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(scratch.segments(), before, "nothing was changed");
+}
