@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::types::{ClusterId, EntryId, Epoch, Incarnation, MonoTime, NodeId, Seq};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// What a node is in the current epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct Published {
     applied: AtomicU64,
     cluster_time: AtomicU64,
     view: ArcSwap<View>,
+    view_changed: Notify,
+    applied_changed: Notify,
 }
 
 /// The slowly changing part, replaced whole whenever any of it changes.
@@ -141,6 +145,25 @@ impl Published {
         self.cluster_time.load(Ordering::Acquire)
     }
 
+    /// Completes when the view is next replaced. Create it before looking at the view, so that no
+    /// change falls in between.
+    pub fn view_changed(&self) -> Notified<'_> {
+        self.view_changed.notified()
+    }
+
+    /// Waits until the state holds everything through `seq`. The caller bounds the wait.
+    pub async fn applied_through(&self, seq: Seq) {
+        while self.applied() < seq {
+            let mut changed = std::pin::pin!(self.applied_changed.notified());
+            // Registered before the second look, so that no change falls in between.
+            changed.as_mut().enable();
+            if self.applied() >= seq {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// For the quorum actor: publishes role, epoch and positions.
     pub fn set_positions(&self, committed: Seq, acknowledgeable: Seq) {
         self.committed.store(committed.0, Ordering::Release);
@@ -159,11 +182,14 @@ impl Published {
         self.epoch.store(view.epoch.0, Ordering::Release);
         self.role.store(view.role as u8, Ordering::Release);
         self.view.store(Arc::new(view));
+        self.view_changed.notify_waiters();
     }
 
     /// For the apply loop only: the state now holds everything through `applied`.
     pub fn set_applied(&self, applied: Seq) {
         self.applied.store(applied.0, Ordering::Release);
+        // One load where nobody waits.
+        self.applied_changed.notify_waiters();
     }
 
     /// For the quorum actor: cluster time never goes back.
