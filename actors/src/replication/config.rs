@@ -57,6 +57,9 @@ const SEND_WINDOW_BYTES: u64 = 2 * STREAM_WINDOW_BYTES as u64;
 /// which is harmless: every control message may be lost.
 pub(super) const CONTROL_OUTBOX_BYTES_MAX: usize = 256 * 1024;
 
+/// Memory taken at once for the rest of a large entry; the rest grows as it arrives.
+pub(super) const RESERVE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Most record bytes of one append (one entry may be larger): what a receiver takes at a time.
 pub(super) const APPEND_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -64,14 +67,22 @@ pub(super) const APPEND_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// the consensus thread gets its turn.
 pub(super) const BULK_PIECE_BYTES: usize = 64 * 1024;
 
-/// Largest UDP payload that is accepted; senders find out what the path carries.
-pub(super) const UDP_PAYLOAD_BYTES_MAX: u16 = 65_000;
+/// Largest UDP payload that is accepted; senders find out what the path carries. quinn's receive
+/// buffer is a multiple of it, of which only what is used becomes resident.
+pub(super) const UDP_PAYLOAD_BYTES_MAX: u16 = 9000;
 
 /// Largest UDP payload sent over a network: Ethernet's.
 const NETWORK_UDP_PAYLOAD_BYTES: u16 = 1452;
 
-/// Largest UDP payload sent over loopback, whose MTU is 64 KiB: fewer, larger packets cost less.
-const LOOPBACK_UDP_PAYLOAD_BYTES: u16 = 16_384;
+/// Largest UDP payload sent over loopback, whose MTU is 64 KiB: fewer, larger packets halve what
+/// bulk costs. A batch that quinn hands to the kernel must stay below 64 KiB; above, the kernel
+/// refuses it, every packet of it counts as lost, and throughput falls to a twentieth.
+const LOOPBACK_UDP_PAYLOAD_BYTES: u16 = 6400;
+
+const _: () = {
+    let quinn_batch = 10;
+    assert!(LOOPBACK_UDP_PAYLOAD_BYTES as usize * quinn_batch < 65_000, "see there");
+};
 
 /// Limits of a connection with a node at `remote`.
 pub(super) fn transport(remote: SocketAddr) -> Arc<TransportConfig> {
@@ -98,7 +109,8 @@ pub(super) fn transport(remote: SocketAddr) -> Arc<TransportConfig> {
     acks.max_ack_delay(Some(Duration::from_millis(5)));
     acks.ack_eliciting_threshold(VarInt::from_u32(8));
     config.ack_frequency_config(Some(acks));
-    // A link between nodes isn't probed from scratch after every reconnect.
+    // Between nodes of a cluster this is one burst, not a flood; after a reconnect the first
+    // appends needn't wait for a slow start.
     let mut congestion = CubicConfig::default();
     congestion.initial_window(256 * 1024);
     config.congestion_controller_factory(Arc::new(congestion));

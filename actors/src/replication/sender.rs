@@ -128,6 +128,8 @@ impl SenderState {
     }
 
     fn dial(&mut self, myself: &ActorRef<SenderMessage>) {
+        // The timer that led here has done its part.
+        self.dial = None;
         if !self.is_dialler() || self.live.is_some() {
             return;
         }

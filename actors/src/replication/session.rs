@@ -15,7 +15,9 @@ use quorate_protocol::wire::{
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::config::{APPEND_BYTES_MAX, BULK_PIECE_BYTES, CONTROL_OUTBOX_BYTES_MAX};
+use super::config::{
+    APPEND_BYTES_MAX, BULK_PIECE_BYTES, CONTROL_OUTBOX_BYTES_MAX, RESERVE_BYTES_MAX,
+};
 use super::entries::{EntrySource, ReadError, SendEntries};
 use super::events::{Lane, PeerEvent, Session};
 use super::greeting::{CloseCode, ControlReader, Greeted, SessionError, judge, read_more};
@@ -205,9 +207,19 @@ impl LiveSession {
         loop {
             while let Some((append, entries)) = decoder.decode(&mut buffer)? {
                 let bytes = append.entries.iter().map(|meta| meta.bytes as usize).sum();
+                if bytes > READ_TURN_BYTES {
+                    // Payloads share the buffer's memory: what follows a large one must not keep
+                    // all of it alive.
+                    buffer = BytesMut::from(&buffer[..]);
+                }
                 let event =
                     PeerEvent::Message { peer, session, message: Message::Append(append), entries };
                 shared.events.received(peer, session, Lane::Log, event, bytes).await?;
+            }
+            let missing = decoder.missing(&buffer);
+            if missing > READ_TURN_BYTES && buffer.capacity() < missing {
+                // With room for what the last read brings beyond the entry.
+                buffer.reserve(missing.min(RESERVE_BYTES_MAX) + READ_TURN_BYTES);
             }
             turn += read_more(&mut stream, &mut buffer).await?;
             if turn >= READ_TURN_BYTES {

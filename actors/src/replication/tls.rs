@@ -111,6 +111,13 @@ impl TlsMaterial {
         self.chain.first()
     }
 
+    /// When the node's own certificate expires, in seconds since 1970.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<i64> {
+        let (_, certificate) = X509Certificate::from_der(self.certificate()?).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    }
+
     /// Checks that the certificate is `node`'s and fits its key.
     ///
     /// # Errors

@@ -239,6 +239,19 @@ async fn names_are_resolved_and_addresses_tried_in_turn() {
 }
 
 #[tokio::test]
+async fn a_peer_whose_address_becomes_known_later_is_dialled() {
+    let authority = Authority::new();
+    let mut one = TestNode::start(&authority, 1).await;
+    let two = TestNode::start(&authority, 2).await;
+    two.transport.set_peers(vec![one.as_peer()]).await.expect("it runs");
+    let nowhere = PeerAddress { node: NodeId(2), addresses: Vec::new() };
+    one.transport.set_peers(vec![nowhere]).await.expect("it runs");
+    assert!(never_connected(&mut one).await);
+    one.transport.set_peers(vec![two.as_peer()]).await.expect("it runs");
+    one.connected(2).await;
+}
+
+#[tokio::test]
 async fn a_peer_that_is_no_longer_one_is_let_go() {
     let authority = Authority::new();
     let ((mut one, _), (mut two, _)) = pair(&authority).await;
