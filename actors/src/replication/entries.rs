@@ -1,10 +1,14 @@
 //! Where the entries of a log stream come from, and how they are asked for.
 
+use std::sync::Arc;
+
 use quorate_protocol::entry::Entry;
 use quorate_protocol::types::Seq;
 use quorate_protocol::wire::AppendHeader;
 
 use super::events::Session;
+use crate::storage::cache::LogCache;
+use crate::storage::journal::{self, JournalReader};
 
 /// Entries of this node's log, for sending. Shared between the consensus thread, which only asks
 /// for what is in memory, and blocking threads, which read the journal.
@@ -47,4 +51,32 @@ pub struct SendEntries {
     pub first: Seq,
     /// Bytes of records to send at most, though always one entry.
     pub bytes_max: usize,
+}
+
+/// The node's log: the cache, and the journal for what has left it.
+#[derive(Clone, Debug)]
+pub struct LogSource {
+    /// Newest entries.
+    pub cache: Arc<LogCache>,
+    /// All that was written and not trimmed.
+    pub journal: JournalReader,
+}
+
+impl EntrySource for LogSource {
+    fn cached(&self, first: Seq, bytes_max: usize) -> Option<Vec<Entry>> {
+        self.cache.range(first, bytes_max)
+    }
+
+    fn read(&self, first: Seq, bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
+        match self.journal.read(first, bytes_max) {
+            Ok(entries) => Ok(entries),
+            Err(journal::ReadError::Compacted { first }) => {
+                Err(ReadError::Trimmed { start: first })
+            }
+            Err(journal::ReadError::Ahead { .. }) => Ok(Vec::new()),
+            Err(error @ (journal::ReadError::Io { .. } | journal::ReadError::Corrupt { .. })) => {
+                Err(ReadError::Failed(error.to_string()))
+            }
+        }
+    }
 }

@@ -27,7 +27,7 @@ mod task;
 mod tls;
 
 pub use endpoint::EndpointError;
-pub use entries::{EntrySource, ReadError, SendEntries};
+pub use entries::{EntrySource, LogSource, ReadError, SendEntries};
 pub use events::{PeerEvent, PeerEvents, Refusal, Session};
 pub use handle::{Replication, ReplicationOptions, StartError, Stopped};
 pub use receiver::PeerAddress;
