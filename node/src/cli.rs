@@ -1,0 +1,212 @@
+//! The command line.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::config::{self, Source};
+use crate::failure::Failure;
+use crate::output::say;
+use crate::pki;
+
+/// A replicated store that speaks the Redis protocol and says OK only when the copies that you
+/// asked for exist.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 the node can't be reached.
+#[derive(Debug, Parser)]
+#[command(name = "quorate", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Write a commented configuration with every key
+    Init(InitArgs),
+    /// Make and show certificates
+    #[command(subcommand)]
+    Pki(PkiVerb),
+    /// Check a configuration, or show what holds
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Print the version
+    Version {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    /// Where to write it; `-` is standard output
+    #[arg(long, default_value = "quorate.toml")]
+    output: PathBuf,
+    /// Overwrite the file
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum PkiVerb {
+    /// Make a certificate authority: ca.crt and ca.key, valid for ten years
+    Ca {
+        /// Folder for the files
+        #[arg(long, default_value = "tls")]
+        dir: PathBuf,
+        /// Name of the cluster
+        #[arg(long, default_value = "quorate")]
+        cluster: String,
+        /// Overwrite existing files: nodes with certificates of the old authority are locked out
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make a node's certificate: node-<ID>.crt and node-<ID>.key, valid for one year
+    Node {
+        /// The node's number
+        #[arg(long)]
+        id: u64,
+        /// Name of the cluster, as in its configuration
+        #[arg(long, default_value = "quorate")]
+        cluster: String,
+        /// A host name or IP address to name as well; may be given several times
+        #[arg(long)]
+        host: Vec<String>,
+        /// Folder that holds ca.crt and ca.key and gets the files
+        #[arg(long, default_value = "tls")]
+        dir: PathBuf,
+        /// Overwrite existing files
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show whom certificates name and how long they are valid
+    Show {
+        /// PEM files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigVerb {
+    /// Print what holds for every key, and where it was set
+    Show(ConfigArgs),
+    /// Check the file, the environment and every file that they name
+    Check(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The configuration file
+    #[arg(long, env = "QUORATE_CONFIG")]
+    config: PathBuf,
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        match self.verb {
+            Verb::Init(args) => init(&args),
+            Verb::Pki(verb) => run_pki(verb),
+            Verb::Config(ConfigVerb::Show(args)) => {
+                say(config::effective(&load(&args.config)?).trim_end());
+                Ok(())
+            }
+            Verb::Config(ConfigVerb::Check(args)) => {
+                let source = load(&args.config)?;
+                config::resolve(&source).map_err(|errors| Failure::Usage(errors.to_string()))?;
+                say(format_args!("{}: valid", args.config.display()));
+                Ok(())
+            }
+            Verb::Version { json } => {
+                version(json);
+                Ok(())
+            }
+            Verb::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "quorate", &mut script);
+                say(String::from_utf8_lossy(&script));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Reads a configuration and lets the environment override it.
+fn load(path: &Path) -> Result<Source, Failure> {
+    Source::load(path, std::env::vars()).map_err(|errors| Failure::Usage(errors.to_string()))
+}
+
+fn init(args: &InitArgs) -> Result<(), Failure> {
+    let text = config::example();
+    if args.output == Path::new("-") {
+        say(text.trim_end());
+        return Ok(());
+    }
+    if args.output.exists() && !args.force {
+        return Err(Failure::Usage(format!(
+            "{} exists; --force overwrites it",
+            args.output.display()
+        )));
+    }
+    std::fs::write(&args.output, text)
+        .map_err(|error| Failure::failed(args.output.display(), error))?;
+    say(format_args!("wrote {}", args.output.display()));
+    Ok(())
+}
+
+fn run_pki(verb: PkiVerb) -> Result<(), Failure> {
+    let failed = |error: pki::PkiError| Failure::Failed(error.to_string());
+    match verb {
+        PkiVerb::Ca { dir, cluster, force } => {
+            let files = pki::create_authority(&dir, &cluster, force).map_err(failed)?;
+            say(format_args!("wrote {} and {}", files.cert.display(), files.key.display()));
+        }
+        PkiVerb::Node { id, cluster, host, dir, force } => {
+            let files = pki::create_node(&dir, id, &cluster, &host, force).map_err(failed)?;
+            say(format_args!("wrote {} and {}", files.cert.display(), files.key.display()));
+        }
+        PkiVerb::Show { files, json } => {
+            let mut shown = Vec::new();
+            for file in &files {
+                shown.extend(pki::describe(file).map_err(failed)?);
+            }
+            if json {
+                say(serde_json::json!(shown));
+            } else {
+                for certificate in shown {
+                    say(certificate);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn version(json: bool) {
+    let version = env!("CARGO_PKG_VERSION");
+    if json {
+        say(serde_json::json!({ "version": version }));
+    } else {
+        say(format_args!("quorate {version}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,361 @@
+//! Every key there is.
+
+/// What a key's value may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Any text.
+    Text,
+    /// A path; a relative one counts from the folder of the file.
+    Path,
+    /// `ip:port`.
+    Address,
+    /// `host:port`, a name or an address.
+    HostPort,
+    /// A whole number of at least 0.
+    Integer,
+    /// `true` or `false`.
+    Bool,
+    /// A number with `us`, `ms`, `s`, `min`, `h` or `d`.
+    Duration,
+    /// A number of bytes, or one with `KiB`, `MiB` or `GiB`.
+    Bytes,
+    /// A list of strings.
+    List,
+}
+
+/// What holds where nobody sets a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fallback {
+    /// It must be set; the text, in TOML, is what the example shows.
+    Required(&'static str),
+    /// This value, in TOML.
+    Value(&'static str),
+    /// Nothing; the text, in TOML, is what the example shows.
+    Unset(&'static str),
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key {
+    /// Section and name, with dots.
+    pub(crate) path: &'static str,
+    /// What it takes.
+    pub(crate) kind: Kind,
+    /// What holds without it.
+    pub(crate) fallback: Fallback,
+    /// What it does, for the example. Lines are broken at 92 columns.
+    pub(crate) doc: &'static str,
+}
+
+impl Key {
+    /// The section, with dots.
+    pub(crate) fn section(&self) -> &'static str {
+        self.path.rsplit_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// The name within its section.
+    pub(crate) fn name(&self) -> &'static str {
+        self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
+    }
+
+    /// The environment variable that overrides it: `client.listen` is `QUORATE_CLIENT__LISTEN`.
+    pub(crate) fn variable(&self) -> String {
+        format!("QUORATE_{}", self.path.to_ascii_uppercase().replace('.', "__"))
+    }
+}
+
+/// The key with this path.
+pub(crate) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Sections in the order of the example, with what they are about.
+pub(crate) const SECTIONS: &[(&str, &str)] = &[
+    ("node", "This node."),
+    (
+        "cluster",
+        "What the cluster is formed with. Only the first boot reads members, policy and the timers \
+         that safety needs; afterwards they live in the replicated log, and change there.",
+    ),
+    ("client", "Listeners for Redis clients, and the limits on them."),
+    ("peer", "The QUIC endpoint that other nodes connect to."),
+    ("admin", "HTTP for operators: health, status, metrics."),
+    ("tls", "This node's identity among its peers. `quorate pki` makes these files."),
+    ("storage", "The journal, and how long a request may take."),
+    ("log", "What is logged, how and where."),
+];
+
+use Fallback::{Required, Unset, Value};
+
+/// All keys, in the order of the example.
+pub(crate) const KEYS: &[Key] = &[
+    Key {
+        path: "node.id",
+        kind: Kind::Integer,
+        fallback: Required("1"),
+        doc: "This node's number: at least 1, one of `cluster.initial_members`, never used again \
+              for another node or for an emptied disk.",
+    },
+    Key {
+        path: "node.data_dir",
+        kind: Kind::Path,
+        fallback: Required("\"/var/lib/quorate\""),
+        doc: "Journal and state. On a disk that survives a reboot.",
+    },
+    Key {
+        path: "node.pid_file",
+        kind: Kind::Path,
+        fallback: Unset("\"/run/quorate/pid\""),
+        doc: "Holds the process id while the node runs. Unset: `pid` in the data directory.",
+    },
+    Key {
+        path: "node.advertise_client",
+        kind: Kind::HostPort,
+        fallback: Unset("\"db-1.example.com:7401\""),
+        doc: "Where clients reach `client.listen`; a host name or an address with a port. Needed \
+              where `client.listen` binds all addresses (0.0.0.0).",
+    },
+    Key {
+        path: "node.advertise_plain",
+        kind: Kind::HostPort,
+        fallback: Unset("\"db-1.example.com:7431\""),
+        doc: "Where clients reach `client.listen_plain`.",
+    },
+    Key {
+        path: "node.advertise_peer",
+        kind: Kind::HostPort,
+        fallback: Unset("\"db-1.example.com:7411\""),
+        doc: "Where other nodes reach `peer.listen`. Unset: this node's address among \
+              `cluster.initial_members`.",
+    },
+    Key {
+        path: "node.shutdown_deadline",
+        kind: Kind::Duration,
+        fallback: Value("\"30s\""),
+        doc: "How long an orderly stop may take.",
+    },
+    Key {
+        path: "node.drill_allowed",
+        kind: Kind::Bool,
+        fallback: Value("false"),
+        doc: "Whether a failover drill may break this node without asking again.",
+    },
+    Key {
+        path: "cluster.name",
+        kind: Kind::Text,
+        fallback: Value("\"quorate\""),
+        doc: "Name of the cluster: letters, digits and hyphens. Node certificates name \
+              `node-<id>.<name>`; sentinel clients ask for it.",
+    },
+    Key {
+        path: "cluster.initial_members",
+        kind: Kind::List,
+        fallback: Required("[\"1@10.0.0.1:7411\", \"2@10.0.0.2:7411\", \"3@10.0.0.3:7411\"]"),
+        doc: "The first members, each `id@host:port` with the address of its `peer.listen`. The \
+              cluster forms once all of them are there with empty disks.",
+    },
+    Key {
+        path: "cluster.policy",
+        kind: Kind::Text,
+        fallback: Value("\"majority\""),
+        doc: "When a write is acknowledged: local, memory, hybrid, majority, all, or clauses such \
+              as \"persisted>=1 && in_memory>=2\".",
+    },
+    Key {
+        path: "cluster.heartbeat",
+        kind: Kind::Duration,
+        fallback: Value("\"50ms\""),
+        doc: "How often a primary is heard at least.",
+    },
+    Key {
+        path: "cluster.election_timeout_min",
+        kind: Kind::Duration,
+        fallback: Value("\"300ms\""),
+        doc: "Nobody is elected within this time after a primary was heard.",
+    },
+    Key {
+        path: "cluster.election_timeout_max",
+        kind: Kind::Duration,
+        fallback: Value("\"600ms\""),
+        doc: "Elections start at a random time between the two.",
+    },
+    Key {
+        path: "cluster.lease",
+        kind: Kind::Duration,
+        fallback: Value("\"250ms\""),
+        doc: "How long a primary serves reads after a majority last answered it. Lease and clock \
+              drift together stay below `election_timeout_min`.",
+    },
+    Key {
+        path: "cluster.clock_drift",
+        kind: Kind::Duration,
+        fallback: Value("\"10ms\""),
+        doc: "How far two machines' clocks may drift apart during one lease.",
+    },
+    Key {
+        path: "client.listen",
+        kind: Kind::Address,
+        fallback: Value("\"127.0.0.1:7401\""),
+        doc: "Speaks RESP as a Redis Cluster node: redis-cli -c, redis.cluster.RedisCluster.",
+    },
+    Key {
+        path: "client.listen_plain",
+        kind: Kind::Address,
+        fallback: Unset("\"127.0.0.1:7431\""),
+        doc: "Speaks RESP as a standalone server, for clients without cluster support.",
+    },
+    Key {
+        path: "client.requirepass",
+        kind: Kind::Text,
+        fallback: Unset("\"a long secret\""),
+        doc: "The password that clients must give. The file must not be readable by others then.",
+    },
+    Key {
+        path: "client.requirepass_file",
+        kind: Kind::Path,
+        fallback: Unset("\"/etc/quorate/requirepass\""),
+        doc: "The same, read from a file that others can't read.",
+    },
+    Key {
+        path: "client.allow_unauthenticated",
+        kind: Kind::Bool,
+        fallback: Value("false"),
+        doc: "Listen on addresses that other machines reach, without a password.",
+    },
+    Key {
+        path: "client.maxclients",
+        kind: Kind::Integer,
+        fallback: Value("10000"),
+        doc: "Connections at one time, both listeners together.",
+    },
+    Key {
+        path: "client.max_value_bytes",
+        kind: Kind::Bytes,
+        fallback: Value("\"16MiB\""),
+        doc: "Longest value.",
+    },
+    Key {
+        path: "client.request_bytes_max",
+        kind: Kind::Bytes,
+        fallback: Value("\"64MiB\""),
+        doc: "Longest request, all arguments together.",
+    },
+    Key {
+        path: "client.output_bytes_max",
+        kind: Kind::Bytes,
+        fallback: Value("\"64MiB\""),
+        doc: "Replies that may wait for a client that doesn't read; beyond it, it is cut.",
+    },
+    Key {
+        path: "client.admission_bytes_max",
+        kind: Kind::Bytes,
+        fallback: Value("\"64MiB\""),
+        doc: "Writes that may wait for their place in the log, all clients together; beyond it \
+              they are refused with OVERLOADED.",
+    },
+    Key {
+        path: "client.primary_wait",
+        kind: Kind::Duration,
+        fallback: Value("\"500ms\""),
+        doc: "How long a command waits for a primary before CLUSTERDOWN.",
+    },
+    Key {
+        path: "peer.listen",
+        kind: Kind::Address,
+        fallback: Value("\"0.0.0.0:7411\""),
+        doc: "UDP. Only nodes with a certificate of the same authority get through.",
+    },
+    Key {
+        path: "admin.listen",
+        kind: Kind::Address,
+        fallback: Value("\"127.0.0.1:7421\""),
+        doc: "Callers from other machines get /health/* only, and /metrics where \
+              `public_metrics` is set; the rest is for callers on this machine.",
+    },
+    Key {
+        path: "admin.public_metrics",
+        kind: Kind::Bool,
+        fallback: Value("false"),
+        doc: "Whether other machines may read /metrics.",
+    },
+    Key {
+        path: "tls.ca",
+        kind: Kind::Path,
+        fallback: Required("\"/etc/quorate/tls/ca.crt\""),
+        doc: "Certificates of the authorities whose node certificates are accepted.",
+    },
+    Key {
+        path: "tls.cert",
+        kind: Kind::Path,
+        fallback: Required("\"/etc/quorate/tls/node-1.crt\""),
+        doc: "This node's certificate.",
+    },
+    Key {
+        path: "tls.key",
+        kind: Kind::Path,
+        fallback: Required("\"/etc/quorate/tls/node-1.key\""),
+        doc: "Its private key; others must not be able to read it.",
+    },
+    Key {
+        path: "storage.allow_volatile",
+        kind: Kind::Bool,
+        fallback: Value("false"),
+        doc: "Accept a data directory on tmpfs or overlay. For tests: a node that forgets its \
+              disk forgets what it acknowledged.",
+    },
+    Key {
+        path: "storage.journal_segment_bytes",
+        kind: Kind::Bytes,
+        fallback: Value("\"64MiB\""),
+        doc: "A journal file of this size is sealed and the next one begun.",
+    },
+    Key {
+        path: "storage.journal_group_bytes_max",
+        kind: Kind::Bytes,
+        fallback: Value("\"8MiB\""),
+        doc: "What one write to the journal holds at most.",
+    },
+    Key {
+        path: "storage.journal_cache_bytes",
+        kind: Kind::Bytes,
+        fallback: Value("\"64MiB\""),
+        doc: "Newest part of the log that stays in memory for replicas.",
+    },
+    Key {
+        path: "storage.journal_retain_bytes",
+        kind: Kind::Bytes,
+        fallback: Value("\"4GiB\""),
+        doc: "Journal that is kept on disk for replicas that lag.",
+    },
+    Key {
+        path: "storage.store_deadline",
+        kind: Kind::Duration,
+        fallback: Value("\"30s\""),
+        doc: "How long a request may take: afterwards TIMEOUT if it certainly didn't happen, \
+              INDOUBT if it may have.",
+    },
+    Key {
+        path: "log.level",
+        kind: Kind::Text,
+        fallback: Value("\"info\""),
+        doc: "error, warn, info, debug, trace.",
+    },
+    Key {
+        path: "log.filter",
+        kind: Kind::Text,
+        fallback: Unset("\"info,quorate_actors::replication=debug\""),
+        doc: "Levels by module, in place of `level`.",
+    },
+    Key {
+        path: "log.format",
+        kind: Kind::Text,
+        fallback: Value("\"text\""),
+        doc: "text or json, one event per line.",
+    },
+    Key {
+        path: "log.file",
+        kind: Kind::Path,
+        fallback: Unset("\"/var/log/quorate/log\""),
+        doc: "Appended to. Unset: standard error.",
+    },
+];

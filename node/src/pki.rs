@@ -1,0 +1,260 @@
+//! Certificates for nodes: an authority for the cluster, and one certificate per node that names
+//! `node-<id>.<cluster>`, by which peers recognise it.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use serde::Serialize;
+use time::{Duration, OffsetDateTime};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+const AUTHORITY_DAYS: i64 = 3650;
+const NODE_DAYS: i64 = 365;
+
+/// Certificates are valid from a little earlier on, because clocks differ between machines.
+const CLOCK_DIFFERENCE: Duration = Duration::hours(1);
+
+/// Why a certificate could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PkiError {
+    /// A file could not be read or written.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Nothing is overwritten by accident.
+    #[error("{} exists; --force overwrites it", .0.display())]
+    Exists(PathBuf),
+    /// A name that no certificate can hold, or an authority whose files don't belong together.
+    #[error("can't make the certificate: {0}")]
+    Rcgen(#[from] rcgen::Error),
+    /// Not a PEM file with certificates.
+    #[error("{}: {reason}", path.display())]
+    NotACertificate {
+        /// Which file.
+        path: PathBuf,
+        /// What it is instead.
+        reason: String,
+    },
+    /// Node ids start at 1.
+    #[error("a node's id is at least 1")]
+    NodeId,
+}
+
+/// A certificate and its key, on disk.
+#[derive(Debug)]
+pub(crate) struct Files {
+    /// PEM, readable by all.
+    pub(crate) cert: PathBuf,
+    /// PEM, readable by the owner alone.
+    pub(crate) key: PathBuf,
+}
+
+/// What a certificate says.
+#[derive(Debug, Serialize)]
+pub(crate) struct Description {
+    file: PathBuf,
+    subject: String,
+    issuer: String,
+    authority: bool,
+    names: Vec<String>,
+    not_before: String,
+    not_after: String,
+    /// Whole days until it ends; negative once it has.
+    days_left: i64,
+}
+
+/// Makes `ca.crt` and `ca.key`.
+pub(crate) fn create_authority(dir: &Path, cluster: &str, force: bool) -> Result<Files, PkiError> {
+    let files = Files { cert: dir.join("ca.crt"), key: dir.join("ca.key") };
+    prepare(dir, &files, force)?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name.push(DnType::CommonName, format!("Quorate CA {cluster}"));
+    // It signs nodes, never another authority.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    set_validity(&mut params, AUTHORITY_DAYS);
+    let key = KeyPair::generate()?;
+    let cert = params.self_signed(&key)?;
+    store(&files, &cert.pem(), &key.serialize_pem())?;
+    Ok(files)
+}
+
+/// Makes `node-<id>.crt` and `node-<id>.key`, signed by the authority in the same folder.
+pub(crate) fn create_node(
+    dir: &Path,
+    id: u64,
+    cluster: &str,
+    hosts: &[String],
+    force: bool,
+) -> Result<Files, PkiError> {
+    if id == 0 {
+        return Err(PkiError::NodeId);
+    }
+    let files =
+        Files { cert: dir.join(format!("node-{id}.crt")), key: dir.join(format!("node-{id}.key")) };
+    prepare(dir, &files, force)?;
+    let authority_key = KeyPair::from_pem(&read(&dir.join("ca.key"))?)?;
+    let authority = Issuer::from_ca_cert_pem(&read(&dir.join("ca.crt"))?, authority_key)?;
+    let name = format!("node-{id}.{cluster}");
+    let mut names = vec![name.clone()];
+    names.extend(hosts.iter().cloned());
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    // A node is server to some of its peers and client to the others.
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    set_validity(&mut params, NODE_DAYS);
+    let key = KeyPair::generate()?;
+    let cert = params.signed_by(&key, &authority)?;
+    store(&files, &cert.pem(), &key.serialize_pem())?;
+    Ok(files)
+}
+
+/// Reads every certificate of a PEM file.
+pub(crate) fn describe(path: &Path) -> Result<Vec<Description>, PkiError> {
+    let refuse = |reason: String| PkiError::NotACertificate { path: path.to_owned(), reason };
+    let text = read(path)?;
+    let mut found = Vec::new();
+    for pem in x509_parser::pem::Pem::iter_from_buffer(text.as_bytes()) {
+        let pem = pem.map_err(|error| refuse(format!("not PEM: {error}")))?;
+        if pem.label != "CERTIFICATE" {
+            continue;
+        }
+        let (_, certificate) = X509Certificate::from_der(&pem.contents)
+            .map_err(|error| refuse(format!("not a certificate: {error}")))?;
+        found.push(description(path, &certificate));
+    }
+    if found.is_empty() {
+        return Err(refuse("no certificate in it".to_owned()));
+    }
+    Ok(found)
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.file.display())?;
+        writeln!(f, "  subject  {}", self.subject)?;
+        writeln!(f, "  issuer   {}", self.issuer)?;
+        if self.authority {
+            writeln!(f, "  role     certificate authority")?;
+        } else {
+            writeln!(f, "  names    {}", self.names.join(", "))?;
+        }
+        let left = if self.days_left < 0 {
+            "expired".to_owned()
+        } else {
+            format!("{} days left", self.days_left)
+        };
+        write!(f, "  valid    {} to {} ({left})", self.not_before, self.not_after)
+    }
+}
+
+fn description(path: &Path, certificate: &X509Certificate<'_>) -> Description {
+    let validity = certificate.validity();
+    let names = certificate
+        .subject_alternative_name()
+        .ok()
+        .flatten()
+        .map(|extension| extension.value.general_names.iter().map(render_name).collect())
+        .unwrap_or_default();
+    let end = validity.not_after.to_datetime();
+    Description {
+        file: path.to_owned(),
+        subject: certificate.subject().to_string(),
+        issuer: certificate.issuer().to_string(),
+        authority: certificate.is_ca(),
+        names,
+        not_before: validity.not_before.to_datetime().date().to_string(),
+        not_after: end.date().to_string(),
+        days_left: (end - OffsetDateTime::now_utc()).whole_seconds().div_euclid(86_400),
+    }
+}
+
+fn render_name(name: &GeneralName<'_>) -> String {
+    match name {
+        GeneralName::DNSName(name) => (*name).to_owned(),
+        GeneralName::IPAddress([a, b, c, d]) => format!("{a}.{b}.{c}.{d}"),
+        GeneralName::IPAddress(bytes) => <[u8; 16]>::try_from(*bytes)
+            .map_or_else(|_| format!("{bytes:02x?}"), |b| std::net::Ipv6Addr::from(b).to_string()),
+        other => other.to_string(),
+    }
+}
+
+fn set_validity(params: &mut CertificateParams, days: i64) {
+    let now = OffsetDateTime::now_utc();
+    params.not_before = now - CLOCK_DIFFERENCE;
+    params.not_after = now + Duration::days(days);
+}
+
+fn prepare(dir: &Path, files: &Files, force: bool) -> Result<(), PkiError> {
+    std::fs::create_dir_all(dir).map_err(|error| PkiError::Io { path: dir.to_owned(), error })?;
+    match [&files.cert, &files.key].into_iter().find(|path| path.exists()) {
+        Some(path) if !force => Err(PkiError::Exists(path.clone())),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn store(files: &Files, cert: &str, key: &str) -> Result<(), PkiError> {
+    write(&files.key, key, 0o600)?;
+    write(&files.cert, cert, 0o644)
+}
+
+/// Writes beside the file and renames over it: a reader sees the old file or the new one, and a
+/// secret never has a moment with the wrong mode.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
+    let failed = |error| PkiError::Io { path: path.to_owned(), error };
+    let beside = path.with_extension("new");
+    let _ = std::fs::remove_file(&beside);
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    std::fs::rename(&beside, path).map_err(failed)
+}
+
+fn read(path: &Path) -> Result<String, PkiError> {
+    std::fs::read_to_string(path).map_err(|error| PkiError::Io { path: path.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_node_certificate_names_the_node_and_lasts_a_year() {
+        let dir = std::env::temp_dir().join(format!("quorate-pki-{}", std::process::id()));
+        let authority = create_authority(&dir, "shop", true).expect("an authority");
+        let hosts = ["10.0.0.2".to_owned(), "db-2.example.com".to_owned()];
+        let node = create_node(&dir, 2, "shop", &hosts, true).expect("a certificate");
+        for key in [&authority.key, &node.key] {
+            let mode = std::fs::metadata(key).expect("written").mode();
+            assert_eq!(mode & 0o777, 0o600, "{}", key.display());
+        }
+        let shown = &describe(&node.cert).expect("readable")[0];
+        assert_eq!(shown.names, ["node-2.shop", "10.0.0.2", "db-2.example.com"]);
+        assert_eq!(shown.days_left, 364);
+        assert!(!shown.authority);
+        let shown = &describe(&authority.cert).expect("readable")[0];
+        assert!(shown.authority);
+        assert_eq!(shown.days_left, 3649);
+        let again = create_node(&dir, 2, "shop", &[], false).expect_err("it exists");
+        assert!(matches!(again, PkiError::Exists(_)));
+        assert!(describe(&node.key).is_err(), "a key is no certificate");
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+}
