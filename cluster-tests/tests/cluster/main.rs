@@ -1,8 +1,10 @@
 //! Tests that run the real binary, three nodes at a time.
 
 mod common;
+mod differential;
 mod kills;
 mod pauses;
 mod quorum_loss;
+mod redis_py;
 mod steady;
 mod torn_tail;

@@ -1,0 +1,159 @@
+//! redis-py as users run it, through the death of the primary.
+
+use std::collections::HashMap;
+use std::env;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use quorate_cluster_tests::harness::{Cluster, RECOVERY_LIMIT, binary, poll};
+use quorate_cluster_tests::resp::Value;
+use serde::Deserialize;
+
+/// What the script prints at its end.
+#[derive(Debug, Deserialize)]
+struct Report {
+    acknowledged_sets: HashMap<String, String>,
+    in_doubt_sets: HashMap<String, String>,
+    acknowledged_incrs: i64,
+    in_doubt_incrs: i64,
+    sent_incrs: i64,
+    errors: Vec<String>,
+}
+
+/// The running script; it is killed when this is dropped.
+struct Script {
+    child: Child,
+    control: Option<ChildStdin>,
+    done: Arc<AtomicU64>,
+    reader: Option<JoinHandle<String>>,
+}
+
+impl Script {
+    fn start(arguments: &[String]) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/failover_load.py");
+        let mut child = Command::new(python())
+            .arg(script)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start Python");
+        let done = Arc::new(AtomicU64::new(0));
+        let output = child.stdout.take().expect("its output is piped");
+        let control = child.stdin.take();
+        let counter = Arc::clone(&done);
+        let reader = Some(thread::spawn(move || read(output, &counter)));
+        Self { child, control, done, reader }
+    }
+
+    fn wait_for_commands(&self, more: u64) {
+        let goal = self.done.load(Ordering::Relaxed) + more;
+        poll(RECOVERY_LIMIT, "redis-py to go on", || {
+            (self.done.load(Ordering::Relaxed) >= goal).then_some(())
+        });
+    }
+
+    fn finish(mut self) -> Report {
+        let mut control = self.control.take().expect("taken once");
+        control.write_all(b"stop\n").expect("the script reads");
+        let last = self.reader.take().expect("taken once").join().expect("the reader");
+        serde_json::from_str(&last).unwrap_or_else(|error| panic!("{error}: {last}"))
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        // An error means that it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Follows the counts, and returns the last line.
+fn read(output: ChildStdout, done: &AtomicU64) -> String {
+    let mut last = String::new();
+    for line in BufReader::new(output).lines() {
+        last = line.expect("text");
+        if let Ok(count) = last.parse() {
+            done.store(count, Ordering::Relaxed);
+        }
+    }
+    last
+}
+
+/// A Python that has redis-py: `$QUORATE_PYTHON`, else the one that `make` sets up.
+fn python() -> PathBuf {
+    let path = env::var_os("QUORATE_PYTHON").map_or_else(
+        || {
+            let target = binary().ancestors().nth(2).expect("target/<profile>/quorate").to_owned();
+            target.with_file_name("python").join("bin/python3")
+        },
+        PathBuf::from,
+    );
+    assert!(
+        path.is_file(),
+        "{} is missing: `make test` makes it, or set QUORATE_PYTHON to a Python with redis-py",
+        path.display()
+    );
+    path
+}
+
+fn through_the_death_of_the_primary(name: &str, options: &[&str]) {
+    let mut cluster = Cluster::start(name);
+    let primary = cluster.wait_until_writable();
+    // Enter by a node that stays.
+    let entry = cluster.client_address(cluster.others(primary)[0]).to_string();
+    let mut arguments = vec![entry];
+    arguments.extend(options.iter().map(|option| (*option).to_owned()));
+    let script = Script::start(&arguments);
+    script.wait_for_commands(500);
+    cluster.kill(primary);
+    script.wait_for_commands(500);
+    cluster.start_node(primary);
+    script.wait_for_commands(500);
+    let report = script.finish();
+    assert!(report.errors.is_empty(), "{} errors: {:?}", report.errors.len(), report.errors);
+    let keys: Vec<String> = report.acknowledged_sets.keys().cloned().collect();
+    let store = cluster.read_all(&keys);
+    let lost = report.acknowledged_sets.iter().find(|(key, value)| store.get(*key) != Some(value));
+    assert_eq!(lost, None, "an acknowledged SET is lost");
+    for (key, value) in cluster.read_all(&report.in_doubt_sets.keys().cloned().collect::<Vec<_>>())
+    {
+        assert_eq!(report.in_doubt_sets[&key], value, "{key}");
+    }
+    let mut client = cluster.connect(cluster.wait_until_writable());
+    let reply = client.command(&["GET", "py:counter"]).expect("a reply");
+    let total: i64 = match &reply {
+        Value::Bulk(digits) => String::from_utf8_lossy(digits).parse().expect("a number"),
+        other => panic!("the counter is {other:?}"),
+    };
+    assert!(
+        (report.acknowledged_incrs..=report.sent_incrs).contains(&total),
+        "{total} is not between {} acknowledged and {} sent INCRs",
+        report.acknowledged_incrs,
+        report.sent_incrs
+    );
+    println!(
+        "{} SET and {} INCR acknowledged, counter {total}, {} INCR sent, {} + {} in doubt",
+        report.acknowledged_sets.len(),
+        report.acknowledged_incrs,
+        report.sent_incrs,
+        report.in_doubt_sets.len(),
+        report.in_doubt_incrs
+    );
+    cluster.wait_until_equal();
+}
+
+#[test]
+fn four_clients_write_through_the_death_of_the_primary() {
+    through_the_death_of_the_primary("redis-py", &[]);
+}
+
+#[test]
+fn four_threads_of_one_client_write_through_the_death_of_the_primary() {
+    through_the_death_of_the_primary("redis-py-shared", &["--shared"]);
+}
