@@ -1,5 +1,7 @@
 //! Tests that run the real binary, three nodes at a time.
 
+mod bad_clients;
+mod bad_start;
 mod common;
 mod differential;
 mod kills;
