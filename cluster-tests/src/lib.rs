@@ -1,5 +1,6 @@
 //! Runs real nodes and judges what clients saw.
 
+pub mod bench;
 pub mod harness;
 pub mod history;
 pub mod http;
