@@ -1,9 +1,10 @@
 //! Commands and their replies, compared with a real Redis server's.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use quorate_cluster_tests::harness::{Cluster, RedisServer};
+use quorate_cluster_tests::harness::{Cluster, RedisServer, work_dir};
 use quorate_cluster_tests::resp::{Client, Value};
 
 const REPLY_LIMIT: Duration = Duration::from_secs(10);
@@ -29,11 +30,10 @@ struct Pair {
 }
 
 impl Pair {
-    fn connect(redis: &RedisServer, cluster: &Cluster) -> Self {
-        let primary = cluster.wait_until_writable();
+    fn connect(redis: &RedisServer, node: SocketAddr) -> Self {
         Self {
             redis: Client::connect(redis.address(), REPLY_LIMIT).expect("redis-server"),
-            node: cluster.connect(primary),
+            node: Client::connect(node, REPLY_LIMIT).expect("the node"),
             differences: String::new(),
             count: 0,
         }
@@ -269,7 +269,7 @@ fn run_random(pair: &mut Pair, version: &str, seed: u64) {
 fn commands_answer_as_redis_does() {
     let cluster = Cluster::start("differential");
     let redis = RedisServer::start(&cluster.dir().join("redis"), &[]);
-    let mut pair = Pair::connect(&redis, &cluster);
+    let mut pair = Pair::connect(&redis, cluster.client_address(cluster.wait_until_writable()));
     for version in ["2", "3"] {
         run_script(&mut pair, version);
     }
@@ -280,11 +280,27 @@ fn commands_answer_as_redis_does() {
 fn random_commands_answer_as_redis_does() {
     let cluster = Cluster::start("differential-random");
     let redis = RedisServer::start(&cluster.dir().join("redis"), &[]);
-    let mut pair = Pair::connect(&redis, &cluster);
+    let mut pair = Pair::connect(&redis, cluster.client_address(cluster.wait_until_writable()));
     for (version, seed) in [("2", 11), ("3", 12), ("3", 13)] {
         run_random(&mut pair, version, seed);
     }
     pair.finish();
+}
+
+/// What differs between two servers of one kind would say nothing about a third.
+#[test]
+fn two_redis_servers_answer_alike() {
+    let dir = work_dir("two-redis");
+    let one = RedisServer::start(&dir.join("one"), &[]);
+    let two = RedisServer::start(&dir.join("two"), &[]);
+    let mut pair = Pair::connect(&one, two.address());
+    for (version, seed) in [("2", 11), ("3", 12)] {
+        run_script(&mut pair, version);
+        run_random(&mut pair, version, seed);
+    }
+    pair.finish();
+    drop((one, two));
+    std::fs::remove_dir_all(dir).expect("remove the servers' files");
 }
 
 #[test]
