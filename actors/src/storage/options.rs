@@ -172,9 +172,10 @@ impl RocksOptions {
     pub(crate) fn to_rocksdb(&self) -> Result<(Options, Cache), OptionsError> {
         self.check()?;
         // First of all, because it starts from plain options. A background error must stay: state
-        // that can't be written any more is rebuilt, not resumed behind the apply loop's back.
+        // that can't be written any more is rebuilt, not resumed behind the apply loop's back. And
+        // what is flushed at an end is decided there, not by a destructor.
         let mut options = Options::default()
-            .get_options_from_string("max_bgerror_resume_count=0")
+            .get_options_from_string("max_bgerror_resume_count=0;avoid_flush_during_shutdown=true")
             .map_err(OptionsError::RocksDb)?;
         options.create_if_missing(true);
         let jobs = self.increase_parallelism.unwrap_or_else(default_background_jobs);

@@ -1,0 +1,209 @@
+//! The thread itself.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use quorate_protocol::entry::Entry;
+use quorate_protocol::resp::Reply;
+use quorate_protocol::types::{EntryId, EntryKind, Seq};
+
+use super::handle::{ApplyOptions, ApplyParts};
+use super::signal::{Signal, Target};
+use crate::replication::ReadError;
+use crate::storage::state::{StateError, StateWriter};
+use crate::submit::{Applied, GateInput};
+
+/// Expired keys that one entry removes at most. Part of what entries do, so it is the same on all
+/// nodes and never an option: it bounds the time that an entry takes beyond its own commands.
+pub const EXPIRED_PER_ENTRY_MAX: usize = 64;
+
+/// A committed entry may not be readable for a moment; after this long it is missing.
+const MISSING_AFTER: Duration = Duration::from_secs(10);
+const MISSING_RETRY: Duration = Duration::from_millis(1);
+
+/// Why the state can't be brought forward any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyFault {
+    /// The state failed.
+    #[error("applying entry {id}: {source}")]
+    State {
+        /// At which entry.
+        id: EntryId,
+        /// What failed, and at which key.
+        source: StateError,
+    },
+    /// A committed entry can't be read.
+    #[error("reading committed entry {seq}: {source}")]
+    Log {
+        /// Which one.
+        seq: Seq,
+        /// Why.
+        source: ReadError,
+    },
+    /// A committed entry is neither in memory nor in the journal.
+    #[error("committed entry {seq} is not in the log")]
+    Missing {
+        /// Which one.
+        seq: Seq,
+    },
+    /// A committed entry holds what this version can't carry out.
+    #[error("entry {id} can't be decoded: {reason}")]
+    Payload {
+        /// Which one.
+        id: EntryId,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A mistake in this program.
+    #[error("the apply thread panicked")]
+    Panicked,
+}
+
+/// One round as it went.
+#[derive(Clone, Copy, Debug)]
+pub struct RoundStats {
+    /// Entries in it.
+    pub entries: usize,
+    /// Commands in them.
+    pub commands: usize,
+    /// About how many bytes the batch took.
+    pub bytes: usize,
+    /// Carrying out and writing, without waiting for the gate.
+    pub took: Duration,
+    /// The part of `took` that the write took.
+    pub write: Duration,
+    /// Writes that RocksDB put off.
+    pub stalls: u64,
+    /// Keys removed because they had expired.
+    pub expired: u64,
+}
+
+/// Runs until told to stop; returns the writer, or `None` after a fault.
+pub(super) fn run(
+    parts: ApplyParts,
+    options: ApplyOptions,
+    signal: &Signal,
+) -> Option<StateWriter> {
+    let hooks = parts.hooks.clone();
+    let outcome = catch_unwind(AssertUnwindSafe(|| Loop { parts, options }.run(signal)))
+        .unwrap_or(Err(ApplyFault::Panicked));
+    match outcome {
+        Ok(writer) => Some(writer),
+        Err(fault) => {
+            (hooks.fatal)(&fault);
+            None
+        }
+    }
+}
+
+struct Loop {
+    parts: ApplyParts,
+    options: ApplyOptions,
+}
+
+impl Loop {
+    fn run(mut self, signal: &Signal) -> Result<StateWriter, ApplyFault> {
+        loop {
+            let applied = self.parts.writer.applied().id.seq;
+            let target = signal.wait_beyond(applied);
+            if target.committed > applied {
+                self.round(target)?;
+            } else if target.stop {
+                return Ok(self.parts.writer);
+            }
+        }
+    }
+
+    /// One batch of entries, from the log to the gate.
+    fn round(&mut self, target: Target) -> Result<(), ApplyFault> {
+        let started = Instant::now();
+        let before = self.parts.writer.stats();
+        let (mut answers, mut entries, mut commands) = (Vec::new(), 0, 0);
+        'round: loop {
+            let first = self.parts.writer.applied().id.seq.next();
+            if first > target.committed {
+                break;
+            }
+            for entry in self.fetch(first)? {
+                if entry.id.seq > target.committed {
+                    break 'round;
+                }
+                let replies = self.apply(&entry)?;
+                entries += 1;
+                commands += replies.len();
+                if target.tenure == Some(entry.id.epoch) {
+                    answers.push(Applied { id: entry.id, replies });
+                }
+                if entries >= self.options.round_entries_max
+                    || self.parts.writer.round_bytes() >= self.options.round_bytes_max
+                {
+                    break 'round;
+                }
+            }
+        }
+        let (bytes, writing) = (self.parts.writer.round_bytes(), Instant::now());
+        let id = self.parts.writer.applied().id;
+        self.parts.writer.write().map_err(|source| ApplyFault::State { id, source })?;
+        let after = self.parts.writer.stats();
+        (self.parts.hooks.observe)(&RoundStats {
+            entries,
+            commands,
+            bytes,
+            took: started.elapsed(),
+            write: writing.elapsed(),
+            stalls: after.stalls - before.stalls,
+            expired: after.expired - before.expired,
+        });
+        self.publish(id.seq, answers);
+        Ok(())
+    }
+
+    /// Readers first: whoever has the reply may read at once.
+    fn publish(&self, applied: Seq, answers: Vec<Applied>) {
+        self.parts.published.set_applied(applied);
+        if !answers.is_empty() {
+            // A gate that is gone has answered everyone; the state goes on without it.
+            let _ = self.parts.gate.blocking_send(GateInput::Applied(answers));
+        }
+        (self.parts.hooks.applied)(applied);
+    }
+
+    fn apply(&mut self, entry: &Entry) -> Result<Vec<Reply>, ApplyFault> {
+        let writer = &mut self.parts.writer;
+        let replies = match entry.kind {
+            EntryKind::Commands => {
+                writer
+                    .expire(entry.time.0, entry.id.seq, EXPIRED_PER_ENTRY_MAX)
+                    .map_err(|source| ApplyFault::State { id: entry.id, source })?;
+                (self.parts.execute)(entry, writer)?
+            }
+            EntryKind::EpochStart | EntryKind::Cluster | EntryKind::Mark => Vec::new(),
+        };
+        writer.finish_entry(entry);
+        Ok(replies)
+    }
+
+    /// Entries from `first` on, which is committed.
+    fn fetch(&self, first: Seq) -> Result<Vec<Entry>, ApplyFault> {
+        let bytes_max = self.options.fetch_bytes_max;
+        let deadline = Instant::now() + MISSING_AFTER;
+        loop {
+            // In memory until the journal has it, so one of the two answers.
+            let entries = match self.parts.log.cached(first, bytes_max) {
+                Some(entries) => entries,
+                None => self
+                    .parts
+                    .log
+                    .read(first, bytes_max)
+                    .map_err(|source| ApplyFault::Log { seq: first, source })?,
+            };
+            if entries.first().is_some_and(|entry| entry.id.seq == first) {
+                return Ok(entries);
+            }
+            if Instant::now() >= deadline {
+                return Err(ApplyFault::Missing { seq: first });
+            }
+            std::thread::sleep(MISSING_RETRY);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What can go wrong with the state.
+
+use std::path::PathBuf;
+
+use super::value::BadValue;
+
+/// Why the state couldn't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory couldn't be made.
+    #[error("can't create {path}: {source}")]
+    Directory {
+        /// Which directory.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// An option was refused.
+    #[error(transparent)]
+    Options(#[from] crate::storage::options::OptionsError),
+    /// RocksDB doesn't open it.
+    #[error("can't open the state in {path}: {source}")]
+    RocksDb {
+        /// Which directory.
+        path: PathBuf,
+        /// What RocksDB says.
+        source: rocksdb::Error,
+    },
+    /// Data and position are at one point only in a single column family without WAL.
+    #[error("the state in {path} has the column families {families:?}, not just `default`")]
+    ColumnFamilies {
+        /// Which directory.
+        path: PathBuf,
+        /// What is there.
+        families: Vec<String>,
+    },
+    /// Written by another version.
+    #[error("the state in {path} has format {found}, and this version reads format {known}")]
+    Format {
+        /// Which directory.
+        path: PathBuf,
+        /// The version on disk; 0 where there is data but no version.
+        found: u32,
+        /// The version of this binary.
+        known: u32,
+    },
+    /// The position can't be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// A failed access to the state. Names what was accessed, so that a damaged key can be found.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StateError {
+    /// RocksDB failed.
+    #[error("{operation} of `{key}`: {source}")]
+    RocksDb {
+        /// What was done.
+        operation: Operation,
+        /// The client's key, escaped, or the name of what isn't a client's.
+        key: String,
+        /// What RocksDB says.
+        source: rocksdb::Error,
+    },
+    /// What RocksDB returned isn't what was stored.
+    #[error("{operation} of `{key}`: {source}")]
+    BadValue {
+        /// What was done.
+        operation: Operation,
+        /// The client's key, escaped.
+        key: String,
+        /// What is wrong.
+        source: BadValue,
+    },
+    /// The state's own records can't be read.
+    #[error("the record `{record}` of the state can't be decoded")]
+    BadRecord {
+        /// Which one.
+        record: &'static str,
+    },
+}
+
+/// What was being done when an access failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Reading one key.
+    Get,
+    /// Walking over keys.
+    Scan,
+    /// Writing a batch.
+    Write,
+    /// Writing memory to disk.
+    Flush,
+}
+
+impl StateError {
+    pub(crate) fn rocksdb(operation: Operation, key: &[u8], source: rocksdb::Error) -> Self {
+        Self::RocksDb { operation, key: key.escape_ascii().to_string(), source }
+    }
+
+    pub(crate) fn bad_value(operation: Operation, key: &[u8], source: BadValue) -> Self {
+        Self::BadValue { operation, key: key.escape_ascii().to_string(), source }
+    }
+
+    /// Whether the state itself is in doubt, as opposed to one access that didn't go through: then
+    /// nothing more may be built on it.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::RocksDb { source, .. } => matches!(
+                source.kind(),
+                rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::IOError
+            ),
+            Self::BadValue { .. } | Self::BadRecord { .. } => true,
+        }
+    }
+}
+
+impl std::fmt::Display for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Get => "get",
+            Self::Scan => "scan",
+            Self::Write => "write",
+            Self::Flush => "flush",
+        })
+    }
+}

@@ -1,0 +1,29 @@
+//! A hash over what the state holds, equal on nodes that hold the same.
+
+use std::ops::ControlFlow;
+
+use super::error::StateError;
+use super::reader::{ContentHash, StateSnapshot};
+
+/// Walks over the whole snapshot. Keys that are expired at the applied entry's time don't count:
+/// whether they are still stored is the same on all nodes, too, but not what a client would see.
+pub(super) fn content_hash(snapshot: &StateSnapshot<'_>) -> Result<ContentHash, StateError> {
+    let applied = snapshot.applied()?;
+    let mut hasher = blake3::Hasher::new();
+    let mut keys = 0;
+    snapshot.visit_values(&mut |key, value| {
+        if value.head().is_live(applied.time.0) {
+            keys += 1;
+            // Lengths first, so that no two contents feed the same bytes.
+            hasher.update(&(key.len() as u64).to_le_bytes());
+            hasher.update(key);
+            hasher.update(&value.version.0.to_le_bytes());
+            hasher.update(&[u8::from(value.expires_at_ms.is_some())]);
+            hasher.update(&value.expires_at_ms.unwrap_or(0).to_le_bytes());
+            hasher.update(&(value.data.len() as u64).to_le_bytes());
+            hasher.update(&value.data);
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(ContentHash { id: applied.id, keys, hash: *hasher.finalize().as_bytes() })
+}

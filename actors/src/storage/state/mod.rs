@@ -1,0 +1,34 @@
+//! The state: keys and values in RocksDB, together with the position of the log that they are
+//! the work of.
+//!
+//! There is no WAL. A write batch holds data and position, and one column family is flushed
+//! atomically, so whatever a restart finds is the state at one position; the log brings it
+//! forward from there. What it takes to do that must stay in the journal: it is trimmed by
+//! [`StateReader::flushed`], never by what is merely applied.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `store` | opening, flushing |
+//! | `reader` | look-ups and walks, from any thread |
+//! | `writer` | the one writer: what a round changed, as one batch |
+//! | `hash` | comparing nodes |
+//! | `keys`, `value`, `meta` | the layout: every key and value in one place each |
+
+mod error;
+mod hash;
+pub(crate) mod keys;
+mod meta;
+mod reader;
+mod store;
+pub(crate) mod value;
+mod writer;
+
+pub use error::{OpenError, Operation, StateError};
+pub use meta::{Applied, StoredCluster};
+pub use reader::{ContentHash, StateReader, StateSnapshot};
+pub use store::State;
+pub use value::BadValue;
+pub use writer::{StateWriter, WriteStats};
+
+#[cfg(test)]
+pub(crate) mod tests;

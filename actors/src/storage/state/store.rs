@@ -1,0 +1,132 @@
+//! Opening, flushing and closing RocksDB.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rocksdb::{Cache, ColumnFamilyDescriptor, DB, FlushOptions, ReadOptions};
+
+use super::error::{OpenError, Operation, StateError};
+use super::keys;
+use super::meta::Applied;
+use super::reader::StateReader;
+use super::writer::StateWriter;
+use crate::storage::options::RocksOptions;
+
+const DEFAULT_FAMILY: &str = rocksdb::DEFAULT_COLUMN_FAMILY_NAME;
+
+/// The open state. Dropping the last reader and writer closes RocksDB.
+pub struct State {
+    reader: StateReader,
+    applied_at_open: Applied,
+}
+
+/// RocksDB and what reads of it share.
+pub(crate) struct Store {
+    pub(crate) db: DB,
+    pub(crate) read_options: ReadOptions,
+    /// Kept for its usage; RocksDB holds its own reference.
+    #[expect(dead_code, reason = "read by the health samples")]
+    pub(crate) cache: Cache,
+}
+
+impl State {
+    /// Opens the state in `path`, or makes an empty one. It holds what the last completed flush
+    /// left, so [`State::applied_at_open`] is also a flushed position.
+    ///
+    /// # Errors
+    /// See [`OpenError`]: nothing is repaired or guessed.
+    pub fn open(path: &Path, options: &RocksOptions) -> Result<(Self, StateWriter), OpenError> {
+        let failed = |source| OpenError::RocksDb { path: path.to_owned(), source };
+        std::fs::create_dir_all(path)
+            .map_err(|source| OpenError::Directory { path: path.to_owned(), source })?;
+        let (rocks, cache) = options.to_rocksdb()?;
+        if path.join("CURRENT").exists() {
+            // Only within one family is a flush atomic without a WAL, and only then do data and
+            // position stay at one point.
+            let families = DB::list_cf(&rocks, path).map_err(failed)?;
+            if families != [DEFAULT_FAMILY] {
+                return Err(OpenError::ColumnFamilies { path: path.to_owned(), families });
+            }
+        }
+        let family = ColumnFamilyDescriptor::new(DEFAULT_FAMILY, rocks.clone());
+        let db = DB::open_cf_descriptors(&rocks, path, [family]).map_err(failed)?;
+        let store = Arc::new(Store { db, read_options: ReadOptions::default(), cache });
+        let reader = StateReader::new(store);
+        let applied_at_open = check_format(path, &reader)?;
+        let writer = StateWriter::new(reader.clone(), applied_at_open)?;
+        Ok((Self { reader, applied_at_open }, writer))
+    }
+
+    /// Reads of the state.
+    #[must_use]
+    pub fn reader(&self) -> &StateReader {
+        &self.reader
+    }
+
+    /// How far the state was when it was opened: the log is to be applied from the next entry on.
+    #[must_use]
+    pub fn applied_at_open(&self) -> Applied {
+        self.applied_at_open
+    }
+}
+
+impl StateReader {
+    /// Writes everything that is applied now to disk and waits for it. Blocks.
+    pub fn flush(&self) -> Result<(), StateError> {
+        self.flush_with(true)
+    }
+
+    /// Starts writing what is applied to disk. May still block while RocksDB is short of room.
+    pub fn start_flush(&self) -> Result<(), StateError> {
+        self.flush_with(false)
+    }
+
+    /// Ends flushes and compactions and waits for them: nothing may be written afterwards.
+    pub fn stop_background_work(&self) {
+        self.store().db.cancel_all_background_work(true);
+    }
+
+    fn flush_with(&self, wait: bool) -> Result<(), StateError> {
+        let mut options = FlushOptions::default();
+        options.set_wait(wait);
+        self.store()
+            .db
+            .flush_opt(&options)
+            .map_err(|error| StateError::rocksdb(Operation::Flush, b"state", error))
+    }
+}
+
+/// Writes the format's version into an empty store and compares it in another.
+fn check_format(path: &Path, reader: &StateReader) -> Result<Applied, OpenError> {
+    let db = &reader.store().db;
+    let failed = |source| OpenError::RocksDb { path: path.to_owned(), source };
+    let stored = db.get(keys::FORMAT).map_err(failed)?;
+    let applied = reader.applied()?;
+    let wrong =
+        |found| OpenError::Format { path: path.to_owned(), found, known: keys::FORMAT_VERSION };
+    match stored {
+        None if applied == Applied::default() => {
+            let mut options = rocksdb::WriteOptions::default();
+            options.disable_wal(true);
+            db.put_opt(keys::FORMAT, keys::FORMAT_VERSION.to_le_bytes(), &options)
+                .map_err(failed)?;
+        }
+        None => return Err(wrong(0)),
+        Some(bytes) => {
+            let found = bytes.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+            if found != keys::FORMAT_VERSION || bytes.len() != 4 {
+                return Err(wrong(found));
+            }
+        }
+    }
+    Ok(applied)
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("reader", &self.reader)
+            .field("applied_at_open", &self.applied_at_open)
+            .finish()
+    }
+}

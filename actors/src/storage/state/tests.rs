@@ -1,0 +1,312 @@
+//! The state against the model in memory, with restarts that lose what wasn't flushed.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use quorate_protocol::command::{Keyspace, Lookup, MemoryKeyspace, Position, Value, Visit};
+use quorate_protocol::entry::Entry;
+use quorate_protocol::types::{Chain, ClusterTime, EntryId, EntryKind, Epoch, Seq};
+
+use super::*;
+use crate::storage::options::RocksOptions;
+
+/// A directory that is removed when the test ends.
+pub(crate) struct TestDir(PathBuf);
+
+impl TestDir {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("quorate-state-{}-{n}", std::process::id()));
+        Self(dir)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TestDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(crate) fn small() -> RocksOptions {
+    RocksOptions { block_cache_size: 1 << 20, min_blob_size: 64, ..RocksOptions::default() }
+}
+
+fn open(dir: &TestDir) -> (State, StateWriter) {
+    State::open(dir.path(), &small()).expect("the state opens")
+}
+
+fn entry(kind: EntryKind, epoch: u64, seq: u64, payload: &'static [u8]) -> Entry {
+    Entry {
+        id: EntryId::new(Epoch(epoch), Seq(seq)),
+        kind,
+        time: ClusterTime(1000 + seq),
+        chain: Chain(u128::from(seq) << 64),
+        payload_crc: 0,
+        payload: Bytes::from_static(payload),
+    }
+}
+
+/// One change of the keyspace, as a command would make it.
+#[derive(Clone, Debug)]
+enum Change {
+    Put(u8, u8, Option<u8>),
+    Delete(u8),
+    Clear,
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        8 => (0..24u8, any::<u8>(), proptest::option::of(0..30u8))
+            .prop_map(|(key, value, expiry)| Change::Put(key, value, expiry)),
+        4 => (0..24u8).prop_map(Change::Delete),
+        1 => Just(Change::Clear),
+    ]
+}
+
+/// What happens between entries.
+#[derive(Clone, Debug)]
+enum Step {
+    Entry(Vec<Change>),
+    Write,
+    Flush,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => proptest::collection::vec(change(), 0..8).prop_map(Step::Entry),
+        3 => Just(Step::Write),
+        1 => Just(Step::Flush),
+        1 => Just(Step::Restart),
+    ]
+}
+
+fn carry_out<K: Keyspace>(keyspace: &mut K, change: &Change, at: Seq)
+where
+    K::Error: std::fmt::Debug,
+{
+    match change {
+        Change::Put(key, value, expiry) => {
+            let key = [b'k', *key];
+            let value = Value {
+                data: vec![*value; usize::from(*value)].into(),
+                expires_at_ms: expiry.map(|after| 1000 + at.0 + u64::from(after)),
+                version: at,
+            };
+            let replaced = keyspace.head(&key).unwrap();
+            keyspace.put(&key, value, replaced).unwrap();
+        }
+        Change::Delete(key) => {
+            let key = [b'k', *key];
+            if let Some(head) = keyspace.head(&key).unwrap() {
+                keyspace.delete(&key, head, at).unwrap();
+            }
+        }
+        Change::Clear => keyspace.clear(at).unwrap(),
+    }
+}
+
+const EXPIRED_MAX: usize = 2;
+
+/// The oldest expired keys of the model.
+fn expire_model(model: &mut MemoryKeyspace, now_ms: u64, at: Seq) {
+    let mut due: Vec<_> = model
+        .iter()
+        .filter_map(|(key, value)| Some((value.expires_at_ms?, key.to_vec())))
+        .filter(|(at_ms, _)| *at_ms < now_ms)
+        .collect();
+    due.sort();
+    for (_, key) in due.into_iter().take(EXPIRED_MAX) {
+        let head = model.head(&key).unwrap().expect("it is there");
+        model.delete(&key, head, at).unwrap();
+    }
+}
+
+fn assert_same<K: Visit>(found: &K, model: &MemoryKeyspace)
+where
+    K::Error: std::fmt::Debug,
+{
+    assert_eq!(found.count().unwrap(), model.count().unwrap());
+    let mut listed = Vec::new();
+    found
+        .visit(Position::FIRST, &mut |key, head| {
+            listed.push((key.to_vec(), *head));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let expected: Vec<_> = model.iter().map(|(key, value)| (key.to_vec(), value.head())).collect();
+    assert_eq!(listed, expected);
+    for (key, value) in model.iter() {
+        assert_eq!(found.get(key).unwrap().as_ref(), Some(value));
+    }
+}
+
+fn apply(writer: &mut StateWriter, log: &[Vec<Change>]) {
+    let entry = entry(EntryKind::Commands, 1, log.len() as u64, b"");
+    let changes = &log[log.len() - 1];
+    writer.expire(entry.time.0, entry.id.seq, EXPIRED_MAX).unwrap();
+    changes.iter().for_each(|change| carry_out(writer, change, entry.id.seq));
+    writer.finish_entry(&entry);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_state_is_the_model_whatever_the_rounds_and_restarts(
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let dir = TestDir::new();
+        let (mut state, mut writer) = open(&dir);
+        let (mut model, mut log) = (MemoryKeyspace::default(), Vec::<Vec<Change>>::new());
+        for step in steps.into_iter().chain([Step::Write]) {
+            match step {
+                Step::Entry(changes) => {
+                    log.push(changes);
+                    apply(&mut writer, &log);
+                    let seq = Seq(log.len() as u64);
+                    expire_model(&mut model, 1000 + seq.0, seq);
+                    log[log.len() - 1].iter().for_each(|c| carry_out(&mut model, c, seq));
+                    prop_assert_eq!(writer.count().unwrap(), model.count().unwrap());
+                    for (key, value) in model.iter() {
+                        let found = writer.get(key).unwrap();
+                        prop_assert_eq!(found.as_ref(), Some(value));
+                    }
+                }
+                Step::Write => {
+                    writer.write().unwrap();
+                    assert_same(state.reader(), &model);
+                }
+                Step::Flush => state.reader().flush().unwrap(),
+                Step::Restart => {
+                    let flushed = state.reader().flushed().unwrap();
+                    drop((state, writer));
+                    (state, writer) = open(&dir);
+                    prop_assert_eq!(state.applied_at_open(), flushed);
+                    for length in flushed.id.seq.0 as usize + 1..=log.len() {
+                        apply(&mut writer, &log[..length]);
+                    }
+                }
+            }
+        }
+        let expected = state.reader().content_hash().unwrap();
+        let live = |value: &Value| value.head().is_live(1000 + log.len() as u64);
+        prop_assert_eq!(expected.keys, model.iter().filter(|(_, v)| live(v)).count() as u64);
+
+        // Another node, which applies everything in one round, comes to the same.
+        let other = TestDir::new();
+        let (second, mut writer) = open(&other);
+        (1..=log.len()).for_each(|length| apply(&mut writer, &log[..length]));
+        writer.write().unwrap();
+        prop_assert_eq!(second.reader().content_hash().unwrap(), expected);
+        for key in 0..24 {
+            let key = [b'k', key];
+            let removal = |state: &State| state.reader().last_removal(&key).unwrap();
+            prop_assert_eq!(removal(&state), removal(&second));
+            prop_assert!(removal(&state) <= model.last_removal(&key).unwrap());
+        }
+    }
+}
+
+#[test]
+fn an_unflushed_round_is_lost_whole_and_a_flushed_one_kept_whole() {
+    let dir = TestDir::new();
+    let (state, mut writer) = open(&dir);
+    assert_eq!(state.applied_at_open(), Applied::default());
+    let log = [vec![Change::Put(1, 1, None)], vec![Change::Put(2, 2, None)]];
+    apply(&mut writer, &log[..1]);
+    writer.write().unwrap();
+    state.reader().flush().unwrap();
+    apply(&mut writer, &log[..2]);
+    writer.write().unwrap();
+    assert_eq!(state.reader().applied().unwrap().id.seq, Seq(2));
+    assert_eq!(state.reader().flushed().unwrap().id.seq, Seq(1));
+    drop((state, writer));
+
+    let (state, writer) = open(&dir);
+    assert_eq!(state.applied_at_open().id.seq, Seq(1));
+    assert_eq!(state.applied_at_open().keys, 1);
+    assert!(writer.get(b"k\x01").unwrap().is_some());
+    assert_eq!(writer.get(b"k\x02").unwrap(), None);
+}
+
+#[test]
+fn a_snapshot_stays_at_its_point_while_the_state_moves_on() {
+    let dir = TestDir::new();
+    let (state, mut writer) = open(&dir);
+    let log = [vec![Change::Put(1, 1, None)], vec![Change::Clear]];
+    apply(&mut writer, &log[..1]);
+    writer.write().unwrap();
+    let snapshot = state.reader().snapshot();
+    apply(&mut writer, &log[..2]);
+    writer.write().unwrap();
+    assert_eq!(state.reader().count().unwrap(), 0);
+    assert_eq!(snapshot.count().unwrap(), 1);
+    assert!(snapshot.get(b"k\x01").unwrap().is_some());
+    assert_eq!(snapshot.applied().unwrap().id.seq, Seq(1));
+}
+
+#[test]
+fn cluster_entry_and_epochs_are_part_of_the_state() {
+    let dir = TestDir::new();
+    let (state, mut writer) = open(&dir);
+    assert_eq!(state.reader().cluster().unwrap(), None);
+    let log = [
+        entry(EntryKind::EpochStart, 3, 1, b""),
+        entry(EntryKind::Cluster, 3, 2, b"configuration"),
+        entry(EntryKind::Commands, 3, 3, b""),
+        entry(EntryKind::EpochStart, 7, 4, b""),
+        entry(EntryKind::Mark, 7, 5, b""),
+    ];
+    log.iter().for_each(|entry| writer.finish_entry(entry));
+    writer.write().unwrap();
+    let reader = state.reader();
+    assert_eq!(reader.cluster().unwrap().unwrap().payload, "configuration");
+    assert_eq!(reader.cluster().unwrap().unwrap().id, log[1].id);
+    assert_eq!(reader.applied().unwrap().chain, log[4].chain);
+    let epochs: Vec<_> = (0..=6).map(|seq| reader.epoch_of(Seq(seq)).unwrap()).collect();
+    let [three, seven] = [Some(Epoch(3)), Some(Epoch(7))];
+    assert_eq!(epochs, [None, three, three, three, seven, seven, None]);
+}
+
+#[test]
+fn a_foreign_layout_is_refused_with_its_reason() {
+    let dir = TestDir::new();
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    let mut db = rocksdb::DB::open(&options, dir.path()).unwrap();
+    db.create_cf("other", &options).unwrap();
+    drop(db);
+    let refused = State::open(dir.path(), &small()).unwrap_err();
+    assert!(matches!(refused, OpenError::ColumnFamilies { .. }), "{refused}");
+    assert!(refused.to_string().contains("other"), "{refused}");
+
+    let dir = TestDir::new();
+    let db = rocksdb::DB::open(&options, dir.path()).unwrap();
+    db.put(keys::FORMAT, 99u32.to_le_bytes()).unwrap();
+    drop(db);
+    let refused = State::open(dir.path(), &small()).unwrap_err();
+    assert!(matches!(refused, OpenError::Format { found: 99, .. }), "{refused}");
+}
+
+#[test]
+fn a_damaged_value_is_named_and_counts_as_damage() {
+    let dir = TestDir::new();
+    let (state, writer) = open(&dir);
+    let mut key = Vec::new();
+    keys::write_data(&mut key, b"bad\n");
+    state.reader().store().db.put(&key, [77]).unwrap();
+    let error = writer.head(b"bad\n").unwrap_err();
+    assert!(error.is_damage());
+    assert!(error.to_string().contains("get of `bad\\n`"), "{error}");
+    let error = state.reader().content_hash().unwrap_err();
+    assert!(error.to_string().contains("scan of `bad\\n`"), "{error}");
+}
