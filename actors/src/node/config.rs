@@ -10,6 +10,8 @@ use quorate_protocol::cluster::SafetyTimers;
 use quorate_protocol::policy::Policy;
 use quorate_protocol::types::NodeId;
 
+use crate::storage::options::RocksOptions;
+
 /// One node's settings.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -36,6 +38,8 @@ pub struct NodeConfig {
     pub tls: TlsMaterial,
     /// The journal's sizes.
     pub journal: JournalSettings,
+    /// What may be tuned about RocksDB.
+    pub rocksdb: RocksOptions,
 }
 
 /// Seeds the first boot. From the first cluster entry on, members, policy and safety timers live

@@ -82,6 +82,10 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ("admin", "HTTP for operators: health, status, metrics."),
     ("tls", "This node's identity among its peers. `quorate pki` makes these files."),
     ("storage", "The journal, and how long a request may take."),
+    (
+        "storage.rocksdb",
+        "RocksDB, which holds the state. What is not set is left to RocksDB's own default.",
+    ),
     ("log", "What is logged, how and where."),
 ];
 
@@ -333,6 +337,108 @@ pub(crate) const KEYS: &[Key] = &[
         fallback: Value("\"30s\""),
         doc: "How long a request may take: afterwards TIMEOUT if it certainly didn't happen, \
               INDOUBT if it may have.",
+    },
+    Key {
+        path: "storage.rocksdb.increase_parallelism",
+        kind: Kind::Integer,
+        fallback: Unset("2"),
+        doc: "Threads for background work. Unset: half of the cores, at least one.",
+    },
+    Key {
+        path: "storage.rocksdb.optimize_level_style_compaction",
+        kind: Kind::Bytes,
+        fallback: Unset("\"512MiB\""),
+        doc: "Tune level compaction for this much memory in memtables.",
+    },
+    Key {
+        path: "storage.rocksdb.optimize_universal_style_compaction",
+        kind: Kind::Bytes,
+        fallback: Unset("\"512MiB\""),
+        doc: "Use universal compaction, tuned for this much memory in memtables.",
+    },
+    Key {
+        path: "storage.rocksdb.paranoid_checks",
+        kind: Kind::Bool,
+        fallback: Value("false"),
+        doc: "Check more while reading, and refuse to open a damaged store.",
+    },
+    Key {
+        path: "storage.rocksdb.compression",
+        kind: Kind::Text,
+        fallback: Value("\"snappy\""),
+        doc: "none, snappy, lz4, lz4hc or zstd.",
+    },
+    Key {
+        path: "storage.rocksdb.compaction_readahead_size",
+        kind: Kind::Bytes,
+        fallback: Unset("\"2MiB\""),
+        doc: "What a compaction reads ahead.",
+    },
+    Key {
+        path: "storage.rocksdb.level_compaction_dynamic_level_bytes",
+        kind: Kind::Bool,
+        fallback: Value("false"),
+        doc: "Let RocksDB choose the sizes of levels.",
+    },
+    Key {
+        path: "storage.rocksdb.max_open_files",
+        kind: Kind::Integer,
+        fallback: Unset("-1"),
+        doc: "Files kept open; -1 is all.",
+    },
+    Key {
+        path: "storage.rocksdb.write_buffer_size",
+        kind: Kind::Bytes,
+        fallback: Unset("\"64MiB\""),
+        doc: "Size of one memtable.",
+    },
+    Key {
+        path: "storage.rocksdb.level0_stop_writes_trigger",
+        kind: Kind::Integer,
+        fallback: Unset("36"),
+        doc: "Files in level 0 at which writes stop.",
+    },
+    Key {
+        path: "storage.rocksdb.log_level",
+        kind: Kind::Text,
+        fallback: Value("\"info\""),
+        doc: "What RocksDB writes to its own log: debug, info, warn, error, fatal, header.",
+    },
+    Key {
+        path: "storage.rocksdb.memtable_huge_page_size",
+        kind: Kind::Bytes,
+        fallback: Unset("\"2MiB\""),
+        doc: "Size of a huge page for memtables.",
+    },
+    Key {
+        path: "storage.rocksdb.log_file_time_to_roll",
+        kind: Kind::Duration,
+        fallback: Value("\"1d\""),
+        doc: "How long RocksDB writes into one log file.",
+    },
+    Key {
+        path: "storage.rocksdb.obsolete_files_period",
+        kind: Kind::Duration,
+        fallback: Value("\"6h\""),
+        doc: "How often files that are no longer needed are looked for.",
+    },
+    Key {
+        path: "storage.rocksdb.keep_log_file_num",
+        kind: Kind::Integer,
+        fallback: Value("10"),
+        doc: "How many of RocksDB's log files are kept.",
+    },
+    Key {
+        path: "storage.rocksdb.block_cache_size",
+        kind: Kind::Bytes,
+        fallback: Value("\"64MiB\""),
+        doc: "Cache for uncompressed blocks.",
+    },
+    Key {
+        path: "storage.rocksdb.min_blob_size",
+        kind: Kind::Bytes,
+        fallback: Value("\"64KiB\""),
+        doc: "Values of this size go to blob files, which compactions don't rewrite; 0 is never.",
     },
     Key {
         path: "log.level",

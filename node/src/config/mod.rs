@@ -11,8 +11,7 @@ mod resolve;
 mod source;
 mod value;
 
-pub(crate) use error::{ConfigError, ConfigErrors};
+pub(crate) use error::ConfigErrors;
 pub(crate) use example::{effective, example};
 pub(crate) use resolve::{LogFormat, LogSettings, Settings, resolve};
 pub(crate) use source::Source;
-pub(crate) use value::format_duration;

@@ -10,14 +10,15 @@ use quorate_actors::node::config::{
     ClientSettings, ClusterSettings, InitialMember, JournalSettings, NodeConfig, NodeTimers,
     PeerSettings, TlsMaterial,
 };
+use quorate_actors::storage::options::RocksOptions;
 use quorate_protocol::cluster::SafetyTimers;
 use quorate_protocol::policy::Policy;
 use quorate_protocol::types::NodeId;
 
 use super::error::{ConfigError, ConfigErrors, Origin};
-use super::keys::{self, Fallback};
+use super::keys::{self, Fallback, KEYS, Kind};
 use super::source::Source;
-use super::value::{Value, format_duration, parse_bytes, parse_duration};
+use super::value::{Value, parse_bytes, parse_duration};
 
 /// Largest certificate, key or secret file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -90,6 +91,7 @@ impl Reader<'_> {
                 admin_listen: self.address("admin.listen").unwrap_or(NOWHERE),
                 tls: self.tls(),
                 journal: self.journal(),
+                rocksdb: self.rocksdb(),
             },
             log: self.log(),
             pid_file,
@@ -275,6 +277,41 @@ impl Reader<'_> {
             self.refuse("storage.journal_group_bytes_max", "must be at least 64KiB");
         }
         settings
+    }
+
+    /// The keys are those of `RocksOptions`, which reads and checks them itself.
+    fn rocksdb(&mut self) -> RocksOptions {
+        let mut options = RocksOptions::default();
+        let mut table = toml::Table::new();
+        for key in KEYS.iter().filter(|key| key.section() == "storage.rocksdb") {
+            let Some((value, _)) = self.source.get(key.path) else { continue };
+            let value = match (key.kind, value) {
+                (Kind::Bytes, _) => i64::try_from(self.bytes(key.path)).unwrap_or(i64::MAX).into(),
+                (Kind::Duration, _) => format!("{}ms", self.duration(key.path).as_millis()).into(),
+                (_, Value::Integer(number)) => toml::Value::Integer(*number),
+                (_, Value::Bool(flag)) => toml::Value::Boolean(*flag),
+                (_, Value::Text(text)) => toml::Value::String(text.clone()),
+                (_, Value::List(_)) => {
+                    self.refuse(key.path, "takes no list");
+                    continue;
+                }
+            };
+            table.insert(key.name().to_owned(), value);
+            // One key at a time more, so that a complaint names the key that is wrong.
+            match table.clone().try_into::<RocksOptions>() {
+                Ok(read) => options = read,
+                Err(error) => {
+                    self.refuse(key.path, error.message());
+                    table.remove(key.name());
+                }
+            }
+        }
+        if let Err(error) = options.check() {
+            let text = error.to_string();
+            let key = KEYS.iter().find(|key| text.contains(key.path));
+            self.refuse(key.map_or("storage.rocksdb", |key| key.path), text);
+        }
+        options
     }
 
     fn log(&mut self) -> LogSettings {

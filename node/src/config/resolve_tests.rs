@@ -67,6 +67,7 @@ fn the_example_holds_every_key_and_resolves_to_the_defaults() {
     assert_eq!(from_example.node.journal, JournalSettings::default());
     assert_eq!(from_example.node.cluster.safety_timers, SafetyTimers::LAN);
     assert_eq!(from_example.node.cluster.policy, Policy::MAJORITY);
+    assert_eq!(from_example.node.rocksdb, RocksOptions::default());
 }
 
 #[test]
@@ -81,7 +82,11 @@ fn commented_defaults_of_the_example_are_valid_too() {
             format!("{}\n", if is_setting { &line[1..] } else { line })
         })
         .collect();
-    folder.resolve(&text).expect("every shown default is valid");
+    let settings = folder.resolve(&text).expect("every shown default is valid");
+    assert_eq!(settings.node.timers, NodeTimers::default());
+    assert_eq!(settings.node.journal, JournalSettings::default());
+    assert_eq!(settings.node.cluster.safety_timers, SafetyTimers::LAN);
+    assert_eq!(settings.node.rocksdb, RocksOptions::default());
 }
 
 #[test]
@@ -171,5 +176,25 @@ fn everything_wrong_is_said_at_once() {
     let error = folder.resolve("").expect_err("nothing is set");
     for key in ["node.id", "node.data_dir", "cluster.initial_members", "tls.ca", "tls.key"] {
         assert!(error.contains(&format!("q.toml: {key}: must be set")), "{error}");
+    }
+}
+
+#[test]
+fn rocksdb_s_settings_name_their_line() {
+    let folder = Folder::new("rocksdb");
+    let section = "[storage.rocksdb]\nmax_open_files = -1\nwrite_buffer_size = \"32MiB\"\n\
+                   obsolete_files_period = \"1h\"\n";
+    let settings = folder.with("", section).expect("valid");
+    assert_eq!(settings.node.rocksdb.max_open_files, Some(-1));
+    assert_eq!(settings.node.rocksdb.write_buffer_size, Some(32 << 20));
+    assert_eq!(settings.node.rocksdb.obsolete_files_period, Duration::from_secs(3600));
+    for (line, expected) in [
+        ("compression = \"zlib\"", "q.toml:12: storage.rocksdb.compression: "),
+        ("compression = \"lzma\"", "q.toml:12: storage.rocksdb.compression: unknown variant"),
+        ("max_open_files = \"many\"", "q.toml:12: storage.rocksdb.max_open_files: invalid type"),
+        ("write_buffer_sise = 1", "did you mean `storage.rocksdb.write_buffer_size`?"),
+    ] {
+        let error = folder.with("", &format!("[storage.rocksdb]\n{line}\n")).expect_err(line);
+        assert!(error.contains(expected), "{error}");
     }
 }

@@ -100,16 +100,6 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text:?} is not a size such as \"64MiB\", \"1GiB\" or 4096"))
 }
 
-/// The shortest text that [`parse_duration`] reads back.
-pub(crate) fn format_duration(duration: Duration) -> String {
-    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    let (unit, scale) = [DURATION_UNITS[2], DURATION_UNITS[1], DURATION_UNITS[0]]
-        .into_iter()
-        .find(|(_, scale)| micros.is_multiple_of(*scale))
-        .unwrap_or(("us", 1));
-    format!("{}{unit}", micros / scale)
-}
-
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -145,13 +135,5 @@ mod tests {
         assert_eq!(parse_bytes("4096"), Ok(4096));
         assert!(parse_bytes("64 megabytes").is_err());
         assert!(parse_bytes("").is_err());
-    }
-
-    #[test]
-    fn a_formatted_duration_reads_back() {
-        for micros in [0, 1, 1_500, 50_000, 1_000_000, 90_000_000] {
-            let duration = Duration::from_micros(micros);
-            assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
-        }
     }
 }
