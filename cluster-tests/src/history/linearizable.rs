@@ -10,6 +10,9 @@
 use std::collections::HashSet;
 use std::fmt;
 
+/// States after which the search gives up: minutes of work, and more memory than a test may take.
+const STATES_MAX: usize = 20_000_000;
+
 /// What was done to the register. Values are unique among writes; `None` is the absent key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -93,6 +96,10 @@ impl RegisterHistory {
 /// # Errors
 ///
 /// Where the longest order that could be built ends.
+///
+/// # Panics
+///
+/// If the history has too much concurrency to be decided.
 pub fn check_register(history: &RegisterHistory) -> Result<(), NotLinearizable> {
     let records = without_unread_unknowns(&history.records);
     Search::new(records).run()
@@ -202,6 +209,7 @@ impl Search {
         if !self.visited.insert((self.taken ^ mark(index), after)) {
             return false;
         }
+        assert!(self.visited.len() < STATES_MAX, "undecided after {STATES_MAX} states");
         self.order.push((index, self.value));
         self.taken ^= mark(index);
         self.value = after;
