@@ -46,9 +46,10 @@ bench: need-build need-test need-bench ## Compare with etcd and Redis on this ma
 	cargo run --release $(CARGO_FLAGS) --package quorate-cluster-tests --bin bench -- $(ARGS)
 
 .PHONY: verify-long
-verify-long: need-build need-test ## The long tests, which `make test` leaves out
+verify-long: need-build need-test ## The long forms of the tests of `make test`
 	cargo build --release $(CARGO_FLAGS) --workspace --bins
-	cargo test --release $(CARGO_FLAGS) --workspace -- --ignored --nocapture
+	QUORATE_STEADY_MINUTES=10 cargo test --release $(CARGO_FLAGS) --package quorate-cluster-tests \
+		--test cluster -- --nocapture no_election_happens
 
 .PHONY: clean-dev
 clean-dev: ## Delete the cluster of `make run` and its data
