@@ -3,6 +3,11 @@
 pub mod apply;
 pub mod cache;
 pub mod durable;
+pub mod hardstate;
+pub mod identity;
 pub mod journal;
 pub mod options;
 pub mod state;
+
+#[cfg(test)]
+pub(crate) mod scratch;

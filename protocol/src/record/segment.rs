@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn bytes_are_fixed() {
-        let hex: String = header().encode().iter().map(|b| format!("{b:02x}")).collect();
+        let hex =
+            header().encode().iter().fold(String::new(), |text, b| text + &format!("{b:02x}"));
         assert_eq!(
             hex,
             "51554f524a524e4c010000000000000011000000000000000000000000000000\

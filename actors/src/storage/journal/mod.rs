@@ -28,6 +28,7 @@
 //! | `cut` | truncation, restarting the log, trimming, `divergent/` |
 //! | `scan` | walking one file frame by frame, judging what it finds |
 //! | `recovery` | opening: survey of all files, then repair |
+//! | `witness` | how far the log was written, recorded outside the disk |
 //! | `table`, `reader` | where entries are, and reading them from any thread |
 //! | `progress` | what the writer has published |
 //! | `inspect` | offline views for the command line |
@@ -42,6 +43,7 @@ mod recovery;
 mod scan;
 mod segment;
 mod table;
+mod witness;
 mod writer;
 
 #[cfg(test)]

@@ -20,6 +20,10 @@ pub struct JournalOptions {
     pub cluster: ClusterId,
     /// Written into new segments.
     pub generation: Generation,
+    /// Where to record, outside the disk, how far the log was written; on a tmpfs, so that it
+    /// outlives the process and not the machine. Without it every unclean end of the process
+    /// counts as a loss of memory (S5).
+    pub witness: Option<PathBuf>,
     /// Whether this data directory had a journal before. If so, an empty folder is damage, not
     /// a first start (S6).
     pub must_exist: bool,
@@ -46,6 +50,7 @@ impl JournalOptions {
             divergent: data_dir.join("divergent"),
             cluster: ClusterId(0),
             generation: Generation(0),
+            witness: None,
             must_exist: false,
             segment_bytes: 64 << 20,
             group_bytes_max: 4 << 20,

@@ -10,13 +10,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_protocol::record::{SEGMENT_HEADER_BYTES, SegmentFault, SegmentHeader};
-use quorate_protocol::types::{Chain, EntryId, Epoch, Seq};
+use quorate_protocol::types::{Chain, ClusterId, EntryId, Epoch, Incarnation, Seq};
 
 use super::cut::{Folders, Reason, base_header};
 use super::options::JournalOptions;
+use super::reader::JournalReader;
 use super::scan::{Remainder, Report, Stop, remainder, walk};
 use super::segment::{ActiveSegment, NewSegment, Resume, Start, parse_file_name};
-use super::table::Segment;
+use super::table::{Segment, Table};
+use super::witness::Witness;
 use crate::storage::durable::{replace_file, sync_dir};
 
 /// Its presence says that this journal lost synced entries: it is written before the damaged
@@ -48,6 +50,11 @@ pub struct Recovered {
     pub last_chain: Chain,
     /// The highest entry that a mark proved to be synced before opening synced the rest.
     pub proven: EntryId,
+    /// The life of the node that recorded, outside the disk, how far it wrote the log, if the log
+    /// still goes that far. `None` proves nothing.
+    pub witnessed: Option<Incarnation>,
+    /// The cluster that the newest segments name; `None` where it wasn't formed yet.
+    pub cluster: Option<ClusterId>,
     /// The first position of each epoch's entries, in order.
     pub epochs: Vec<(Seq, Epoch)>,
     /// All `Cluster` entries with their payloads, in order.
@@ -120,6 +127,7 @@ impl OpenJournal {
             .and_then(|survey| refuse_newer(survey).map_err(io::Error::other));
         match opened {
             Ok(survey) => repair(options, folders, survey)
+                .map(Self::with_witness)
                 .map_err(|source| OpenError::Io { path: dir, source }),
             Err(source) => match source.downcast::<OpenError>() {
                 Ok(error) => Err(error),
@@ -155,11 +163,36 @@ impl OpenJournal {
             last: preceding,
             last_chain: chain,
             proven: preceding,
+            witnessed: self.recovered.witnessed,
+            cluster: self.recovered.cluster,
             epochs: Vec::new(),
             clusters: Vec::new(),
             ..self.recovered
         };
         Ok(self)
+    }
+
+    /// Compares the log with what was recorded of it outside the disk.
+    fn with_witness(mut self) -> Self {
+        let found = self.options.witness.as_deref().and_then(Witness::read);
+        self.recovered.witnessed = found
+            .filter(|found| self.chain_at(found.id) == Some(found.chain))
+            .map(|found| found.incarnation);
+        self
+    }
+
+    /// The log's chain at an entry, if the log holds exactly that entry.
+    fn chain_at(&self, id: EntryId) -> Option<Chain> {
+        let recovered = &self.recovered;
+        if id == recovered.last {
+            return Some(recovered.last_chain);
+        }
+        if id == recovered.preceding {
+            return Some(recovered.preceding_chain);
+        }
+        let table = Arc::new(Table::new(self.segments.clone(), recovered.last));
+        let entries = JournalReader::new(table).read(id.seq, 0).ok()?;
+        entries.first().filter(|entry| entry.id == id).map(|entry| entry.chain)
     }
 
     /// Forgets recorded damage, once the node's data has been rebuilt from healthy nodes.
@@ -475,6 +508,8 @@ impl Survey {
             last: EntryId::ZERO,
             last_chain: Chain::default(),
             proven: EntryId::ZERO,
+            witnessed: None,
+            cluster: None,
             epochs: Vec::new(),
             clusters: Vec::new(),
             torn: None,
@@ -485,7 +520,10 @@ impl Survey {
             recovered.preceding = segment.header.preceding;
             recovered.preceding_chain = segment.header.preceding_chain;
         }
-        for Surveyed { report, .. } in &self.segments {
+        for Surveyed { report, header, .. } in &self.segments {
+            if header.cluster != ClusterId(0) {
+                recovered.cluster = Some(header.cluster);
+            }
             for (seq, epoch) in &report.epochs {
                 if recovered.epochs.last().is_none_or(|(_, known)| known != epoch) {
                     recovered.epochs.push((*seq, *epoch));

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_protocol::entry::Entry;
 use quorate_protocol::record::RECORD_HEADER_BYTES;
-use quorate_protocol::types::{Branch, Chain, ClusterId, EntryId, Generation, Seq};
+use quorate_protocol::types::{Branch, Chain, ClusterId, EntryId, Generation, Incarnation, Seq};
 
 use super::cut::{Folders, Reason};
 use super::options::{GroupStats, JournalHooks, JournalOptions};
@@ -23,6 +23,7 @@ use super::reader::JournalReader;
 use super::recovery::OpenJournal;
 use super::segment::{ActiveSegment, NewSegment, Start, capacity_for};
 use super::table::{Segment, Table};
+use super::witness::Witness;
 use crate::storage::durable::sync_dir;
 
 /// Payloads above this go to the system call as they are; smaller ones are copied together.
@@ -76,11 +77,18 @@ pub enum JournalFault {
 
 impl Journal {
     /// Starts the writer on a thread named `journal`. Everything that was recovered counts as
-    /// persisted on `branch`.
+    /// persisted on `branch`. The hard state of this life must be durable: what an earlier life
+    /// recorded of the log outside the disk is overwritten here.
     ///
     /// # Errors
     /// If the system can't start a thread.
-    pub fn start(open: OpenJournal, branch: Branch, hooks: JournalHooks) -> io::Result<Self> {
+    pub fn start(
+        open: OpenJournal,
+        incarnation: Incarnation,
+        branch: Branch,
+        hooks: JournalHooks,
+    ) -> io::Result<Self> {
+        let witness = open_witness(&open, incarnation);
         let last = open.recovered().last;
         let progress = Progress { branch, in_memory: last, persisted: last };
         let progress = Arc::new(ProgressCell::new(progress));
@@ -96,6 +104,7 @@ impl Journal {
             queue: Arc::clone(&queue),
             progress: Arc::clone(&progress),
             table,
+            witness,
             marked: open.active.last,
             active: open.active,
             branch,
@@ -236,6 +245,7 @@ struct Writer {
     queue: Arc<Queue>,
     progress: Arc<ProgressCell>,
     table: Arc<Table>,
+    witness: Option<Witness>,
     active: ActiveSegment,
     branch: Branch,
     /// The last entry that a mark in a file covers. Between groups everything written is synced.
@@ -358,6 +368,7 @@ impl Writer {
         let persisted = self.active.last;
         self.active.note(last.id, last.chain, group.len() as u64);
         self.table.appended((first.id.seq, first_at), self.active.position, last.id);
+        self.record()?;
         self.publish(last.id, persisted);
         if self.wake_in_memory.load(Ordering::Relaxed) {
             (self.wake)();
@@ -495,6 +506,7 @@ impl Writer {
                 .map_err(|source| self.folder_fault("truncate", source))?;
             self.switch(segments, active);
         }
+        self.record()?;
         self.publish(self.active.last, self.active.last);
         (self.wake)();
         Ok(())
@@ -513,6 +525,7 @@ impl Writer {
             .map_err(|source| self.folder_fault("restart", source))?;
         self.branch = branch;
         self.switch(vec![Segment::of(&active, Vec::new())], active);
+        self.record()?;
         self.publish(id, id);
         (self.wake)();
         Ok(())
@@ -544,6 +557,15 @@ impl Writer {
         Ok(())
     }
 
+    /// Records the log's end outside the disk, before it is published.
+    fn record(&self) -> Result<(), JournalFault> {
+        let Some(witness) = &self.witness else { return Ok(()) };
+        witness.record(self.active.last, self.active.chain).map_err(|source| {
+            let path = self.options.witness.clone().unwrap_or_default();
+            JournalFault::Io { operation: "record the log's end in", path, source }
+        })
+    }
+
     fn publish(&self, in_memory: EntryId, persisted: EntryId) {
         self.progress.set(Progress { branch: self.branch, in_memory, persisted });
     }
@@ -555,6 +577,23 @@ impl Writer {
     fn folder_fault(&self, operation: &'static str, source: io::Error) -> JournalFault {
         JournalFault::Io { operation, path: self.folders.dir.clone(), source }
     }
+}
+
+/// Without a record the node does its work all the same; only an unclean end of the process then
+/// counts as a loss of memory.
+fn open_witness(open: &OpenJournal, incarnation: Incarnation) -> Option<Witness> {
+    let path = open.options.witness.as_deref()?;
+    let recovered = open.recovered();
+    let opened = Witness::open(path, incarnation).and_then(|witness| {
+        witness.record(recovered.last, recovered.last_chain)?;
+        Ok(witness)
+    });
+    opened
+        .inspect_err(|error| {
+            let path = path.display();
+            tracing::warn!(%path, %error, "the log's end isn't recorded outside the disk");
+        })
+        .ok()
 }
 
 /// A part of a group's bytes.

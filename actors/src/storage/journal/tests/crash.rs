@@ -258,3 +258,40 @@ fn restarting_a_running_journal_drops_its_entries() {
     running.stop();
     assert_holds(&scratch.options(), &behind);
 }
+
+#[test]
+fn the_record_outside_the_disk_proves_an_intact_tail_only() {
+    let scratch = Scratch::new();
+    let mut log = Log::new();
+    let witness = scratch.path().join("witness");
+    let options = JournalOptions { witness: Some(witness.clone()), ..scratch.options() };
+    let running = Running::start(options.clone());
+    running.append(1, log.extend(1, 4, 100));
+    running.append(1, log.extend(1, 4, 100));
+    let intact = scratch.crashed();
+    let witnessed = |scratch: &Scratch| {
+        let witness = Some(scratch.path().join("witness"));
+        let options = JournalOptions { witness, ..scratch.options() };
+        let open = OpenJournal::open(options).expect("it opens");
+        open.recovered().witnessed
+    };
+    // A kill: what was written is there.
+    assert_eq!(witnessed(&intact.crashed()), Some(Incarnation(3)));
+    // Written pages that the kernel dropped: the tail is shorter.
+    let dropped = intact.crashed();
+    let segment = dropped.segments().remove(0);
+    let mut bytes = fs::read(&segment).expect("it can be read");
+    let end = bytes.iter().rposition(|b| *b != 0).expect("it holds records") + 1;
+    bytes[end - 164..].fill(0);
+    fs::write(&segment, bytes).expect("it can be written");
+    assert_eq!(witnessed(&dropped), None);
+    // A reboot: the record is gone.
+    let rebooted = intact.crashed();
+    fs::remove_file(rebooted.path().join("witness")).expect("it was there");
+    assert_eq!(witnessed(&rebooted), None);
+    // A truncation moves the record back.
+    running.truncate(3, 2);
+    assert_eq!(witnessed(&scratch.crashed()), Some(Incarnation(3)));
+    running.stop();
+    assert_eq!(witnessed(&scratch), Some(Incarnation(3)));
+}

@@ -5,62 +5,42 @@ mod writing;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_protocol::entry::Entry;
 use quorate_protocol::types::{
-    Branch, Chain, ClusterId, ClusterTime, EntryId, EntryKind, Epoch, Seq,
+    Branch, Chain, ClusterId, ClusterTime, EntryId, EntryKind, Epoch, Incarnation, Seq,
 };
 
 use super::*;
+use crate::storage::scratch::{Scratch, wait};
 
-/// A folder of its own, removed at the end.
-pub(super) struct Scratch(PathBuf);
+/// A data directory, and what a journal in it is opened with.
+trait JournalScratch {
+    fn options(&self) -> JournalOptions;
+    fn segments(&self) -> Vec<PathBuf>;
+    fn divergent(&self) -> Vec<PathBuf>;
+}
 
-impl Scratch {
-    pub(super) fn new() -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("quorate-{}-{n}", std::process::id()));
-        fs::create_dir_all(&dir).expect("a scratch folder can be made");
-        Self(dir)
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The state of the disk after a crash right now.
-    pub(super) fn crashed(&self) -> Self {
-        let copy = Self::new();
-        copy_dir(&self.0, &copy.0);
-        copy
-    }
-
-    pub(super) fn options(&self) -> JournalOptions {
+impl JournalScratch for Scratch {
+    fn options(&self) -> JournalOptions {
         JournalOptions {
             cluster: ClusterId(7),
             segment_bytes: 8 << 10,
             idle_mark_after: Duration::from_hours(1),
-            ..JournalOptions::in_data_dir(&self.0)
+            ..JournalOptions::in_data_dir(self.path())
         }
     }
 
-    pub(super) fn segments(&self) -> Vec<PathBuf> {
-        files(&self.0.join("journal"), ".qj")
+    fn segments(&self) -> Vec<PathBuf> {
+        files(&self.path().join("journal"), ".qj")
     }
 
-    pub(super) fn divergent(&self) -> Vec<PathBuf> {
-        files(&self.0.join("divergent"), ".qj")
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+    fn divergent(&self) -> Vec<PathBuf> {
+        files(&self.path().join("divergent"), ".qj")
     }
 }
 
@@ -72,19 +52,6 @@ fn files(dir: &Path, suffix: &str) -> Vec<PathBuf> {
         .collect();
     paths.sort();
     paths
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("the copy can be made");
-    for file in fs::read_dir(from).expect("the folder is there") {
-        let path = file.expect("it can be listed").path();
-        let target = to.join(path.file_name().expect("it has a name"));
-        if path.is_dir() {
-            copy_dir(&path, &target);
-        } else {
-            fs::copy(&path, &target).expect("the file can be copied");
-        }
-    }
 }
 
 /// Entries in order, each following the one before.
@@ -167,7 +134,8 @@ impl Running {
         hooks.observe = Arc::new(move |_| {
             g.fetch_add(1, Ordering::SeqCst);
         });
-        let journal = Journal::start(open, Branch(1), hooks.clone()).expect("it starts");
+        let journal =
+            Journal::start(open, Incarnation(3), Branch(1), hooks.clone()).expect("it starts");
         Self { journal, wakes, faults, groups, hooks }
     }
 
@@ -193,14 +161,6 @@ impl Running {
     pub(super) fn stop(self) {
         assert!(self.journal.stop());
         assert_eq!(*self.faults.lock(), Vec::<String>::new());
-    }
-}
-
-pub(super) fn wait(what: &str, mut met: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !met() {
-        assert!(Instant::now() < deadline, "waited too long for {what}");
-        std::thread::sleep(Duration::from_micros(200));
     }
 }
 
