@@ -22,12 +22,16 @@
 //! - `transaction`: `MULTI` and `EXEC` on a connection.
 //! - `number`, `decimal`, `glob`: texts as Redis reads them.
 
+pub mod batch;
 mod connection;
+mod decimal;
 mod error;
+pub mod execute;
+mod glob;
 mod keyspace;
 mod memory;
 mod model;
-mod number;
+pub(crate) mod number;
 mod position;
 
 pub use connection::{

@@ -315,6 +315,23 @@ pub enum Seen {
     Absent(Seq),
 }
 
+impl Set {
+    /// `SET key value`
+    #[must_use]
+    pub fn plain(key: Bytes, value: Bytes) -> Self {
+        Self { key, value, condition: SetCondition::Always, expiry: SetExpiry::None, get: false }
+    }
+}
+
+impl Read {
+    /// Whether it may be part of a batch or a transaction: everything but walks, which a store
+    /// can't answer in the middle of an entry.
+    #[must_use]
+    pub fn rides(&self) -> bool {
+        !matches!(self, Self::Walk(_))
+    }
+}
+
 impl Write {
     /// Whether the command only removes data or expiries, so that it stays possible when the
     /// disk is full.

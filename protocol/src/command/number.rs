@@ -1,5 +1,7 @@
 //! Numbers as Redis reads and prints them.
 
+use bytes::Bytes;
+
 /// An integer in its one canonical form: no sign but a minus, no leading zeros, no spaces.
 #[must_use]
 pub(crate) fn parse_i64(text: &[u8]) -> Option<i64> {
@@ -29,6 +31,19 @@ pub(crate) fn parse_u64(digits: &[u8]) -> Option<u64> {
         let digit = digit.checked_sub(b'0').filter(|&digit| digit <= 9)?;
         value.checked_mul(10)?.checked_add(u64::from(digit))
     })
+}
+
+/// An integer as text.
+#[must_use]
+pub(crate) fn format_i64(value: i64) -> Bytes {
+    let mut buffer = [0; 20];
+    let digits = print_u64(value.unsigned_abs(), &mut buffer);
+    let mut text = Vec::with_capacity(digits.len() + 1);
+    if value < 0 {
+        text.push(b'-');
+    }
+    text.extend_from_slice(digits);
+    text.into()
 }
 
 /// Prints an integer into `buffer`, and answers the part that was used.
@@ -77,6 +92,9 @@ mod tests {
     fn integers_are_printed_as_std_prints_them() {
         for value in [0, 1, 9, 10, 99, 12345, u64::MAX] {
             assert_eq!(print_u64(value, &mut [0; 20]), value.to_string().as_bytes());
+        }
+        for value in [0, -1, 42, i64::MIN, i64::MAX] {
+            assert_eq!(format_i64(value), value.to_string().as_bytes());
         }
     }
 }

@@ -34,3 +34,28 @@ pub enum Reply {
     /// An out-of-band message: an array in RESP2.
     Push(Vec<Reply>),
 }
+
+impl Reply {
+    /// `+OK`
+    pub const OK: Self = Self::Simple(Cow::Borrowed("OK"));
+    /// `+QUEUED`
+    pub const QUEUED: Self = Self::Simple(Cow::Borrowed("QUEUED"));
+
+    /// A simple string.
+    #[must_use]
+    pub fn simple(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Simple(text.into())
+    }
+
+    /// An error; its first word is the code.
+    #[must_use]
+    pub fn error(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Error(text.into())
+    }
+
+    /// A bulk string.
+    #[must_use]
+    pub fn bulk(data: impl Into<Bytes>) -> Self {
+        Self::Bulk(data.into())
+    }
+}

@@ -1,0 +1,257 @@
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::{Batches, DecodeError, Encoder, HEADER_BYTES, VERSION};
+use crate::command::model::{
+    BitOperation, BitRange, Exec, ExpireConditions, GetExExpiry, Lcs, ObjectProperty, Read, Seen,
+    Set, SetCondition, SetExpiry, Step, TtlForm, Unit, Watched, When, Write,
+};
+use crate::types::Seq;
+
+fn decode(payload: Bytes) -> Result<Vec<Unit>, DecodeError> {
+    let mut units = Vec::new();
+    for batch in Batches::new(payload) {
+        for unit in batch?.units() {
+            units.push(unit?);
+        }
+    }
+    Ok(units)
+}
+
+fn encode(units: &[Unit]) -> super::Encoded {
+    let mut encoder = Encoder::new();
+    units.iter().for_each(|unit| encoder.unit(unit));
+    encoder.finish()
+}
+
+/// A batch around any body, with a right header.
+fn framed(count: u32, body: &[u8]) -> Bytes {
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&count.to_le_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
+    bytes.extend_from_slice(body);
+    bytes.into()
+}
+
+fn text() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..20).prop_map(Bytes::from)
+}
+
+fn when() -> impl Strategy<Value = When> {
+    prop_oneof![any::<i64>().prop_map(When::After), any::<i64>().prop_map(When::At)]
+}
+
+fn set() -> impl Strategy<Value = Write> {
+    let condition = prop_oneof![
+        Just(SetCondition::Always),
+        Just(SetCondition::IfNone),
+        Just(SetCondition::IfSome),
+        text().prop_map(SetCondition::IfEqual),
+    ];
+    let expiry =
+        prop_oneof![Just(SetExpiry::None), Just(SetExpiry::Keep), when().prop_map(SetExpiry::At)];
+    (text(), text(), condition, expiry, any::<bool>()).prop_map(
+        |(key, value, condition, expiry, get)| {
+            Write::Set(Set { key, value, condition, expiry, get })
+        },
+    )
+}
+
+fn write() -> impl Strategy<Value = Write> {
+    let get_ex = prop_oneof![
+        Just(GetExExpiry::Keep),
+        Just(GetExExpiry::Remove),
+        when().prop_map(GetExExpiry::At)
+    ];
+    let conditions = any::<(bool, bool, bool, bool)>()
+        .prop_map(|(nx, xx, gt, lt)| ExpireConditions { nx, xx, gt, lt });
+    let operation = prop::sample::select(vec![
+        BitOperation::And,
+        BitOperation::Or,
+        BitOperation::Xor,
+        BitOperation::Not,
+    ]);
+    prop_oneof![
+        set(),
+        (text(), text()).prop_map(|(key, value)| Write::SetNx { key, value }),
+        (vec((text(), text()), 0..4), any::<bool>())
+            .prop_map(|(pairs, only_if_none)| Write::MSet { pairs, only_if_none }),
+        text().prop_map(|key| Write::GetDel { key }),
+        (text(), get_ex).prop_map(|(key, expiry)| Write::GetEx { key, expiry }),
+        (text(), text()).prop_map(|(key, value)| Write::Append { key, value }),
+        (text(), any::<u64>(), text()).prop_map(|(key, offset, value)| Write::SetRange {
+            key,
+            offset,
+            value
+        }),
+        (text(), any::<i64>()).prop_map(|(key, delta)| Write::IncrBy { key, delta }),
+        (text(), text()).prop_map(|(key, delta)| Write::IncrByFloat { key, delta }),
+        vec(text(), 0..4).prop_map(|keys| Write::Del { keys }),
+        (text(), text()).prop_map(|(key, value)| Write::DelIfEq { key, value }),
+        (text(), when(), conditions).prop_map(|(key, when, condition)| Write::Expire {
+            key,
+            when,
+            condition
+        }),
+        text().prop_map(|key| Write::Persist { key }),
+        Just(Write::FlushAll),
+        (text(), text(), any::<bool>()).prop_map(|(from, to, only_if_none)| Write::Rename {
+            from,
+            to,
+            only_if_none
+        }),
+        (text(), text(), any::<bool>()).prop_map(|(from, to, replace)| Write::Copy {
+            from,
+            to,
+            replace
+        }),
+        (text(), any::<u32>(), any::<bool>()).prop_map(|(key, offset, bit)| Write::SetBit {
+            key,
+            offset,
+            bit
+        }),
+        (operation, text(), vec(text(), 0..4)).prop_map(|(operation, to, from)| Write::BitOp {
+            operation,
+            to,
+            from
+        }),
+    ]
+}
+
+fn read() -> impl Strategy<Value = Read> {
+    let form = prop::sample::select(vec![
+        TtlForm::Seconds,
+        TtlForm::Millis,
+        TtlForm::AtSeconds,
+        TtlForm::AtMillis,
+    ]);
+    let property = prop::sample::select(vec![
+        ObjectProperty::Encoding,
+        ObjectProperty::RefCount,
+        ObjectProperty::IdleTime,
+        ObjectProperty::Frequency,
+    ]);
+    let range = || {
+        prop::option::of(any::<(i64, i64, bool)>().prop_map(|(start, end, bits)| BitRange {
+            start,
+            end,
+            bits,
+        }))
+    };
+    let lcs = (text(), text(), any::<(bool, bool, i64, bool)>()).prop_map(
+        |(first, second, (len, idx, min_match_len, with_match_len))| {
+            Read::Lcs(Lcs { first, second, len, idx, min_match_len, with_match_len })
+        },
+    );
+    prop_oneof![
+        text().prop_map(|key| Read::Get { key }),
+        vec(text(), 0..4).prop_map(|keys| Read::MGet { keys }),
+        text().prop_map(|key| Read::StrLen { key }),
+        (text(), any::<(i64, i64)>()).prop_map(|(key, (start, end))| Read::GetRange {
+            key,
+            start,
+            end
+        }),
+        vec(text(), 0..4).prop_map(|keys| Read::Exists { keys }),
+        text().prop_map(|key| Read::Type { key }),
+        (text(), form).prop_map(|(key, form)| Read::Ttl { key, form }),
+        (text(), property).prop_map(|(key, property)| Read::Object { key, property }),
+        text().prop_map(|key| Read::MemoryUsage { key }),
+        Just(Read::DbSize),
+        (text(), any::<u32>()).prop_map(|(key, offset)| Read::GetBit { key, offset }),
+        (text(), range()).prop_map(|(key, range)| Read::BitCount { key, range }),
+        (text(), any::<(bool, bool)>(), range())
+            .prop_map(|(key, (bit, end_given), range)| Read::BitPos { key, bit, range, end_given }),
+        lcs,
+    ]
+}
+
+fn unit() -> impl Strategy<Value = Unit> {
+    let seen = (any::<u64>(), any::<bool>()).prop_map(|(seq, absent)| {
+        if absent { Seen::Absent(Seq(seq)) } else { Seen::Version(Seq(seq)) }
+    });
+    let watched = (text(), seen).prop_map(|(key, seen)| Watched { key, seen });
+    let step = prop_oneof![write().prop_map(Step::Write), read().prop_map(Step::Read)];
+    prop_oneof![
+        4 => write().prop_map(Unit::Write),
+        2 => read().prop_map(Unit::Read),
+        1 => (vec(watched, 0..3), vec(step, 0..5))
+            .prop_map(|(watches, steps)| Unit::Exec(Exec { watches, steps })),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn units_survive_the_round_trip(batches in vec(vec(unit(), 1..6), 0..4)) {
+        let mut payload = Vec::new();
+        for units in &batches {
+            let encoded = encode(units);
+            prop_assert_eq!(encoded.count as usize, units.len());
+            prop_assert_eq!(encoded.crc, crc32c::crc32c(&encoded.bytes));
+            payload.extend_from_slice(&encoded.bytes);
+        }
+        prop_assert_eq!(decode(payload.into()), Ok(batches.concat()));
+    }
+
+    #[test]
+    fn a_cut_payload_is_refused(units in vec(unit(), 1..4), cut in any::<prop::sample::Index>()) {
+        let bytes = encode(&units).bytes;
+        let cut = cut.index(bytes.len() - 1) + 1;
+        prop_assert!(decode(bytes.slice(..cut)).is_err() || cut == bytes.len());
+    }
+
+    #[test]
+    fn a_cut_body_with_a_right_header_is_refused(
+        units in vec(unit(), 1..4), cut in any::<prop::sample::Index>(),
+    ) {
+        let encoded = encode(&units);
+        let body = &encoded.bytes[HEADER_BYTES..];
+        let cut = cut.index(body.len());
+        prop_assert!(decode(framed(encoded.count, &body[..cut])).is_err());
+    }
+
+    #[test]
+    fn any_body_is_decoded_or_refused_and_has_one_encoding(
+        count in 0u32..5, mut body in vec(any::<u8>(), 0..60),
+    ) {
+        body.insert(0, VERSION);
+        let payload = framed(count, &body);
+        if let Ok(units) = decode(payload.clone()) {
+            prop_assert_eq!(encode(&units).bytes, payload);
+        }
+    }
+
+    #[test]
+    fn any_payload_is_decoded_or_refused(payload in vec(any::<u8>(), 0..60)) {
+        let _ = decode(payload.into());
+    }
+}
+
+#[test]
+fn refusals_say_why() {
+    assert_eq!(decode(Bytes::from_static(&[1, 2, 3])), Err(DecodeError::Truncated));
+    assert_eq!(decode(framed(0, &[])), Err(DecodeError::Truncated));
+    assert_eq!(decode(framed(0, &[9])), Err(DecodeError::Version(9)));
+    assert_eq!(decode(framed(1, &[VERSION, 255])), Err(DecodeError::Opcode(255)));
+    assert_eq!(decode(framed(1, &[VERSION])), Err(DecodeError::Count));
+    assert_eq!(decode(framed(0, &[VERSION, 16])), Err(DecodeError::Count));
+    let over_long_number = [VERSION, 12, 0x80, 0x00];
+    assert_eq!(decode(framed(1, &over_long_number)), Err(DecodeError::Number));
+    let mut flipped = encode(&[Unit::Write(Write::FlushAll)]).bytes.to_vec();
+    *flipped.last_mut().expect("not empty") ^= 1;
+    assert_eq!(decode(flipped.into()), Err(DecodeError::Checksum));
+}
+
+#[test]
+fn a_count_beyond_the_bytes_is_refused_before_anything_is_allocated() {
+    let many = [VERSION, 12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+    assert_eq!(decode(framed(1, &many)), Err(DecodeError::Truncated));
+}
+
+#[test]
+fn a_set_costs_three_bytes_more_than_key_and_value() {
+    let encoded = encode(&[Unit::Write(Write::Set(Set::plain("key".into(), "value".into())))]);
+    assert_eq!(encoded.bytes.len(), HEADER_BYTES + 1 + 3 + 8);
+}
