@@ -130,10 +130,14 @@ impl Core {
             self.become_replica(now, random, reply.epoch, None, out);
             return;
         }
+        // Rounds are unique only within one life: a vote that waited for its voter's disk may
+        // answer a round of an earlier life with the same number, but not of the same epoch.
+        let stale = real && reply.epoch != self.hard.epoch;
         let Duty::Candidate(candidacy) = &mut self.duty else {
             return;
         };
-        if reply.granted && candidacy.real == real && candidacy.round == reply.round {
+        let asked = candidacy.real == real && candidacy.round == reply.round;
+        if reply.granted && asked && !stale {
             candidacy.votes.insert(from, reply.memory_loss);
             self.count_votes(now, out);
         }
