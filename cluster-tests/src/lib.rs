@@ -5,4 +5,5 @@ pub mod harness;
 pub mod history;
 pub mod http;
 pub mod resp;
+pub mod sim;
 pub mod workload;

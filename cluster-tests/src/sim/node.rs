@@ -1,0 +1,228 @@
+//! One simulated node: what its machine keeps, and the process that runs on it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use quorate_protocol::cluster::ClusterEntry;
+use quorate_protocol::core::{Boot, Core, HardState, Log, Role, Tuning};
+use quorate_protocol::types::{
+    ClusterTime, DiskId, EntryId, EntryKind, Epoch, Incarnation, NodeId, Seq,
+};
+
+use super::clock::Clock;
+use super::disk::{Disk, HardStateWriter, Journal, JournalWriter};
+use super::ledger::NODES_MAX;
+use super::log::Entries;
+use super::random::Random;
+
+/// A machine with one node on it.
+pub(super) struct Node {
+    /// The node's number.
+    pub(super) id: NodeId,
+    /// Its data directory's name.
+    pub(super) disk_id: DiskId,
+    /// What outlives the process.
+    pub(super) disk: Disk,
+    /// The machine's clock.
+    pub(super) clock: Clock,
+    /// The machine's boot id.
+    pub(super) boot_id: u64,
+    /// The process, if it runs.
+    pub(super) process: Option<Process>,
+    /// Counts processes, so that events of an earlier one are known as such.
+    pub(super) life: u64,
+    /// Until then the process is stopped, in true time.
+    pub(super) paused_until_us: u64,
+    /// How slow its disk is, as a factor.
+    pub(super) disk_factor: u64,
+    /// How slow its hard state is, as a factor.
+    pub(super) hard_factor: u64,
+}
+
+/// A session with a peer, as the process knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PeerSession {
+    /// Its number.
+    pub(super) number: u64,
+    /// Over which connection.
+    pub(super) connection: u64,
+    /// The peer's life.
+    pub(super) incarnation: Incarnation,
+    /// Whether it is up.
+    pub(super) up: bool,
+}
+
+/// A running process: the core, and what the runtime around it remembers.
+pub(super) struct Process {
+    /// The core.
+    pub(super) core: Core,
+    /// The log as held in the process's memory, written or not.
+    pub(super) log: Entries,
+    /// Sessions by peer.
+    pub(super) sessions: [Option<PeerSession>; NODES_MAX],
+    /// Number of the last session.
+    pub(super) session_number: u64,
+    /// When the next tick comes, in true time.
+    pub(super) tick_at_us: u64,
+    /// Journal thread.
+    pub(super) journal: JournalWriter,
+    /// Hard-state thread.
+    pub(super) hard: HardStateWriter,
+    /// The state's position.
+    pub(super) applied: Seq,
+    /// Whether the apply thread works.
+    pub(super) applying: bool,
+    /// Writes that wait for their replies, in order.
+    pub(super) replies: VecDeque<EntryId>,
+    /// Confirmed reads that wait: what clients had seen when each began.
+    pub(super) reads: BTreeMap<u64, Seq>,
+    /// Token of the last read.
+    pub(super) read_token: u64,
+    /// The epoch that this process last won.
+    pub(super) won: Option<Epoch>,
+    /// What was acknowledgeable when it won.
+    pub(super) acknowledgeable_at_win: Seq,
+}
+
+impl Node {
+    /// A node of a freshly formed cluster: its log holds the first cluster entry.
+    pub(super) fn new(index: usize, clock: Clock) -> Self {
+        let first = EntryId::new(Epoch(1), Seq(1));
+        let mut entries = Entries::after(EntryId::ZERO);
+        entries.push(first);
+        Self {
+            id: NodeId(index as u64 + 1),
+            disk_id: DiskId(1000 + index as u128),
+            disk: Disk {
+                journal: Journal::new(entries),
+                hard: HardState { epoch: Epoch(1), vote: None, memory_loss: false },
+                incarnation: Incarnation(0),
+                boot_id: 0,
+                clean: false,
+                flushed: first,
+            },
+            clock,
+            boot_id: 0,
+            process: None,
+            life: 0,
+            paused_until_us: 0,
+            disk_factor: 1,
+            hard_factor: 1,
+        }
+    }
+
+    /// Boots: hard state with a new incarnation first (S1, S5), then the log as recovered.
+    pub(super) fn boot(
+        &mut self,
+        cluster: &Arc<ClusterEntry>,
+        tuning: Tuning,
+        now_us: u64,
+        prove_all: bool,
+        random: &mut Random,
+    ) {
+        let disk = &mut self.disk;
+        disk.incarnation = Incarnation(disk.incarnation.0 + 1);
+        disk.hard.memory_loss |= disk.boot_id != self.boot_id && !disk.clean;
+        disk.boot_id = self.boot_id;
+        disk.clean = false;
+        // The state may be ahead of the journal: a copy in memory that was lost.
+        if !disk.journal.cached.holds(disk.flushed) {
+            disk.journal = Journal::new(Entries::after(disk.flushed));
+        }
+        let journal = &mut disk.journal;
+        if prove_all {
+            journal.sync();
+        }
+        let entries = journal.cached.clone();
+        let floor = disk.flushed.seq.0.min(journal.synced().0);
+        let proven = if prove_all {
+            journal.synced()
+        } else {
+            Seq(random.between(floor, journal.synced().0))
+        };
+        let log = Log::new(entries.preceding(), entries.runs(), entries.last(), proven);
+        let boot = Boot {
+            node: self.id,
+            disk: self.disk_id,
+            incarnation: disk.incarnation,
+            hard: disk.hard,
+            log,
+            configs: vec![(EntryId::new(Epoch(1), Seq(1)), cluster.clone())],
+            committed: disk.flushed.seq,
+            time: ClusterTime(0),
+        };
+        let core = Core::new(boot, tuning, self.clock.read(now_us), random.next());
+        let mut writer = JournalWriter::default();
+        if proven < entries.last().seq {
+            writer.sync_tail(entries.last());
+        }
+        self.life += 1;
+        self.process = Some(Process {
+            core,
+            applied: disk.flushed.seq,
+            log: entries,
+            sessions: [None; NODES_MAX],
+            session_number: 0,
+            tick_at_us: u64::MAX,
+            journal: writer,
+            hard: HardStateWriter::default(),
+            applying: false,
+            replies: VecDeque::new(),
+            reads: BTreeMap::new(),
+            read_token: 0,
+            won: None,
+            acknowledgeable_at_win: Seq::ZERO,
+        });
+    }
+
+    /// The process is killed: the machine keeps what it was given.
+    pub(super) fn kill(&mut self, random: &mut Random) {
+        if let Some(process) = self.process.take() {
+            process.journal.crash(&mut self.disk.journal, random);
+            process.hard.crash(&mut self.disk, random);
+        }
+        self.life += 1;
+        self.paused_until_us = 0;
+    }
+
+    /// The machine loses power and comes back with another boot id.
+    pub(super) fn cut_power(&mut self, random: &mut Random) {
+        self.kill(random);
+        self.disk.journal.cut_power(random);
+        self.boot_id += 1;
+    }
+
+    /// The process ends in good order; false if it is too busy for that.
+    pub(super) fn stop(&mut self) -> bool {
+        let idle = self
+            .process
+            .as_ref()
+            .is_some_and(|process| process.journal.is_idle() && process.hard.is_idle());
+        if idle {
+            self.process = None;
+            self.life += 1;
+            self.disk.journal.sync();
+            self.disk.clean = true;
+        }
+        idle
+    }
+
+    /// Whether its process leads.
+    pub(super) fn is_primary(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.core.role() == Role::Primary)
+    }
+
+    /// The incarnation in which this node knows a member.
+    pub(super) fn known_incarnation(&self, member: usize) -> Option<u64> {
+        if NodeId(member as u64 + 1) == self.id {
+            return Some(self.disk.incarnation.0);
+        }
+        let process = self.process.as_ref()?;
+        process.sessions[member].map(|session| session.incarnation.0)
+    }
+}
+
+/// The kind of an entry in a message; commands unless the record says otherwise.
+pub(super) fn kind_of(kinds: &BTreeMap<EntryId, EntryKind>, id: EntryId) -> EntryKind {
+    kinds.get(&id).copied().unwrap_or(EntryKind::Commands)
+}

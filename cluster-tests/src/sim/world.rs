@@ -1,0 +1,393 @@
+//! One simulated run: virtual time, a heap of what happens next, and the nodes.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use quorate_protocol::cluster::{ClusterEntry, Member, MemberKind, SafetyTimers};
+use quorate_protocol::core::message::Message;
+use quorate_protocol::core::{Command, Event};
+use quorate_protocol::types::{ClusterId, EntryId, EntryKind, Generation, Incarnation, Seq};
+
+use super::clock::Clock;
+use super::invariants::{self, Invariant};
+use super::ledger::{Fact, Ledger, NODES_MAX, View};
+use super::network::{Cut, Network};
+use super::node::Node;
+use super::plan::{Fault, Plan};
+use super::random::Random;
+use super::report::{Outcome, TraceHash, Violation};
+
+/// Something that happens at a time.
+#[derive(Clone, Debug)]
+pub(super) enum Action {
+    Tick { node: usize, life: u64 },
+    Deliver { from: usize, to: usize, connection: Option<u64>, message: Message },
+    Journal { node: usize, life: u64 },
+    HardState { node: usize, life: u64 },
+    SendEntries { node: usize, life: u64, command: Command },
+    Apply { node: usize, life: u64 },
+    Connect { a: usize, b: usize },
+    SessionUp { node: usize, life: u64, peer: usize, connection: u64, incarnation: Incarnation },
+    SessionDown { node: usize, life: u64, peer: usize, connection: u64 },
+    Idle { a: usize, b: usize, connection: u64 },
+    Boot { node: usize },
+    Flush { node: usize },
+    Fault,
+    Mend { cut: Cut },
+    Flap { a: usize, b: usize, times: u64 },
+    DiskRecovers { node: usize },
+    Propose,
+    Read,
+    ReadStep { node: usize, life: u64, step: ReadStep },
+}
+
+/// How far a read got.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ReadStep {
+    /// Waits until the state reaches `at`; `floor` is what clients had seen when it began.
+    Wait { floor: Seq, at: Seq, leased: bool },
+    /// Has read the state at `at` under a lease, which it checks again.
+    Check { floor: Seq, at: Seq },
+}
+
+struct Due {
+    at_us: u64,
+    number: u64,
+    action: Action,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_us, self.number).cmp(&(other.at_us, other.number))
+    }
+}
+
+/// The run's whole state.
+pub(super) struct World {
+    pub(super) random: Random,
+    pub(super) plan: Plan,
+    pub(super) now_us: u64,
+    pub(super) nodes: Vec<Node>,
+    pub(super) network: Network,
+    pub(super) ledger: Ledger,
+    pub(super) cluster: Arc<ClusterEntry>,
+    pub(super) outcome: Outcome,
+    /// After the faults: everything that still runs is healthy.
+    pub(super) calm: bool,
+    /// Whether clients write.
+    pub(super) load: bool,
+    /// Nodes that never come back.
+    pub(super) dead: [bool; NODES_MAX],
+    /// When each lane of each way is free: messages of one lane keep their order.
+    pub(super) lanes: [[[u64; 2]; NODES_MAX]; NODES_MAX],
+    /// Until when each journal stands still.
+    pub(super) stalled_until_us: [u64; NODES_MAX],
+    pub(super) silent_until_us: u64,
+    /// Messages that may come again.
+    pub(super) recorded: Vec<(usize, usize, Message)>,
+    pub(super) trace: bool,
+    due: BinaryHeap<Reverse<Due>>,
+    number: u64,
+    hash: TraceHash,
+    invariants: Vec<Box<dyn Invariant>>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, trace: bool) -> Self {
+        let mut random = Random::new(seed);
+        let plan = Plan::draw(&mut random);
+        let drift = plan.strength(Fault::ClockRate) * 150;
+        let nodes = (0..plan.nodes)
+            .map(|index| {
+                let rate_ppm = random.below(2 * drift + 1) as i64 - drift as i64;
+                Node::new(index, Clock::new(0, random.below(1 << 40), rate_ppm))
+            })
+            .collect();
+        let cluster = Arc::new(formed(&plan));
+        let outcome = Outcome::new(seed, &plan);
+        let mut world = Self {
+            random,
+            plan,
+            now_us: 0,
+            nodes,
+            network: Network::default(),
+            ledger: Ledger::default(),
+            cluster,
+            outcome,
+            calm: false,
+            load: true,
+            dead: [false; NODES_MAX],
+            lanes: [[[0; 2]; NODES_MAX]; NODES_MAX],
+            stalled_until_us: [0; NODES_MAX],
+            silent_until_us: 0,
+            recorded: Vec::new(),
+            trace,
+            due: BinaryHeap::new(),
+            number: 0,
+            hash: TraceHash::default(),
+            invariants: invariants::all(),
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        let first = EntryId { epoch: quorate_protocol::types::Epoch(1), seq: Seq(1) };
+        self.ledger.kinds.insert(first, EntryKind::Cluster);
+        self.ledger.committed.push(first);
+        for node in 0..self.nodes.len() {
+            self.ledger.note_disk(node, first);
+            let at = self.random.below(200_000);
+            self.after(at, Action::Boot { node });
+            let at = self.random.between(50_000, 1_000_000);
+            self.after(at, Action::Flush { node });
+        }
+        for a in 0..self.nodes.len() {
+            for b in a + 1..self.nodes.len() {
+                self.connect_soon(a, b);
+            }
+        }
+        self.after(500_000, Action::Propose);
+        self.after(500_000, Action::Read);
+        self.after(1_500_000, Action::Fault);
+    }
+
+    /// Lets time pass until `until_us` or the first violation.
+    pub(super) fn run_until(&mut self, until_us: u64) {
+        while self.outcome.violation.is_none() {
+            let Some(Reverse(next)) = self.due.peek() else {
+                break;
+            };
+            if next.at_us > until_us {
+                break;
+            }
+            let Reverse(Due { at_us, action, .. }) = self.due.pop().expect("just seen");
+            self.now_us = self.now_us.max(at_us);
+            self.outcome.events += 1;
+            self.dispatch(action);
+        }
+        self.now_us = self.now_us.max(until_us);
+        self.outcome.simulated_us = self.now_us;
+        self.outcome.trace_hash = self.hash.finish();
+    }
+
+    /// How long faults come.
+    pub(super) fn faults_us(&self) -> u64 {
+        self.plan.faults_us
+    }
+
+    /// What came of it.
+    pub(super) fn into_outcome(self) -> Outcome {
+        self.outcome
+    }
+
+    /// Schedules an action.
+    pub(super) fn after(&mut self, delay_us: u64, action: Action) {
+        self.number += 1;
+        let at_us = self.now_us + delay_us;
+        self.due.push(Reverse(Due { at_us, number: self.number, action }));
+    }
+
+    fn dispatch(&mut self, action: Action) {
+        if let Some(node) = stopped_by_pause(&action)
+            && self.nodes[node].paused_until_us > self.now_us
+        {
+            let delay_us = self.nodes[node].paused_until_us - self.now_us;
+            self.after(delay_us, action);
+            return;
+        }
+        match action {
+            Action::Tick { node, life } if self.lives(node, life) => self.on_tick(node),
+            Action::Deliver { from, to, connection, message } => {
+                self.deliver(from, to, connection, message);
+            }
+            Action::Journal { node, life } if self.lives(node, life) => self.on_journal(node),
+            Action::HardState { node, life } if self.lives(node, life) => self.on_hard_state(node),
+            Action::SendEntries { node, life, command } if self.lives(node, life) => {
+                self.on_send_entries(node, &command);
+            }
+            Action::Apply { node, life } if self.lives(node, life) => self.on_applied(node),
+            Action::SessionUp { node, life, peer, connection, incarnation }
+                if self.lives(node, life) =>
+            {
+                self.session_up(node, peer, connection, incarnation);
+            }
+            Action::SessionDown { node, life, peer, connection } if self.lives(node, life) => {
+                self.session_down(node, peer, connection);
+            }
+            Action::ReadStep { node, life, step } if self.lives(node, life) => {
+                self.on_read_step(node, step);
+            }
+            Action::Tick { .. }
+            | Action::Journal { .. }
+            | Action::HardState { .. }
+            | Action::SendEntries { .. }
+            | Action::Apply { .. }
+            | Action::SessionUp { .. }
+            | Action::SessionDown { .. }
+            | Action::ReadStep { .. } => {}
+            Action::Connect { a, b } => self.connect(a, b),
+            Action::Idle { a, b, connection } => self.on_idle(a, b, connection),
+            Action::Boot { node } => self.boot(node),
+            Action::Flush { node } => self.flush(node),
+            Action::Fault => self.on_fault(),
+            Action::Mend { cut } => self.network.mend(&cut),
+            Action::Flap { a, b, times } => self.flap(a, b, times),
+            Action::DiskRecovers { node } => self.disk_recovers(node),
+            Action::Propose => self.propose(),
+            Action::Read => self.read(),
+        }
+    }
+
+    fn lives(&self, node: usize, life: u64) -> bool {
+        self.nodes[node].life == life && self.nodes[node].process.is_some()
+    }
+
+    /// Gives an event to a node's core and carries out its commands.
+    pub(super) fn step(&mut self, node: usize, event: Event) {
+        let (now_us, index) = (self.now_us, node);
+        let random = self.random.next();
+        let node = &mut self.nodes[index];
+        let Some(process) = &mut node.process else {
+            return;
+        };
+        (now_us, index).hash(&mut self.hash);
+        event.hash(&mut self.hash);
+        if self.trace {
+            println!("{:>10} node {} {event:?}", now_us, index + 1);
+        }
+        let received = match &event {
+            Event::Received { message: Message::Append(append), .. } => append.entries.clone(),
+            _ => Vec::new(),
+        };
+        let committed = process.core.committed();
+        let mut out = Vec::new();
+        process.core.step(node.clock.read(now_us), random, event, &mut out);
+        self.carry_out(index, out, &received, committed);
+        self.arm(index);
+        self.observe(&Fact::Stepped);
+    }
+
+    /// Schedules the next tick of a node.
+    pub(super) fn arm(&mut self, index: usize) {
+        let late_us = self.random.below(1_000);
+        let node = &mut self.nodes[index];
+        let Some(process) = &mut node.process else {
+            return;
+        };
+        let at_us = node.clock.when(process.core.next_deadline(), self.now_us) + late_us;
+        if at_us < process.tick_at_us {
+            process.tick_at_us = at_us;
+            let (delay_us, life) = (at_us - self.now_us, node.life);
+            self.after(delay_us, Action::Tick { node: index, life });
+        }
+    }
+
+    fn on_tick(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let now = node.clock.read(self.now_us);
+        let Some(process) = &mut node.process else {
+            return;
+        };
+        if process.tick_at_us > self.now_us {
+            return;
+        }
+        process.tick_at_us = u64::MAX;
+        if process.core.next_deadline() <= now {
+            self.step(index, Event::Tick);
+        } else {
+            self.arm(index);
+        }
+    }
+
+    /// Shows a fact to every invariant.
+    pub(super) fn observe(&mut self, fact: &Fact<'_>) {
+        let view = View {
+            nodes: &self.nodes,
+            ledger: &self.ledger,
+            policy: self.plan.policy,
+            now_us: self.now_us,
+        };
+        for invariant in &mut self.invariants {
+            if let Err(what) = invariant.check(view, fact) {
+                let violation = Violation { invariant: invariant.name().to_owned(), what };
+                self.outcome.violate(violation, self.now_us);
+            }
+        }
+    }
+
+    pub(super) fn fail(&mut self, invariant: &str, what: String) {
+        let violation = Violation { invariant: invariant.to_owned(), what };
+        self.outcome.violate(violation, self.now_us);
+    }
+
+    pub(super) fn note(&self, what: &dyn Fn() -> String) {
+        if self.trace {
+            println!("{:>10} {}", self.now_us, what());
+        }
+    }
+}
+
+/// The node that can't do this while it is paused.
+fn stopped_by_pause(action: &Action) -> Option<usize> {
+    match action {
+        Action::Tick { node, .. }
+        | Action::Journal { node, .. }
+        | Action::HardState { node, .. }
+        | Action::SendEntries { node, .. }
+        | Action::Apply { node, .. }
+        | Action::SessionUp { node, .. }
+        | Action::SessionDown { node, .. }
+        | Action::Flush { node }
+        | Action::ReadStep { node, .. } => Some(*node),
+        Action::Deliver { to, .. } => Some(*to),
+        Action::Connect { .. }
+        | Action::Idle { .. }
+        | Action::Boot { .. }
+        | Action::Fault
+        | Action::Mend { .. }
+        | Action::Flap { .. }
+        | Action::DiskRecovers { .. }
+        | Action::Propose
+        | Action::Read => None,
+    }
+}
+
+fn formed(plan: &Plan) -> ClusterEntry {
+    let member = |index: usize| Member {
+        node: quorate_protocol::types::NodeId(index as u64 + 1),
+        disk: quorate_protocol::types::DiskId(1000 + index as u128),
+        kind: MemberKind::Voter,
+        peer_addr: String::new(),
+        client_addr: String::new(),
+        plain_addr: String::new(),
+    };
+    ClusterEntry {
+        cluster: ClusterId(1),
+        generation: Generation(0),
+        version: 1,
+        members: (0..plan.nodes).map(member).collect(),
+        policy: plan.policy,
+        timers: SafetyTimers::LAN,
+        removed: Vec::new(),
+    }
+}
+
+/// How often each thing happened.
+pub(super) type Counts = BTreeMap<&'static str, u64>;
