@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use quorate_protocol::entry::Entry;
-use quorate_protocol::resp::Reply;
 use quorate_protocol::types::{Epoch, Seq};
 use tokio::sync::mpsc;
 
@@ -28,9 +26,6 @@ pub struct Apply {
     thread: JoinHandle<Option<StateWriter>>,
 }
 
-/// Carries out an entry's commands and gives one reply for each.
-pub type Execute = fn(&Entry, &mut StateWriter) -> Result<Vec<Reply>, ApplyFault>;
-
 /// What the thread works with.
 pub struct ApplyParts {
     /// The state. Its applied position is where the thread starts.
@@ -39,8 +34,6 @@ pub struct ApplyParts {
     pub log: Arc<dyn EntrySource>,
     /// Where the applied position is published.
     pub published: Arc<Published>,
-    /// What an entry's commands do.
-    pub execute: Execute,
     /// Who answers the clients.
     pub gate: mpsc::Sender<GateInput>,
     /// Whom to tell.

@@ -10,5 +10,8 @@ mod handle;
 mod signal;
 mod thread;
 
-pub use handle::{Apply, ApplyHandle, ApplyHooks, ApplyOptions, ApplyParts, Execute};
+pub use handle::{Apply, ApplyHandle, ApplyHooks, ApplyOptions, ApplyParts};
 pub use thread::{ApplyFault, EXPIRED_PER_ENTRY_MAX, RoundStats};
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use quorate_protocol::command::batch::DecodeError;
+use quorate_protocol::command::execute::{ApplyError, Moment, apply_payload};
 use quorate_protocol::entry::Entry;
 use quorate_protocol::resp::Reply;
 use quorate_protocol::types::{EntryId, EntryKind, Seq};
@@ -47,12 +49,12 @@ pub enum ApplyFault {
         seq: Seq,
     },
     /// A committed entry holds what this version can't carry out.
-    #[error("entry {id} can't be decoded: {reason}")]
+    #[error("entry {id} can't be decoded: {source}")]
     Payload {
         /// Which one.
         id: EntryId,
         /// What is wrong with it.
-        reason: String,
+        source: DecodeError,
     },
     /// A mistake in this program.
     #[error("the apply thread panicked")]
@@ -64,8 +66,6 @@ pub enum ApplyFault {
 pub struct RoundStats {
     /// Entries in it.
     pub entries: usize,
-    /// Commands in them.
-    pub commands: usize,
     /// About how many bytes the batch took.
     pub bytes: usize,
     /// Carrying out and writing, without waiting for the gate.
@@ -118,7 +118,7 @@ impl Loop {
     fn round(&mut self, target: Target) -> Result<(), ApplyFault> {
         let started = Instant::now();
         let before = self.parts.writer.stats();
-        let (mut answers, mut entries, mut commands) = (Vec::new(), 0, 0);
+        let (mut answers, mut entries) = (Vec::new(), 0);
         'round: loop {
             let first = self.parts.writer.applied().id.seq.next();
             if first > target.committed {
@@ -128,11 +128,13 @@ impl Loop {
                 if entry.id.seq > target.committed {
                     break 'round;
                 }
-                let replies = self.apply(&entry)?;
                 entries += 1;
-                commands += replies.len();
                 if target.tenure == Some(entry.id.epoch) {
+                    let mut replies = Vec::new();
+                    self.apply(&entry, Some(&mut replies))?;
                     answers.push(Applied { id: entry.id, replies });
+                } else {
+                    self.apply(&entry, None)?;
                 }
                 if entries >= self.options.round_entries_max
                     || self.parts.writer.round_bytes() >= self.options.round_bytes_max
@@ -147,7 +149,6 @@ impl Loop {
         let after = self.parts.writer.stats();
         (self.parts.hooks.observe)(&RoundStats {
             entries,
-            commands,
             bytes,
             took: started.elapsed(),
             write: writing.elapsed(),
@@ -168,19 +169,26 @@ impl Loop {
         (self.parts.hooks.applied)(applied);
     }
 
-    fn apply(&mut self, entry: &Entry) -> Result<Vec<Reply>, ApplyFault> {
+    fn apply(&mut self, entry: &Entry, replies: Option<&mut Vec<Reply>>) -> Result<(), ApplyFault> {
         let writer = &mut self.parts.writer;
-        let replies = match entry.kind {
+        let id = entry.id;
+        match entry.kind {
             EntryKind::Commands => {
                 writer
-                    .expire(entry.time.0, entry.id.seq, EXPIRED_PER_ENTRY_MAX)
-                    .map_err(|source| ApplyFault::State { id: entry.id, source })?;
-                (self.parts.execute)(entry, writer)?
+                    .expire(entry.time.0, id.seq, EXPIRED_PER_ENTRY_MAX)
+                    .map_err(|source| ApplyFault::State { id, source })?;
+                let at = Moment { now_ms: entry.time.0, seq: id.seq };
+                apply_payload(&entry.payload, at, writer, replies).map_err(
+                    |error| match error {
+                        ApplyError::Decode(source) => ApplyFault::Payload { id, source },
+                        ApplyError::Store(source) => ApplyFault::State { id, source },
+                    },
+                )?;
             }
-            EntryKind::EpochStart | EntryKind::Cluster | EntryKind::Mark => Vec::new(),
-        };
+            EntryKind::EpochStart | EntryKind::Cluster | EntryKind::Mark => {}
+        }
         writer.finish_entry(entry);
-        Ok(replies)
+        Ok(())
     }
 
     /// Entries from `first` on, which is committed.

@@ -1,8 +1,6 @@
 //! The state against the model in memory, with restarts that lose what wasn't flushed.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -12,34 +10,13 @@ use quorate_protocol::types::{Chain, ClusterTime, EntryId, EntryKind, Epoch, Seq
 
 use super::*;
 use crate::storage::options::RocksOptions;
-
-/// A directory that is removed when the test ends.
-pub(crate) struct TestDir(PathBuf);
-
-impl TestDir {
-    pub(crate) fn new() -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("quorate-state-{}-{n}", std::process::id()));
-        Self(dir)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TestDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+use crate::storage::scratch::Scratch;
 
 pub(crate) fn small() -> RocksOptions {
     RocksOptions { block_cache_size: 1 << 20, min_blob_size: 64, ..RocksOptions::default() }
 }
 
-fn open(dir: &TestDir) -> (State, StateWriter) {
+fn open(dir: &Scratch) -> (State, StateWriter) {
     State::open(dir.path(), &small()).expect("the state opens")
 }
 
@@ -153,7 +130,9 @@ fn apply(writer: &mut StateWriter, log: &[Vec<Change>]) {
     let entry = entry(EntryKind::Commands, 1, log.len() as u64, b"");
     let changes = &log[log.len() - 1];
     writer.expire(entry.time.0, entry.id.seq, EXPIRED_MAX).unwrap();
-    changes.iter().for_each(|change| carry_out(writer, change, entry.id.seq));
+    for change in changes {
+        carry_out(writer, change, entry.id.seq);
+    }
     writer.finish_entry(&entry);
 }
 
@@ -164,7 +143,7 @@ proptest! {
     fn the_state_is_the_model_whatever_the_rounds_and_restarts(
         steps in proptest::collection::vec(step(), 1..60),
     ) {
-        let dir = TestDir::new();
+        let dir = Scratch::new();
         let (mut state, mut writer) = open(&dir);
         let (mut model, mut log) = (MemoryKeyspace::default(), Vec::<Vec<Change>>::new());
         for step in steps.into_iter().chain([Step::Write]) {
@@ -202,7 +181,7 @@ proptest! {
         prop_assert_eq!(expected.keys, model.iter().filter(|(_, v)| live(v)).count() as u64);
 
         // Another node, which applies everything in one round, comes to the same.
-        let other = TestDir::new();
+        let other = Scratch::new();
         let (second, mut writer) = open(&other);
         (1..=log.len()).for_each(|length| apply(&mut writer, &log[..length]));
         writer.write().unwrap();
@@ -218,7 +197,7 @@ proptest! {
 
 #[test]
 fn an_unflushed_round_is_lost_whole_and_a_flushed_one_kept_whole() {
-    let dir = TestDir::new();
+    let dir = Scratch::new();
     let (state, mut writer) = open(&dir);
     assert_eq!(state.applied_at_open(), Applied::default());
     let log = [vec![Change::Put(1, 1, None)], vec![Change::Put(2, 2, None)]];
@@ -240,7 +219,7 @@ fn an_unflushed_round_is_lost_whole_and_a_flushed_one_kept_whole() {
 
 #[test]
 fn a_snapshot_stays_at_its_point_while_the_state_moves_on() {
-    let dir = TestDir::new();
+    let dir = Scratch::new();
     let (state, mut writer) = open(&dir);
     let log = [vec![Change::Put(1, 1, None)], vec![Change::Clear]];
     apply(&mut writer, &log[..1]);
@@ -256,7 +235,7 @@ fn a_snapshot_stays_at_its_point_while_the_state_moves_on() {
 
 #[test]
 fn cluster_entry_and_epochs_are_part_of_the_state() {
-    let dir = TestDir::new();
+    let dir = Scratch::new();
     let (state, mut writer) = open(&dir);
     assert_eq!(state.reader().cluster().unwrap(), None);
     let log = [
@@ -266,7 +245,9 @@ fn cluster_entry_and_epochs_are_part_of_the_state() {
         entry(EntryKind::EpochStart, 7, 4, b""),
         entry(EntryKind::Mark, 7, 5, b""),
     ];
-    log.iter().for_each(|entry| writer.finish_entry(entry));
+    for entry in &log {
+        writer.finish_entry(entry);
+    }
     writer.write().unwrap();
     let reader = state.reader();
     assert_eq!(reader.cluster().unwrap().unwrap().payload, "configuration");
@@ -279,7 +260,7 @@ fn cluster_entry_and_epochs_are_part_of_the_state() {
 
 #[test]
 fn a_foreign_layout_is_refused_with_its_reason() {
-    let dir = TestDir::new();
+    let dir = Scratch::new();
     let mut options = rocksdb::Options::default();
     options.create_if_missing(true);
     let mut db = rocksdb::DB::open(&options, dir.path()).unwrap();
@@ -289,7 +270,7 @@ fn a_foreign_layout_is_refused_with_its_reason() {
     assert!(matches!(refused, OpenError::ColumnFamilies { .. }), "{refused}");
     assert!(refused.to_string().contains("other"), "{refused}");
 
-    let dir = TestDir::new();
+    let dir = Scratch::new();
     let db = rocksdb::DB::open(&options, dir.path()).unwrap();
     db.put(keys::FORMAT, 99u32.to_le_bytes()).unwrap();
     drop(db);
@@ -299,7 +280,7 @@ fn a_foreign_layout_is_refused_with_its_reason() {
 
 #[test]
 fn a_damaged_value_is_named_and_counts_as_damage() {
-    let dir = TestDir::new();
+    let dir = Scratch::new();
     let (state, writer) = open(&dir);
     let mut key = Vec::new();
     keys::write_data(&mut key, b"bad\n");
