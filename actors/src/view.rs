@@ -33,6 +33,8 @@ pub struct Published {
     acknowledgeable: AtomicU64,
     applied: AtomicU64,
     cluster_time: AtomicU64,
+    /// The last primary that was heard; 0 before the first.
+    last_primary: AtomicU64,
     view: ArcSwap<View>,
     view_changed: Notify,
     applied_changed: Notify,
@@ -145,6 +147,15 @@ impl Published {
         self.cluster_time.load(Ordering::Acquire)
     }
 
+    /// The last primary that was heard, also while none is.
+    #[must_use]
+    pub fn last_primary(&self) -> Option<NodeId> {
+        match self.last_primary.load(Ordering::Acquire) {
+            0 => None,
+            node => Some(NodeId(node)),
+        }
+    }
+
     /// Completes when the view is next replaced. Create it before looking at the view, so that no
     /// change falls in between.
     pub fn view_changed(&self) -> Notified<'_> {
@@ -181,6 +192,9 @@ impl Published {
     pub fn set_view(&self, view: View) {
         self.epoch.store(view.epoch.0, Ordering::Release);
         self.role.store(view.role as u8, Ordering::Release);
+        if let Some(primary) = view.primary {
+            self.last_primary.store(primary.0, Ordering::Release);
+        }
         self.view.store(Arc::new(view));
         self.view_changed.notify_waiters();
     }
