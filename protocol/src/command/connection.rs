@@ -72,8 +72,8 @@ pub enum Connection {
     PUnsubscribe { patterns: Vec<Bytes> },
     /// `SENTINEL …`: for the plain listener only.
     Sentinel(Sentinel),
-    /// `<command> HELP`: the lines of the reply.
-    Help(&'static [&'static str]),
+    /// `<container> HELP`: [`super::catalog::help`] answers it.
+    Help { container: &'static str },
 }
 
 /// `HELLO`

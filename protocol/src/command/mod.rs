@@ -22,7 +22,9 @@
 //! - `transaction`: `MULTI` and `EXEC` on a connection.
 //! - `number`, `decimal`, `glob`: texts as Redis reads them.
 
+mod args;
 pub mod batch;
+pub mod catalog;
 mod connection;
 mod decimal;
 mod error;
@@ -33,6 +35,8 @@ mod memory;
 mod model;
 pub(crate) mod number;
 mod position;
+mod spec;
+mod specs;
 
 pub use connection::{
     Acl, Client, ClientAttribute, ClientFilters, ClientKill, ClientKind, ClientReply, Cluster,
@@ -48,6 +52,7 @@ pub use model::{
     When, Write,
 };
 pub use position::{Position, SLOTS, slot};
+pub use spec::{Flags, Keys, Spec, all, find, parse};
 
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 64 << 10;
