@@ -98,7 +98,7 @@ pub(super) fn bit_op<K: Keyspace>(
     }
     let mut result = result.unwrap_or_default();
     if operation == BitOperation::Not {
-        for byte in &mut result {
+        for byte in result.iter_mut() {
             *byte = !*byte;
         }
     }
