@@ -21,9 +21,7 @@ fn decode(payload: Bytes) -> Result<Vec<Unit>, DecodeError> {
 
 fn encode(units: &[Unit]) -> super::Encoded {
     let mut encoder = Encoder::new();
-    for unit in units {
-        encoder.unit(unit);
-    }
+    units.iter().for_each(|unit| encoder.unit(unit));
     encoder.finish()
 }
 

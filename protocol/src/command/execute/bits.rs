@@ -98,9 +98,7 @@ pub(super) fn bit_op<K: Keyspace>(
     }
     let mut result = result.unwrap_or_default();
     if operation == BitOperation::Not {
-        for byte in result.iter_mut() {
-            *byte = !*byte;
-        }
+        result.iter_mut().for_each(|byte| *byte = !*byte);
     }
     let len = result.len();
     let stored = scene.keyspace.head(to)?;
