@@ -49,7 +49,9 @@ impl Decimal {
         if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
             return None;
         }
-        digits.iter_mut().for_each(|digit| *digit -= b'0');
+        for digit in &mut digits {
+            *digit -= b'0';
+        }
         digits.reverse();
         Self::scaled(negative, digits, fraction.len() as i64 - exponent)
     }

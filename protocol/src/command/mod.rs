@@ -6,7 +6,7 @@
 //! 1. [`parse`] turns an argument list into a [`Command`], or into a [`CommandError`] whose text
 //!    is Redis's. The variant is the routing class.
 //! 2. [`Command::Connection`] and [`Command::Transaction`] are the connection's own business;
-//!    [`transaction::Queue`] holds what stands between `MULTI` and `EXEC`.
+//!    what stands between `MULTI` and `EXEC` becomes one [`Exec`].
 //! 3. [`Command::Read`] is answered by [`execute::execute_read`] from a [`Lookup`], or, for the
 //!    [`Walk`]s in it, by [`execute::execute_walk`] from a [`Visit`].
 //! 4. [`Command::Write`], and reads behind it, become [`Unit`]s, which [`batch::Encoder`] puts
@@ -19,7 +19,6 @@
 //!   of it in memory.
 //! - `batch`: commands in the log.
 //! - `execute`: what commands do.
-//! - `transaction`: `MULTI` and `EXEC` on a connection.
 //! - `number`, `decimal`, `glob`: texts as Redis reads them.
 
 mod args;
@@ -29,7 +28,7 @@ mod connection;
 mod decimal;
 mod error;
 pub mod execute;
-pub mod glob;
+mod glob;
 mod keyspace;
 mod memory;
 mod model;

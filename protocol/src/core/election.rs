@@ -171,12 +171,14 @@ impl Core {
             self.send_after(self.epoch_id, from, Message::VoteReply(reply), out);
             return;
         }
-        if request.epoch > self.hard.epoch {
-            self.become_replica(now, random, request.epoch, None, out);
-        }
-        let free = self.hard.vote.is_none_or(|vote| vote == from);
+        let newer = request.epoch > self.hard.epoch;
+        let free = newer || self.hard.vote.is_none_or(|vote| vote == from);
         let granted = free && self.is_behind(&request);
-        if granted && self.hard.vote.is_none() {
+        if newer {
+            // Epoch and vote in one sync.
+            self.enter_epoch(request.epoch, granted.then_some(from), out);
+            self.become_replica(now, random, request.epoch, None, out);
+        } else if granted && self.hard.vote.is_none() {
             self.hard.vote = Some(from);
             self.save_hard_state(out);
         }

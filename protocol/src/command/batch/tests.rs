@@ -21,7 +21,9 @@ fn decode(payload: Bytes) -> Result<Vec<Unit>, DecodeError> {
 
 fn encode(units: &[Unit]) -> super::Encoded {
     let mut encoder = Encoder::new();
-    units.iter().for_each(|unit| encoder.unit(unit));
+    for unit in units {
+        encoder.unit(unit);
+    }
     encoder.finish()
 }
 

@@ -98,7 +98,9 @@ pub(super) fn bit_op<K: Keyspace>(
     }
     let mut result = result.unwrap_or_default();
     if operation == BitOperation::Not {
-        result.iter_mut().for_each(|byte| *byte = !*byte);
+        for byte in result.iter_mut() {
+            *byte = !*byte;
+        }
     }
     let len = result.len();
     let stored = scene.keyspace.head(to)?;

@@ -12,10 +12,7 @@ const TOO_LARGE: &str =
     "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len";
 
 pub(super) fn lcs(query: &Lcs, first: &[u8], second: &[u8]) -> Reply {
-    let table = match Table::fill(first, second) {
-        Some(table) => table,
-        None => return Reply::error(TOO_LARGE),
-    };
+    let Some(table) = Table::fill(first, second) else { return Reply::error(TOO_LARGE) };
     let len = table.at(first.len(), second.len());
     if query.idx {
         return Reply::Map(vec![

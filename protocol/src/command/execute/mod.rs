@@ -137,3 +137,6 @@ fn execute_exec<K: Keyspace>(exec: &Exec, at: Moment, keyspace: &mut K) -> Resul
     }
     Ok(Reply::Array(replies))
 }
+
+#[cfg(test)]
+mod tests;

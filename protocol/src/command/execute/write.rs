@@ -260,7 +260,9 @@ impl<K: Keyspace> Scene<'_, K> {
         let allowed = match value.expires_at_ms {
             None => !condition.xx && !condition.gt,
             Some(old) => {
-                !condition.nx && !(condition.gt && new <= old) && !(condition.lt && new >= old)
+                let too_early = condition.gt && new <= old;
+                let too_late = condition.lt && new >= old;
+                !condition.nx && !too_early && !too_late
             }
         };
         if allowed {

@@ -59,14 +59,17 @@ const KEYS_DELETED: &[Keys] = &[Keys::new(1, -1, 1, &["RM", "delete"])];
 
 type Parsed = Result<Command, CommandError>;
 
+#[expect(clippy::unnecessary_wraps, reason = "the result of a parse function")]
 fn read(read: Read) -> Parsed {
     Ok(Command::Read(read))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the result of a parse function")]
 fn write(write: Write) -> Parsed {
     Ok(Command::Write(write))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the result of a parse function")]
 fn connection(connection: Connection) -> Parsed {
     Ok(Command::Connection(Box::new(connection)))
 }
