@@ -1,0 +1,187 @@
+//! The words of a script.
+
+use std::fmt::Write as _;
+
+use quorate_protocol::core::{Event, Role};
+use quorate_protocol::policy::Policy;
+use quorate_protocol::types::{ClusterTime, EntryId, Epoch, NodeId, Seq};
+
+use super::{Cluster, show};
+
+/// More deliveries than any script needs before nothing is on its way.
+const DELIVERIES_MAX: usize = 10_000;
+
+impl Cluster {
+    /// Carries out one line.
+    ///
+    /// - `cluster N PRESET`, `disks instant|manual`, `quiet`, `loud`
+    /// - `advance MS` (clock only), `tick N`, `run MS` (clock, ticks and messages)
+    /// - `deliver` (everything, until nothing is on its way), `deliver A B` (what is on its way
+    ///   now), `drop A B`, `wire`, `keep A B` (remembers what is on its way), `replay`
+    /// - `cut A B` (both ways), `oneway A B`, `mend`
+    /// - `save N`, `write N`, `sync N`: the disk finishes hard state, journal write, journal sync
+    /// - `propose N`, `read N TOKEN`, `lease N`
+    /// - `kill N`, `power N`, `boot N`, `log N EPOCH.SEQ...` (while it is down), `status`
+    pub(crate) fn carry_out(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |index: usize| -> u64 {
+            words[index].parse().unwrap_or_else(|_| panic!("no number: {line}"))
+        };
+        let node = |index: usize| NodeId(number(index));
+        match words[..] {
+            ["cluster", _, preset] => self.form(number(1), policy(preset)),
+            ["disks", how] => self.instant = how == "instant",
+            ["quiet"] => self.quiet = true,
+            ["loud"] => self.quiet = false,
+            ["advance", _] => self.now = self.now.plus(number(1) * 1_000),
+            ["tick", _] => self.step(node(1), Event::Tick),
+            ["run", _] => self.run(number(1) * 1_000),
+            ["deliver"] => self.deliver_all(),
+            ["deliver", _, _] => self.deliver(node(1), node(2)),
+            ["drop", _, _] => {
+                let way = (node(1), node(2));
+                self.wire.retain(|(from, to, _)| (*from, *to) != way);
+            }
+            ["wire"] => self.show_wire(),
+            ["keep", _, _] => {
+                let way = (node(1), node(2));
+                let on_way = self.wire.iter().filter(|(from, to, _)| (*from, *to) == way);
+                self.kept.extend(on_way.cloned());
+            }
+            ["replay"] => {
+                for (from, to, message) in self.kept.clone() {
+                    self.step(to, Event::Received { from, message });
+                }
+            }
+            ["cut", _, _] => self.cut.extend([(node(1), node(2)), (node(2), node(1))]),
+            ["oneway", _, _] => self.cut.push((node(1), node(2))),
+            ["mend"] => self.cut.clear(),
+            ["save", _] => self.finish_hard_state(node(1)),
+            ["write", _] => self.finish_write(node(1)),
+            ["sync", _] => self.finish_sync(node(1)),
+            ["propose", _] => {
+                self.step(node(1), Event::Propose { bytes: 100, time: ClusterTime(0) });
+            }
+            ["read", _, _] => self.step(node(1), Event::Read { token: number(2) }),
+            ["lease", _] => self.show_lease(node(1)),
+            ["kill", _] => self.crash(node(1), false),
+            ["power", _] => self.crash(node(1), true),
+            ["boot", _] => self.boot(node(1)),
+            ["log", _, ..] => self.set_log(node(1), &words[2..]),
+            ["status"] => self.show_status(),
+            _ => panic!("unknown order: {line}"),
+        }
+    }
+
+    /// Lets time pass: whoever is due gets a tick, messages arrive at once.
+    fn run(&mut self, for_us: u64) {
+        let end = self.now.plus(for_us);
+        loop {
+            self.deliver_all();
+            let due = self
+                .nodes
+                .iter()
+                .filter_map(|node| Some((node.core.as_ref()?.next_deadline(), node.id)))
+                .min();
+            match due {
+                Some((at, id)) if at <= end => {
+                    self.now = self.now.max(at);
+                    self.step(id, Event::Tick);
+                }
+                Some(_) | None => break,
+            }
+        }
+        self.now = end;
+    }
+
+    fn deliver_all(&mut self) {
+        for _ in 0..DELIVERIES_MAX {
+            let Some((from, to, message)) = self.wire.pop_front() else {
+                return;
+            };
+            self.step(to, Event::Received { from, message });
+        }
+        panic!("messages without end");
+    }
+
+    fn deliver(&mut self, from: NodeId, to: NodeId) {
+        let (due, rest): (Vec<_>, Vec<_>) =
+            self.wire.drain(..).partition(|(f, t, _)| (*f, *t) == (from, to));
+        self.wire = rest.into();
+        for (from, to, message) in due {
+            self.step(to, Event::Received { from, message });
+        }
+    }
+
+    fn set_log(&mut self, id: NodeId, entries: &[&str]) {
+        let entry = |text: &&str| -> EntryId {
+            let (epoch, seq) = text.split_once('.').expect("an entry is EPOCH.SEQ");
+            let number = |text: &str| text.parse().expect("an entry has numbers");
+            EntryId::new(Epoch(number(epoch)), Seq(number(seq)))
+        };
+        let log: Vec<EntryId> = entries.iter().map(entry).collect();
+        let node = self.node(id);
+        assert!(node.core.is_none(), "only the log of a node that is down can be set");
+        let epoch = log.last().expect("a log is not empty").epoch;
+        if node.hard.epoch < epoch {
+            node.hard.epoch = epoch;
+            node.hard.vote = None;
+        }
+        (node.written, node.synced, node.log) = (log.len(), log.len(), log);
+    }
+
+    fn show_wire(&mut self) {
+        for (from, to, message) in &self.wire {
+            writeln!(self.answer, "{from} -> {to} {}", show::message(message))
+                .expect("a string grows");
+        }
+    }
+
+    fn show_lease(&mut self, id: NodeId) {
+        let now = self.now;
+        let until = self.node(id).core.as_ref().and_then(|core| core.lease_until(now));
+        let shown = match until {
+            Some(until) if until > now => format!("for {} ms", (until.0 - now.0) / 1_000),
+            Some(_) => "over".to_owned(),
+            None => "none".to_owned(),
+        };
+        writeln!(self.answer, "node {id} lease: {shown}").expect("a string grows");
+    }
+
+    fn show_status(&mut self) {
+        for node in &self.nodes {
+            let Some(core) = &node.core else {
+                writeln!(self.answer, "node {} down", node.id).expect("a string grows");
+                continue;
+            };
+            let role = match core.role() {
+                Role::Primary => "primary",
+                Role::Candidate => "candidate",
+                Role::Replica => "replica",
+            };
+            let loss = if core.memory_loss() { ", memory loss" } else { "" };
+            writeln!(
+                self.answer,
+                "node {} {role} epoch {}, last {}, in memory {}, persisted {}, committed {}{loss}",
+                node.id,
+                core.epoch(),
+                core.log().last(),
+                core.log().in_memory(),
+                core.log().persisted(),
+                core.committed()
+            )
+            .expect("a string grows");
+        }
+    }
+}
+
+fn policy(preset: &str) -> Policy {
+    match preset {
+        "local" => Policy::LOCAL,
+        "memory" => Policy::MEMORY,
+        "hybrid" => Policy::HYBRID,
+        "majority" => Policy::MAJORITY,
+        "all" => Policy::ALL,
+        _ => panic!("unknown preset: {preset}"),
+    }
+}
