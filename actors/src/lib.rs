@@ -1,7 +1,5 @@
 //! The running node.
 
-pub mod client;
-pub mod clock;
 pub mod gate;
 pub mod metrics;
 pub mod node;

@@ -1,6 +1,6 @@
 //! Runs seeds of the simulator and prints what they did and found.
 //!
-//! `simulate --seeds 2000 [--from 0] [--seed 17 --trace]`; exit code 1 on any violation.
+//! `simulate --seeds 2000 [--from 0] [--stop] [--seed 17 --trace]`; exit code 1 on any violation.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -8,11 +8,13 @@ use std::time::Instant;
 
 use quorate_cluster_tests::sim::{self, Outcome};
 
-const USAGE: &str = "usage: simulate [--seeds N] [--from S] [--seed S] [--trace]";
+const USAGE: &str = "usage: simulate [--seeds N] [--from S] [--seed S] [--stop] [--trace]\n\
+    --stop ends at the first violation; --trace prints every event and command";
 
 struct Options {
     first: u64,
     seeds: u64,
+    stop: bool,
     trace: bool,
 }
 
@@ -30,17 +32,27 @@ fn main() -> ExitCode {
     let mut total = Total::default();
     for seed in options.first..options.first.saturating_add(options.seeds) {
         total.add(&sim::run(seed, options.trace));
+        if options.stop && total.violations > 0 {
+            break;
+        }
     }
     total.print(started.elapsed().as_secs_f64());
     if total.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { first: 0, seeds: 100, trace: false };
+    let mut options = Options { first: 0, seeds: 100, stop: false, trace: false };
     while let Some(arg) = args.next() {
-        if arg == "--trace" {
-            options.trace = true;
-            continue;
+        match arg.as_str() {
+            "--trace" => {
+                options.trace = true;
+                continue;
+            }
+            "--stop" => {
+                options.stop = true;
+                continue;
+            }
+            _ => {}
         }
         let number = args.next().and_then(|text| text.parse().ok());
         let number: u64 = number.ok_or_else(|| format!("{arg} needs a number"))?;

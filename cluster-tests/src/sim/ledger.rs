@@ -39,8 +39,8 @@ pub(super) struct Ledger {
     pub(super) tenures: BTreeMap<Epoch, TenureRecord>,
     /// Votes that reached their candidate, by epoch: whether the voter's disk said memory loss.
     pub(super) votes: BTreeMap<Epoch, BTreeMap<usize, bool>>,
-    /// What is committed, from position 1 on.
-    pub(super) committed: Vec<EntryId>,
+    /// What is committed, from position 1 on, and by the primary of which epoch first.
+    pub(super) committed: Vec<(EntryId, Epoch)>,
     /// The highest epoch of which an entry is committed.
     pub(super) epoch_committed: Epoch,
     /// The highest position that a client saw, by a reply to a write or in a read.
@@ -51,7 +51,7 @@ impl Ledger {
     /// The committed entry at a position.
     pub(super) fn committed_at(&self, seq: Seq) -> Option<EntryId> {
         let index = seq.0.checked_sub(1)?;
-        self.committed.get(index as usize).copied()
+        self.committed.get(index as usize).map(|(id, _)| *id)
     }
 
     /// The last committed position.

@@ -105,7 +105,7 @@ impl World {
         while primary && self.ledger.committed_through() < to {
             let seq = self.ledger.committed_through().next();
             let Some(id) = process.log.at(seq) else { break };
-            self.ledger.committed.push(id);
+            self.ledger.committed.push((id, process.core.epoch()));
             self.outcome.mark("entry committed");
             if !self.ledger.copies.get(&id).is_some_and(|copies| copies.disk[node]) {
                 self.outcome.mark("entry committed before the primary's disk has it");
@@ -302,13 +302,10 @@ impl World {
 
     fn record_and_replay(&mut self, from: usize, to: usize, message: &Message) {
         const RECORDED_MAX: usize = 512;
-        let record = (from, to, message.clone());
-        if self.recorded.len() < RECORDED_MAX {
-            self.recorded.push(record);
-        } else if self.random.percent(25) {
-            let index = self.random.index(RECORDED_MAX);
-            self.recorded[index] = record;
+        if self.recorded.len() == RECORDED_MAX {
+            self.recorded.pop_front();
         }
+        self.recorded.push_back((from, to, message.clone()));
         let strength = self.plan.strength(Fault::Replay);
         if !self.calm && self.random.below(1_000) < strength {
             let index = self.random.index(self.recorded.len());
@@ -432,6 +429,26 @@ impl World {
         process.sessions[peer] =
             Some(PeerSession { number: session, connection, incarnation, up: true });
         self.step(node, Event::Connected { peer: id, session, disk, incarnation });
+        if self.plan.strength(Fault::Replay) > 0 && !self.calm && self.random.percent(50) {
+            self.replay_last(peer, node);
+        }
+    }
+
+    /// What was on its way in the connection before this one comes after all.
+    fn replay_last(&mut self, from: usize, to: usize) {
+        const LATE_MAX: usize = 6;
+        let late: Vec<Message> = self
+            .recorded
+            .iter()
+            .rev()
+            .filter(|(f, t, _)| (*f, *t) == (from, to))
+            .take(LATE_MAX)
+            .map(|(_, _, message)| message.clone())
+            .collect();
+        for message in late {
+            self.outcome.fault("message replayed");
+            self.transmit(from, to, None, message);
+        }
     }
 
     pub(super) fn session_down(&mut self, node: usize, peer: usize, connection: u64) {

@@ -1,7 +1,7 @@
 //! One simulated run: virtual time, a heap of what happens next, and the nodes.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -100,7 +100,7 @@ pub(super) struct World {
     pub(super) stalled_until_us: [u64; NODES_MAX],
     pub(super) silent_until_us: u64,
     /// Messages that may come again.
-    pub(super) recorded: Vec<(usize, usize, Message)>,
+    pub(super) recorded: VecDeque<(usize, usize, Message)>,
     pub(super) trace: bool,
     due: BinaryHeap<Reverse<Due>>,
     number: u64,
@@ -136,7 +136,7 @@ impl World {
             lanes: [[[0; 2]; NODES_MAX]; NODES_MAX],
             stalled_until_us: [0; NODES_MAX],
             silent_until_us: 0,
-            recorded: Vec::new(),
+            recorded: VecDeque::new(),
             trace,
             due: BinaryHeap::new(),
             number: 0,
@@ -150,7 +150,7 @@ impl World {
     fn begin(&mut self) {
         let first = EntryId { epoch: quorate_protocol::types::Epoch(1), seq: Seq(1) };
         self.ledger.kinds.insert(first, EntryKind::Cluster);
-        self.ledger.committed.push(first);
+        self.ledger.committed.push((first, first.epoch));
         for node in 0..self.nodes.len() {
             self.ledger.note_disk(node, first);
             let at = self.random.below(200_000);
