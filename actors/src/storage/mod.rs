@@ -1,5 +1,12 @@
 //! The node's storage: the journal, which alone is synced on the write path, and the state.
+//!
+//! - [`journal`]: the replicated log on disk. [`cache`]: its newest entries in memory.
+//! - [`state`]: keys and values, in RocksDB without a WAL. [`apply`]: the thread that brings it
+//!   forward.
+//! - [`hardstate`], [`identity`]: what a node must never forget, and whose directory it is.
+//! - `actor`: flushes, trims and closes; `upkeep` decides when.
 
+mod actor;
 pub mod apply;
 pub mod cache;
 pub mod durable;
@@ -8,6 +15,10 @@ pub mod identity;
 pub mod journal;
 pub mod options;
 pub mod state;
+mod upkeep;
+
+pub use actor::{StorageClosed, StorageError, StorageHandle, StorageMessage, StorageParts};
+pub use upkeep::UpkeepOptions;
 
 #[cfg(test)]
 pub(crate) mod scratch;

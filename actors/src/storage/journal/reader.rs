@@ -75,6 +75,12 @@ impl JournalReader {
         self.table.bounds().last
     }
 
+    /// For each segment, oldest first: the first position that it can hold, and its bytes.
+    #[must_use]
+    pub fn sizes(&self) -> Vec<(Seq, u64)> {
+        self.table.sizes()
+    }
+
     /// Entries from `first` on, in order and without gaps: at least one, and as many as fit into
     /// `bytes_max` bytes of records within one segment. Checksums are verified.
     ///

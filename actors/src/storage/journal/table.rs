@@ -109,6 +109,12 @@ impl Table {
         self.state.lock().segments.clone()
     }
 
+    /// First position and bytes of each segment.
+    pub(super) fn sizes(&self) -> Vec<(Seq, u64)> {
+        let state = self.state.lock();
+        state.segments.iter().map(|segment| (segment.header.first(), segment.end)).collect()
+    }
+
     /// Forgets the oldest segment, if it isn't the only one.
     pub(super) fn forget_first(&self) {
         let mut state = self.state.lock();
