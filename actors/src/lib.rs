@@ -1,5 +1,7 @@
 //! The running node.
 
+pub mod client;
+pub mod clock;
 pub mod gate;
 pub mod metrics;
 pub mod node;

@@ -350,11 +350,14 @@ impl Refusals {
     }
 }
 
+type ReadNode = fn(&Published) -> f64;
+type ReadReplica = fn(&PeerView, &Published) -> f64;
+
 /// Reads the published view when it is scraped.
 pub struct PublishedCollector {
     published: Arc<Published>,
-    gauges: Vec<(Gauge, fn(&Published) -> f64)>,
-    replicas: Vec<(GaugeVec, fn(&PeerView, &Published) -> f64)>,
+    gauges: Vec<(Gauge, ReadNode)>,
+    replicas: Vec<(GaugeVec, ReadReplica)>,
     policy: GaugeVec,
 }
 
@@ -364,10 +367,10 @@ impl PublishedCollector {
     /// # Errors
     /// A name is taken.
     pub fn register(metrics: &Metrics, published: Arc<Published>) -> Result<(), prometheus::Error> {
-        let gauge = |name: &str, help: &str, read: fn(&Published) -> f64| {
+        let gauge = |name: &str, help: &str, read: ReadNode| {
             Ok::<_, prometheus::Error>((Gauge::new(name, help)?, read))
         };
-        let replica = |name: &str, help: &str, read: fn(&PeerView, &Published) -> f64| {
+        let replica = |name: &str, help: &str, read: ReadReplica| {
             Ok::<_, prometheus::Error>((GaugeVec::new(Opts::new(name, help), &["node"])?, read))
         };
         let collector = Self {

@@ -299,7 +299,7 @@ mod tests {
     async fn releases_what_is_applied_and_acknowledgeable() {
         let gate = gate().await;
         let input = gate.input();
-        let (message, outcome) = sealed(1, Duration::from_secs(60));
+        let (message, outcome) = sealed(1, Duration::from_mins(1));
         let id = EntryId::new(Epoch(1), Seq(1));
         input.send(message).await.expect("the gate runs");
         let applied = Applied { id, replies: vec![Reply::Integer(7)] };
@@ -322,7 +322,7 @@ mod tests {
     #[tokio::test]
     async fn a_stopped_gate_answers_what_its_queue_still_holds() {
         let gate = gate().await;
-        let (message, outcome) = sealed(1, Duration::from_secs(60));
+        let (message, outcome) = sealed(1, Duration::from_mins(1));
         gate.input().send(message).await.expect("the gate runs");
         gate.stop(Duration::from_secs(10)).await.expect("it stops");
         let outcome = within(outcome).await.expect("an answer");

@@ -1,0 +1,88 @@
+//! Reads of a round, under the lease rules.
+
+use std::io;
+
+use quorate_protocol::command::Walk;
+
+use super::{Ask, FLUSH_BYTES, Round, slot_of, unreadable};
+use crate::client::reads::{self, Denied};
+use crate::client::transaction::read_key;
+
+impl Round<'_, '_> {
+    /// Answers the reads that were gathered.
+    pub(super) async fn answer_reads(&mut self) -> io::Result<()> {
+        if self.reads.is_empty() {
+            return Ok(());
+        }
+        let mut asks = std::mem::take(&mut self.reads);
+        let mut at = 0;
+        let mut confirm = false;
+        while at < asks.len() {
+            let right = match self.right(confirm).await {
+                Ok(right) => right,
+                Err(denied) => {
+                    self.deny(&asks[at..], &denied);
+                    break;
+                }
+            };
+            let mark = self.out.len();
+            let answered = self.read_some(&asks[at..]);
+            if reads::still_holds(self.shared, right) {
+                at += answered;
+                self.relieve().await?;
+            } else {
+                // What was read may be old already. A round of heartbeats decides.
+                self.out.buffer().truncate(mark);
+                confirm = true;
+            }
+        }
+        asks.clear();
+        self.reads = asks;
+        self.relieve().await
+    }
+
+    /// Appends replies until the buffer is full enough; returns how many reads they answer.
+    fn read_some(&mut self, asks: &[Ask]) -> usize {
+        let now_ms = self.shared.now_ms();
+        let mark = self.out.len();
+        for (at, ask) in asks.iter().enumerate() {
+            let reply = self.shared.state.read(&ask.read, now_ms);
+            let reply = reply.unwrap_or_else(|fault| unreadable(&fault));
+            self.emit(&reply, ask.wanted);
+            if self.out.len() - mark >= FLUSH_BYTES {
+                return at + 1;
+            }
+        }
+        asks.len()
+    }
+
+    fn deny(&mut self, asks: &[Ask], denied: &Denied) {
+        for ask in asks {
+            let key_slot = read_key(&ask.read).map(slot_of);
+            let reply = reads::denial(denied, self.session, key_slot);
+            self.counts.errors += 1;
+            self.emit(&reply, ask.wanted);
+        }
+    }
+
+    /// A read that visits many keys.
+    pub(super) async fn walk(&mut self, walk: &Walk, wanted: bool) -> io::Result<()> {
+        self.counts.reads += 1;
+        self.settle().await?;
+        let mut confirm = false;
+        let reply = loop {
+            let right = match self.right(confirm).await {
+                Ok(right) => right,
+                Err(denied) => break reads::denial(&denied, self.session, None),
+            };
+            let now_ms = self.shared.now_ms();
+            // Other tasks of this thread go on elsewhere while the store is visited.
+            let reply = tokio::task::block_in_place(|| self.shared.state.walk(walk, now_ms));
+            if reads::still_holds(self.shared, right) {
+                break reply.unwrap_or_else(|fault| unreadable(&fault));
+            }
+            confirm = true;
+        };
+        self.answer(reply, wanted).await
+    }
+}

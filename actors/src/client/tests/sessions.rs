@@ -1,0 +1,115 @@
+//! How connections begin and end, and what they agree on.
+
+use std::time::Duration;
+
+use super::{Node, options};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hello_3_changes_how_replies_are_written() {
+    let node = Node::start();
+    let mut client = node.connect().await;
+    client.ask("GET absent", "$-1\r\n").await;
+    client.send("HELLO 3\r\n").await;
+    client.expect("%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.2.4\r\n").await;
+    client.expect("$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:1\r\n$4\r\nmode\r\n$7\r\ncluster\r\n").await;
+    client.expect("$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n").await;
+    client.ask("GET absent", "_\r\n").await;
+    client.send("INFO\r\n").await;
+    let info = client.reply().await;
+    assert!(info.starts_with("txt:# Server\r\nredis_version:7.2.4\r\nquorate_version:"), "{info}");
+    for line in ["role:master", "cluster_enabled:1", "loading:0", "connected_clients:1"] {
+        assert!(info.contains(&format!("\r\n{line}\r\n")), "{line} in {info}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_comes_first() {
+    let mut options = options();
+    options.settings.requirepass = Some("secret".to_owned());
+    let node = Node::start_with(options);
+    let mut client = node.connect().await;
+    client.ask("SET a 1\r\nPING", &"-NOAUTH Authentication required.\r\n".repeat(2)).await;
+    let wrong = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+    client.ask("AUTH other", wrong).await;
+    // More than ten arguments.
+    let mut hostile = node.connect().await;
+    hostile.send("*11\r\n").await;
+    hostile.expect("-ERR Protocol error: unauthenticated multibulk length\r\n").await;
+    hostile.expect_end().await;
+
+    client.ask("AUTH secret", "+OK\r\n").await;
+    client.ask("SET a 1\r\nGET a", "+OK\r\n$1\r\n1\r\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_never_authenticates_is_closed() {
+    let mut options = options();
+    options.settings.requirepass = Some("secret".to_owned());
+    options.handshake_deadline = Duration::from_millis(1);
+    let node = Node::start_with(options);
+    node.connect().await.expect_end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_clients_than_allowed_are_told_so() {
+    let mut options = options();
+    options.settings.maxclients = 1;
+    let node = Node::start_with(options);
+    let mut first = node.connect().await;
+    first.ask("PING", "+PONG\r\n").await;
+    let mut second = node.connect().await;
+    second.expect("-ERR max number of clients reached\r\n").await;
+    second.expect_end().await;
+    first.ask("QUIT", "+OK\r\n").await;
+    first.expect_end().await;
+    let again = async {
+        while node.server.connections() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), again).await.expect("room again");
+    node.connect().await.ask("PING", "+PONG\r\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_lets_replies_leave() {
+    let node = Node::start();
+    let mut client = node.connect().await;
+    client.ask("SET a 1", "+OK\r\n").await;
+    assert!(node.server.stop(Duration::from_secs(10)).await);
+    client.expect_end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_topology_has_the_primary_first_and_keeps_the_last_one() {
+    let node = Node::start();
+    let mut client = node.connect().await;
+    client.send("CLUSTER NODES\r\n").await;
+    let nodes = client.reply().await;
+    let first = nodes.lines().next().expect("a line");
+    assert!(first.contains(" 127.0.0.1:7401@7411 myself,master - 0 0 7 connected 0-16383"));
+    assert_eq!(first.split(' ').next().map(str::len), Some(40));
+    // No replica is connected, so none is shown.
+    assert_eq!(nodes.lines().count(), 1);
+
+    node.fake.set_primary(Some(2));
+    client.send("CLUSTER NODES\r\n").await;
+    let nodes = client.reply().await;
+    let lines: Vec<&str> = nodes.lines().collect();
+    assert!(lines[0].contains("127.0.0.1:7402@7412 master - 0 0 7 connected 0-16383"), "{nodes}");
+    assert!(lines[1].contains("myself,slave"), "{nodes}");
+
+    node.fake.set_primary(None);
+    client.send("CLUSTER NODES\r\n").await;
+    let nodes = client.reply().await;
+    assert!(nodes.lines().next().expect("a line").contains("127.0.0.1:7402@"), "{nodes}");
+    client.send("CLUSTER INFO\r\n").await;
+    assert!(client.reply().await.contains("cluster_state:fail\r\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wait_counts_other_members() {
+    let node = Node::start();
+    let mut client = node.connect().await;
+    client.ask("SET a 1\r\nWAIT 1 10", "+OK\r\n:0\r\n").await;
+}
