@@ -10,8 +10,9 @@ use quorate_protocol::types::{
     Chain, ClusterId, ClusterTime, EntryId, EntryKind, Epoch, Generation, Seq,
 };
 
-use super::recovery::{Damage, Recovered, Survey, survey};
+use super::recovery::{Damage, Recovered};
 use super::scan::{Item, Remainder, Scanner, Stop, remainder, walk};
+use super::survey::{Survey, survey};
 
 /// A journal as it is on disk.
 #[derive(Clone, Debug)]
@@ -254,6 +255,6 @@ fn keep_last(
 }
 
 fn read_header(file: &File) -> io::Result<SegmentHeader> {
-    super::recovery::read_header(file)?
+    super::survey::read_header(file)?
         .map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault.to_string()))
 }

@@ -23,17 +23,20 @@
 //! | module | holds |
 //! |---|---|
 //! | `queue` | commands on their way to the writer, bounded by bytes |
+//! | `handle` | what others have of the journal; its thread's start and end |
 //! | `writer` | the thread: group, write, sync, roll, mark |
 //! | `segment` | one file being written |
 //! | `cut` | truncation, restarting the log, trimming, `divergent/` |
 //! | `scan` | walking one file frame by frame, judging what it finds |
-//! | `recovery` | opening: survey of all files, then repair |
+//! | `survey` | reading all files and judging what they are, changing nothing |
+//! | `recovery` | opening: survey, then repair |
 //! | `witness` | how far the log was written, recorded outside the disk |
 //! | `table`, `reader` | where entries are, and reading them from any thread |
 //! | `progress` | what the writer has published |
 //! | `inspect` | offline views for the command line |
 
 mod cut;
+mod handle;
 mod inspect;
 mod options;
 mod progress;
@@ -42,6 +45,7 @@ mod reader;
 mod recovery;
 mod scan;
 mod segment;
+mod survey;
 mod table;
 mod witness;
 mod writer;
@@ -49,6 +53,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use handle::{Journal, JournalFault};
 pub use inspect::{
     EntrySummary, Fault, Inspection, SegmentSummary, Verification, inspect, tail, verify,
 };
@@ -57,4 +62,3 @@ pub use progress::Progress;
 pub use queue::{Rejected, RejectedWhy};
 pub use reader::{JournalReader, ReadError};
 pub use recovery::{Damage, OpenError, OpenJournal, Recovered, TornTail};
-pub use writer::{Journal, JournalFault};

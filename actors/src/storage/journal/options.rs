@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate_protocol::types::{ClusterId, Generation};
 
-use super::writer::JournalFault;
+use super::handle::JournalFault;
 
 /// Where a journal lives and how it is written.
 #[derive(Clone, Debug)]

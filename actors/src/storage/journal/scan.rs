@@ -112,7 +112,8 @@ impl<'f> Scanner<'f> {
         }
         let intact = {
             let payload = self.bytes(behind, header.payload_len as usize)?;
-            crc32c::crc32c(payload) == header.payload_crc
+            payload.len() == header.payload_len as usize
+                && crc32c::crc32c(payload) == header.payload_crc
         };
         if !intact {
             return Ok(Item::Bad(RecordFault::PayloadChecksum.into()));
@@ -130,11 +131,30 @@ impl<'f> Scanner<'f> {
             let left = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
             self.window.resize(len.max(WINDOW_BYTES).min(left), 0);
             self.window_at = at;
-            self.file.read_exact_at(&mut self.window, at)?;
+            let read = read_up_to(self.file, &mut self.window, at)?;
+            if read < self.window.len() {
+                // A running writer has sealed the file meanwhile and given back unused space.
+                self.window.truncate(read);
+                self.len = at + read as u64;
+            }
         }
         let from = (at - self.window_at) as usize;
-        Ok(&self.window[from..from + len])
+        Ok(&self.window[from..self.window.len().min(from + len)])
     }
+}
+
+/// Fills the buffer, or as much of it as the file still has.
+fn read_up_to(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// What a walk over a segment found.
@@ -275,13 +295,13 @@ pub(super) fn remainder(file: &File, from: u64, nonce: u64) -> io::Result<Remain
     let mut at = from;
     while at < len {
         let size = (len - at).min(WINDOW_BYTES as u64) as usize;
-        let window = &mut window[..size];
-        file.read_exact_at(window, at)?;
+        let read = read_up_to(file, &mut window[..size], at)?;
+        let window = &window[..read];
         if window.iter().any(|b| *b != 0) {
             found.used = true;
             search(window, nonce, &mut found);
         }
-        if at + size as u64 == len {
+        if read < size || at + size as u64 == len {
             break;
         }
         // Overlap, so that a frame across the border is seen whole.

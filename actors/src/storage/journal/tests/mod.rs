@@ -1,5 +1,7 @@
 mod crash;
 mod damage;
+mod failing;
+mod model;
 mod writing;
 
 use std::fs;
