@@ -11,6 +11,8 @@ use super::{ALWAYS, Args, CommandError, OPERATOR, Parsed, SESSION, Spec, connect
 
 const GROUP: &str = "connection";
 
+const UNSTEADY: &[&str] = &["nondeterministic_output"];
+
 pub(super) const SUBCOMMANDS: &[Spec] = &[
     Spec::new("client|getname", 2, |_| client(Client::GetName)).flags(SESSION).doc(
         GROUP,
@@ -28,21 +30,19 @@ pub(super) const SUBCOMMANDS: &[Spec] = &[
         "5.0.0",
         "Answers the number of this connection.",
     ),
-    Spec::new("client|info", 2, |_| client(Client::Info)).flags(SESSION).doc(
-        GROUP,
-        "6.2.0",
-        "Describes this connection.",
-    ),
+    Spec::new("client|info", 2, |_| client(Client::Info))
+        .flags(SESSION)
+        .doc(GROUP, "6.2.0", "Describes this connection.")
+        .tips(UNSTEADY),
     Spec::new("client|kill", -3, parse_kill).flags(OPERATOR).doc(
         GROUP,
         "2.4.0",
         "Closes connections.",
     ),
-    Spec::new("client|list", -2, parse_list).flags(OPERATOR).doc(
-        GROUP,
-        "2.4.0",
-        "Lists connections.",
-    ),
+    Spec::new("client|list", -2, parse_list)
+        .flags(OPERATOR)
+        .doc(GROUP, "2.4.0", "Lists connections.")
+        .tips(UNSTEADY),
     Spec::new("client|no-evict", 3, |args| client(Client::NoEvict { on: parse_switch(args)? }))
         .flags(OPERATOR)
         .doc(GROUP, "7.0.0", "Protects this connection when memory is short."),

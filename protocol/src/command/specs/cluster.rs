@@ -10,6 +10,8 @@ use super::{
 const GROUP: &str = "cluster";
 const STALE: Flags = Flags::STALE;
 
+const UNSTEADY: &[&str] = &["nondeterministic_output"];
+
 pub(super) const SPECS: &[Spec] = &[
     Spec::new("readonly", 1, |_| connection(Connection::ReadOnly)).flags(ALWAYS_FAST).doc(
         GROUP,
@@ -34,31 +36,29 @@ const SUBCOMMANDS: &[Spec] = &[
         cluster(Cluster::CountFailureReports { node: args.take()? })
     })
     .flags(STALE.and(Flags::ADMIN))
-    .doc(GROUP, "3.0.0", "Failure reports are not used: 0."),
+    .doc(GROUP, "3.0.0", "Failure reports are not used: 0.")
+    .tips(UNSTEADY),
     Spec::new("cluster|countkeysinslot", 3, parse_count_keys_in_slot).flags(STALE).doc(
         GROUP,
         "3.0.0",
         "Counts the keys of a slot.",
     ),
-    Spec::new("cluster|getkeysinslot", 4, parse_get_keys_in_slot).flags(STALE).doc(
-        GROUP,
-        "3.0.0",
-        "Answers keys of a slot.",
-    ),
+    Spec::new("cluster|getkeysinslot", 4, parse_get_keys_in_slot)
+        .flags(STALE)
+        .doc(GROUP, "3.0.0", "Answers keys of a slot.")
+        .tips(UNSTEADY),
     Spec::new("cluster|help", 2, help).flags(ALWAYS).doc(GROUP, "5.0.0", "Lists the subcommands."),
-    Spec::new("cluster|info", 2, |_| cluster(Cluster::Info)).flags(STALE).doc(
-        GROUP,
-        "3.0.0",
-        "Describes the state of the cluster.",
-    ),
+    Spec::new("cluster|info", 2, |_| cluster(Cluster::Info))
+        .flags(STALE)
+        .doc(GROUP, "3.0.0", "Describes the state of the cluster.")
+        .tips(UNSTEADY),
     Spec::new("cluster|keyslot", 3, |args| cluster(Cluster::KeySlot { key: args.take()? }))
         .flags(STALE)
         .doc(GROUP, "3.0.0", "Answers the slot of a key."),
-    Spec::new("cluster|links", 2, |_| cluster(Cluster::Links)).flags(STALE).doc(
-        GROUP,
-        "7.0.0",
-        "Lists the links between nodes.",
-    ),
+    Spec::new("cluster|links", 2, |_| cluster(Cluster::Links))
+        .flags(STALE)
+        .doc(GROUP, "7.0.0", "Lists the links between nodes.")
+        .tips(UNSTEADY),
     Spec::new("cluster|myid", 2, |_| cluster(Cluster::MyId)).flags(STALE).doc(
         GROUP,
         "3.0.0",
@@ -69,22 +69,22 @@ const SUBCOMMANDS: &[Spec] = &[
         "7.2.0",
         "Answers the id of the one shard.",
     ),
-    Spec::new("cluster|nodes", 2, |_| cluster(Cluster::Nodes)).flags(STALE).doc(
-        GROUP,
-        "3.0.0",
-        "Lists the nodes, one in a line.",
-    ),
+    Spec::new("cluster|nodes", 2, |_| cluster(Cluster::Nodes))
+        .flags(STALE)
+        .doc(GROUP, "3.0.0", "Lists the nodes, one in a line.")
+        .tips(UNSTEADY),
     Spec::new("cluster|replicas", 3, |args| cluster(Cluster::Replicas { node: args.take()? }))
         .flags(STALE.and(Flags::ADMIN))
-        .doc(GROUP, "5.0.0", "Lists the replicas of a node."),
-    Spec::new("cluster|shards", 2, |_| cluster(Cluster::Shards)).flags(STALE).doc(
-        GROUP,
-        "7.0.0",
-        "Lists the shards.",
-    ),
+        .doc(GROUP, "5.0.0", "Lists the replicas of a node.")
+        .tips(UNSTEADY),
+    Spec::new("cluster|shards", 2, |_| cluster(Cluster::Shards))
+        .flags(STALE)
+        .doc(GROUP, "7.0.0", "Lists the shards.")
+        .tips(UNSTEADY),
     Spec::new("cluster|slaves", 3, |args| cluster(Cluster::Replicas { node: args.take()? }))
         .flags(STALE.and(Flags::ADMIN))
-        .doc(GROUP, "3.0.0", "Lists the replicas of a node, as REPLICAS does."),
+        .doc(GROUP, "3.0.0", "Lists the replicas of a node, as REPLICAS does.")
+        .tips(UNSTEADY),
     Spec::new("cluster|slots", 2, |_| cluster(Cluster::Slots))
         .flags(STALE)
         .doc(GROUP, "3.0.0", "Lists slots and the nodes that serve them.")

@@ -12,6 +12,8 @@ const DATABASE: &str = "server";
 const ADDED_UP: &[&str] = &["request_policy:multi_shard", "response_policy:agg_sum"];
 const EVERYWHERE: &[&str] = &["request_policy:all_shards", "response_policy:all_succeeded"];
 
+const UNSTEADY: &[&str] = &["nondeterministic_output"];
+
 pub(super) const SPECS: &[Spec] = &[
     Spec::new("del", -2, |args| write(Write::Del { keys: args.keys()? }))
         .flags(WRITE)
@@ -120,20 +122,24 @@ const OBJECT: &[Spec] = &[
     Spec::new("object|encoding", 3, |args| parse_object(args, ObjectProperty::Encoding))
         .flags(READ)
         .keys(SECOND_TOUCHED)
-        .doc(GROUP, "2.2.3", "Answers the form in which Redis would store a value."),
+        .doc(GROUP, "2.2.3", "Answers the form in which Redis would store a value.")
+        .tips(UNSTEADY),
     Spec::new("object|freq", 3, |args| parse_object(args, ObjectProperty::Frequency))
         .flags(READ)
         .keys(SECOND_TOUCHED)
-        .doc(GROUP, "4.0.0", "Use counts are not kept."),
+        .doc(GROUP, "4.0.0", "Use counts are not kept.")
+        .tips(UNSTEADY),
     Spec::new("object|help", 2, help).flags(ALWAYS).doc(GROUP, "6.2.0", "Lists the subcommands."),
     Spec::new("object|idletime", 3, |args| parse_object(args, ObjectProperty::IdleTime))
         .flags(READ)
         .keys(SECOND_TOUCHED)
-        .doc(GROUP, "2.2.3", "Times of use are not kept: 0."),
+        .doc(GROUP, "2.2.3", "Times of use are not kept: 0.")
+        .tips(UNSTEADY),
     Spec::new("object|refcount", 3, |args| parse_object(args, ObjectProperty::RefCount))
         .flags(READ)
         .keys(SECOND_TOUCHED)
-        .doc(GROUP, "2.2.3", "Values are not shared: 1."),
+        .doc(GROUP, "2.2.3", "Values are not shared: 1.")
+        .tips(UNSTEADY),
 ];
 
 fn walk(walk: Walk) -> Parsed {

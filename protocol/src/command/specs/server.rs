@@ -15,6 +15,13 @@ use super::{
 const GROUP: &str = "server";
 const LOOK: Flags = ALWAYS.and(Flags::ADMIN);
 
+const OF_ALL_NODES: &[&str] =
+    &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"];
+const OF_ALL_SHARDS: &[&str] =
+    &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"];
+const ON_ALL_NODES: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
+const UNORDERED: &[&str] = &["nondeterministic_output_order"];
+
 pub(super) const SPECS: &[Spec] = &[
     Spec::new("command", -1, |_| command(CommandQuery::All))
         .flags(ALWAYS)
@@ -68,7 +75,8 @@ const COMMAND: &[Spec] = &[
     ),
     Spec::new("command|docs", -2, |args| command(CommandQuery::Docs { names: args.rest() }))
         .flags(ALWAYS)
-        .doc(GROUP, "7.0.0", "Explains commands."),
+        .doc(GROUP, "7.0.0", "Explains commands.")
+        .tips(UNORDERED),
     Spec::new("command|getkeys", -4, |args| {
         let keys = catalog::keys_of(&args.rest())?.into_iter().map(|(key, _)| key).collect();
         command(CommandQuery::GetKeys { keys })
@@ -83,12 +91,12 @@ const COMMAND: &[Spec] = &[
     Spec::new("command|help", 2, help).flags(ALWAYS).doc(GROUP, "5.0.0", "Lists the subcommands."),
     Spec::new("command|info", -2, |args| command(CommandQuery::Info { names: args.rest() }))
         .flags(ALWAYS)
-        .doc(GROUP, "2.8.13", "Describes commands."),
-    Spec::new("command|list", -2, parse_command_list).flags(ALWAYS).doc(
-        GROUP,
-        "7.0.0",
-        "Lists the names of commands.",
-    ),
+        .doc(GROUP, "2.8.13", "Describes commands.")
+        .tips(UNORDERED),
+    Spec::new("command|list", -2, parse_command_list)
+        .flags(ALWAYS)
+        .doc(GROUP, "7.0.0", "Lists the names of commands.")
+        .tips(UNORDERED),
 ];
 
 const CONFIG: &[Spec] = &[
@@ -106,80 +114,72 @@ const CONFIG: &[Spec] = &[
         "2.8.0",
         "The settings file is never written by the node.",
     ),
-    Spec::new("config|set", -4, parse_config_set).flags(OPERATOR).doc(
-        GROUP,
-        "2.0.0",
-        "Changes settings.",
-    ),
+    Spec::new("config|set", -4, parse_config_set)
+        .flags(OPERATOR)
+        .doc(GROUP, "2.0.0", "Changes settings.")
+        .tips(ON_ALL_NODES),
 ];
 
 const SLOW_LOG: &[Spec] = &[
-    Spec::new("slowlog|get", -2, parse_slow_log_get).flags(LOOK).doc(
-        GROUP,
-        "2.2.12",
-        "Answers entries, the newest first.",
-    ),
+    Spec::new("slowlog|get", -2, parse_slow_log_get)
+        .flags(LOOK)
+        .doc(GROUP, "2.2.12", "Answers entries, the newest first.")
+        .tips(&["request_policy:all_nodes", "nondeterministic_output"]),
     Spec::new("slowlog|help", 2, help).flags(ALWAYS).doc(GROUP, "6.2.0", "Lists the subcommands."),
-    Spec::new("slowlog|len", 2, |_| connection(Connection::SlowLog(SlowLog::Len))).flags(LOOK).doc(
-        GROUP,
-        "2.2.12",
-        "Counts the entries.",
-    ),
+    Spec::new("slowlog|len", 2, |_| connection(Connection::SlowLog(SlowLog::Len)))
+        .flags(LOOK)
+        .doc(GROUP, "2.2.12", "Counts the entries.")
+        .tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"]),
     Spec::new("slowlog|reset", 2, |_| connection(Connection::SlowLog(SlowLog::Reset)))
         .flags(LOOK)
-        .doc(GROUP, "2.2.12", "Removes the entries."),
+        .doc(GROUP, "2.2.12", "Removes the entries.")
+        .tips(ON_ALL_NODES),
 ];
 
 const LATENCY: &[Spec] = &[
-    Spec::new("latency|doctor", 2, |_| latency(Latency::Doctor)).flags(OPERATOR).doc(
-        GROUP,
-        "2.8.13",
-        "Explains latencies in words.",
-    ),
+    Spec::new("latency|doctor", 2, |_| latency(Latency::Doctor))
+        .flags(OPERATOR)
+        .doc(GROUP, "2.8.13", "Explains latencies in words.")
+        .tips(OF_ALL_NODES),
     Spec::new("latency|graph", 3, |args| latency(Latency::Graph { event: args.take()? }))
         .flags(OPERATOR)
-        .doc(GROUP, "2.8.13", "Draws the latencies of an event."),
+        .doc(GROUP, "2.8.13", "Draws the latencies of an event.")
+        .tips(OF_ALL_NODES),
     Spec::new("latency|help", 2, help).flags(ALWAYS).doc(GROUP, "2.8.13", "Lists the subcommands."),
     Spec::new("latency|histogram", -2, |args| {
         latency(Latency::Histogram { commands: args.rest() })
     })
     .flags(OPERATOR)
-    .doc(GROUP, "7.0.0", "Answers how latencies are distributed."),
+    .doc(GROUP, "7.0.0", "Answers how latencies are distributed.")
+    .tips(OF_ALL_NODES),
     Spec::new("latency|history", 3, |args| latency(Latency::History { event: args.take()? }))
         .flags(OPERATOR)
-        .doc(GROUP, "2.8.13", "Answers the latencies of an event over time."),
-    Spec::new("latency|latest", 2, |_| latency(Latency::Latest)).flags(OPERATOR).doc(
-        GROUP,
-        "2.8.13",
-        "Answers the latest latency of each event.",
-    ),
+        .doc(GROUP, "2.8.13", "Answers the latencies of an event over time.")
+        .tips(OF_ALL_NODES),
+    Spec::new("latency|latest", 2, |_| latency(Latency::Latest))
+        .flags(OPERATOR)
+        .doc(GROUP, "2.8.13", "Answers the latest latency of each event.")
+        .tips(OF_ALL_NODES),
     Spec::new("latency|reset", -2, |args| latency(Latency::Reset { events: args.rest() }))
         .flags(OPERATOR)
-        .doc(GROUP, "2.8.13", "Removes recorded latencies."),
+        .doc(GROUP, "2.8.13", "Removes recorded latencies.")
+        .tips(ON_ALL_NODES),
 ];
 
 const MEMORY: &[Spec] = &[
-    Spec::new("memory|doctor", 2, |_| memory(Memory::Doctor)).doc(
-        GROUP,
-        "4.0.0",
-        "Explains the use of memory in words.",
-    ),
+    Spec::new("memory|doctor", 2, |_| memory(Memory::Doctor))
+        .doc(GROUP, "4.0.0", "Explains the use of memory in words.")
+        .tips(OF_ALL_SHARDS),
     Spec::new("memory|help", 2, help).flags(ALWAYS).doc(GROUP, "4.0.0", "Lists the subcommands."),
-    Spec::new("memory|malloc-stats", 2, |_| memory(Memory::MallocStats)).doc(
-        GROUP,
-        "4.0.0",
-        "Answers figures of the allocator.",
-    ),
-    Spec::new("memory|purge", 2, |_| memory(Memory::Purge)).doc(
-        GROUP,
-        "4.0.0",
-        "Gives memory back to the system.",
-    ),
-    Spec::new("memory|stats", 2, |_| memory(Memory::Stats)).doc(
-        GROUP,
-        "4.0.0",
-        "Answers figures on the use of memory.",
-    ),
+    Spec::new("memory|malloc-stats", 2, |_| memory(Memory::MallocStats))
+        .doc(GROUP, "4.0.0", "Answers figures of the allocator.")
+        .tips(OF_ALL_SHARDS),
+    Spec::new("memory|purge", 2, |_| memory(Memory::Purge))
+        .doc(GROUP, "4.0.0", "Gives memory back to the system.")
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+    Spec::new("memory|stats", 2, |_| memory(Memory::Stats))
+        .doc(GROUP, "4.0.0", "Answers figures on the use of memory.")
+        .tips(OF_ALL_SHARDS),
     Spec::new("memory|usage", -3, parse_memory_usage)
         .flags(READ)
         .keys(&[Keys::new(2, 2, 1, &["RO"])])
@@ -190,7 +190,8 @@ const MODULE: &[Spec] = &[
     Spec::new("module|help", 2, help).flags(ALWAYS).doc(GROUP, "5.0.0", "Lists the subcommands."),
     Spec::new("module|list", 2, |_| connection(Connection::ModuleList))
         .flags(Flags::ADMIN.and(Flags::NOSCRIPT))
-        .doc(GROUP, "4.0.0", "Lists modules; there are none."),
+        .doc(GROUP, "4.0.0", "Lists modules; there are none.")
+        .tips(UNORDERED),
 ];
 
 const ACL: &[Spec] = &[
@@ -272,7 +273,7 @@ fn parse_command_list(args: &mut Args<'_>) -> Parsed {
 
 fn parse_config_set(args: &mut Args<'_>) -> Parsed {
     if args.left() % 2 == 1 {
-        return Err(CommandError::WrongArity { name: args.spec().name.to_owned() });
+        return Err(CommandError::Syntax);
     }
     let mut pairs = Vec::with_capacity(args.left() / 2);
     while args.left() > 0 {
@@ -296,10 +297,9 @@ fn parse_wait_aof(args: &mut Args<'_>) -> Parsed {
 fn parse_slow_log_get(args: &mut Args<'_>) -> Parsed {
     let mut count = Some(10);
     if args.left() > 0 {
-        let number = args.integer()?;
-        if number < -1 {
-            return Err(CommandError::Other("ERR count should be greater than or equal to -1"));
-        }
+        let number = args.integer().ok().filter(|&number| number >= -1);
+        let number =
+            number.ok_or(CommandError::Other("ERR count should be greater than or equal to -1"))?;
         count = u64::try_from(number).ok();
     }
     args.end()?;
@@ -317,7 +317,11 @@ fn parse_memory_usage(args: &mut Args<'_>) -> Parsed {
 
 fn parse_acl_cat(args: &mut Args<'_>) -> Parsed {
     let category = if args.left() > 0 { Some(args.take()?) } else { None };
-    args.end()?;
+    if args.left() > 0 {
+        return Err(CommandError::Other(
+            "ERR unknown subcommand or wrong number of arguments for 'CAT'. Try ACL HELP.",
+        ));
+    }
     acl(Acl::Cat { category })
 }
 
