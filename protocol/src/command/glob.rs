@@ -3,7 +3,7 @@
 /// Whether the whole text matches. Takes at most time of pattern length by text length: after a
 /// mismatch only the last `*` is tried again with one more byte.
 #[must_use]
-pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut rest) = (0, pattern);
     let mut star: Option<(usize, &[u8])> = None;
     loop {

@@ -28,7 +28,7 @@ mod connection;
 mod decimal;
 mod error;
 pub mod execute;
-mod glob;
+pub mod glob;
 mod keyspace;
 mod memory;
 mod model;
