@@ -264,6 +264,8 @@ fn of_fault(fault: RecordFault, path: PathBuf) -> DataDirError {
 mod tests {
     use super::*;
     use crate::storage::scratch::Scratch;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
 
     fn options(dir: &Path) -> DataDirOptions {
         DataDirOptions { path: dir.to_owned(), node: NodeId(2), allow_volatile: true }
@@ -307,6 +309,37 @@ mod tests {
         let holder = format!("process {}", std::process::id());
         assert!(error.to_string().ends_with(&holder), "{error}");
         drop(first);
+        DataDir::open(&options(scratch.path())).expect("it is free again");
+    }
+
+    /// Set for the process that a test starts: the directory to open.
+    const CHILD: &str = "QUORATE_TEST_DATA_DIR";
+
+    #[test]
+    fn a_second_process_is_refused_until_the_first_one_is_killed() {
+        if let Some(dir) = std::env::var_os(CHILD) {
+            let _held = completed(Path::new(&dir));
+            println!("held");
+            // Until the parent kills this process, or has ended itself.
+            let _ = io::stdin().read(&mut [0]);
+            return;
+        }
+        let scratch = Scratch::new();
+        let name = "a_second_process_is_refused_until_the_first_one_is_killed";
+        let mut child = Command::new(std::env::current_exe().expect("it is known"))
+            .args(["--nocapture", "--test-threads=1", name])
+            .env(CHILD, scratch.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let held = output.lines().any(|line| line.expect("it is text").contains("held"));
+        assert!(held, "the first process has the directory");
+        let error = DataDir::open(&options(scratch.path())).expect_err("it is locked");
+        assert!(error.to_string().ends_with(&format!("process {}", child.id())), "{error}");
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
         DataDir::open(&options(scratch.path())).expect("it is free again");
     }
 

@@ -173,7 +173,7 @@ fn tear(scratch: &Scratch, at: prop::sample::Index, flip: Option<u8>) -> Seq {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, max_shrink_iters: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, max_shrink_iters: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn a_journal_holds_what_was_appended_less_what_was_cut(
