@@ -4,6 +4,8 @@
 //! Needs `redis-server` 7.0 or later in the path; without it these tests fail, unless
 //! `QUORATE_WITHOUT_REDIS` is set.
 
+#![expect(clippy::disallowed_methods, reason = "a real server has a real clock")]
+
 mod cases;
 mod model;
 mod server;

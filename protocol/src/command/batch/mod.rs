@@ -41,4 +41,4 @@ pub struct Encoded {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

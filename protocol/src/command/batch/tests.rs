@@ -170,7 +170,7 @@ fn read() -> impl Strategy<Value = Read> {
     ]
 }
 
-fn unit() -> impl Strategy<Value = Unit> {
+pub(in crate::command) fn unit() -> impl Strategy<Value = Unit> {
     let seen = (any::<u64>(), any::<bool>()).prop_map(|(seq, absent)| {
         if absent { Seen::Absent(Seq(seq)) } else { Seen::Version(Seq(seq)) }
     });

@@ -19,7 +19,7 @@ pub use write::execute_write;
 
 use super::batch::{Batches, DecodeError};
 use super::keyspace::{Keyspace, Lookup};
-use super::model::{Exec, Seen, Step, Unit, Watched};
+use super::model::{Exec, Read, Seen, Step, Unit, Watched};
 use crate::resp::Reply;
 use crate::types::Seq;
 
@@ -51,18 +51,16 @@ pub fn apply_payload<K: Keyspace>(
     keyspace: &mut K,
     mut replies: Option<&mut Vec<Reply>>,
 ) -> Result<(), ApplyError<K::Error>> {
+    let mut budget = Budget::default();
     for batch in Batches::new(payload.clone()) {
         for unit in batch?.units() {
             let unit = unit?;
-            match &mut replies {
-                Some(replies) => {
-                    let reply = execute_unit(&unit, at, keyspace).map_err(ApplyError::Store)?;
-                    replies.push(reply);
-                }
-                None if matches!(unit, Unit::Read(_)) => {}
-                None => {
-                    execute_unit(&unit, at, keyspace).map_err(ApplyError::Store)?;
-                }
+            if replies.is_none() && matches!(unit, Unit::Read(_)) {
+                continue;
+            }
+            let reply = execute(&unit, at, keyspace, &mut budget).map_err(ApplyError::Store)?;
+            if let Some(replies) = &mut replies {
+                replies.push(reply);
             }
         }
     }
@@ -78,11 +76,7 @@ pub fn execute_unit<K: Keyspace>(
     at: Moment,
     keyspace: &mut K,
 ) -> Result<Reply, K::Error> {
-    match unit {
-        Unit::Write(write) => execute_write(write, at, keyspace),
-        Unit::Read(read) => execute_read(read, at.now_ms, keyspace),
-        Unit::Exec(exec) => execute_exec(exec, at, keyspace),
-    }
+    execute(unit, at, keyspace, &mut Budget::default())
 }
 
 /// What `WATCH` has to remember of a key, read from the state as of `applied`.
@@ -124,15 +118,74 @@ pub fn any_changed<L: Lookup>(
     Ok(false)
 }
 
-fn execute_exec<K: Keyspace>(exec: &Exec, at: Moment, keyspace: &mut K) -> Result<Reply, K::Error> {
+/// Bytes that the replies of one entry may take before its reads are refused. Pipelined reads of
+/// large values would otherwise fill the memory with what no client has read yet.
+const REPLY_BYTES_MAX: usize = 256 << 20;
+const REPLY_TOO_LARGE: &str = "ERR the replies are too large, read less at once";
+
+/// How much of [`REPLY_BYTES_MAX`] is used. It decides about replies only, never about the state.
+#[derive(Default)]
+struct Budget {
+    bytes: usize,
+}
+
+impl Budget {
+    fn is_spent(&self) -> bool {
+        self.bytes > REPLY_BYTES_MAX
+    }
+
+    fn spend(&mut self, reply: Reply) -> Reply {
+        let data = |reply: &Reply| if let Reply::Bulk(data) = reply { data.len() } else { 0 };
+        self.bytes += if let Reply::Array(items) = &reply {
+            items.iter().map(data).sum()
+        } else {
+            data(&reply)
+        };
+        reply
+    }
+}
+
+fn execute<K: Keyspace>(
+    unit: &Unit,
+    at: Moment,
+    keyspace: &mut K,
+    budget: &mut Budget,
+) -> Result<Reply, K::Error> {
+    match unit {
+        Unit::Write(write) => execute_write(write, at, keyspace).map(|reply| budget.spend(reply)),
+        Unit::Read(read) => execute_riding_read(read, at, keyspace, budget),
+        Unit::Exec(exec) => execute_exec(exec, at, keyspace, budget),
+    }
+}
+
+fn execute_riding_read<K: Keyspace>(
+    read: &Read,
+    at: Moment,
+    keyspace: &K,
+    budget: &mut Budget,
+) -> Result<Reply, K::Error> {
+    if budget.is_spent() {
+        return Ok(Reply::error(REPLY_TOO_LARGE));
+    }
+    execute_read(read, at.now_ms, keyspace).map(|reply| budget.spend(reply))
+}
+
+fn execute_exec<K: Keyspace>(
+    exec: &Exec,
+    at: Moment,
+    keyspace: &mut K,
+    budget: &mut Budget,
+) -> Result<Reply, K::Error> {
     if any_changed(&exec.watches, at.now_ms, keyspace)? {
         return Ok(Reply::NullArray);
     }
     let mut replies = Vec::with_capacity(exec.steps.len());
     for step in &exec.steps {
         replies.push(match step {
-            Step::Write(write) => execute_write(write, at, keyspace)?,
-            Step::Read(read) => execute_read(read, at.now_ms, keyspace)?,
+            Step::Write(write) => {
+                execute_write(write, at, keyspace).map(|reply| budget.spend(reply))?
+            }
+            Step::Read(read) => execute_riding_read(read, at, keyspace, budget)?,
         });
     }
     Ok(Reply::Array(replies))

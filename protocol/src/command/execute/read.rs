@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{bits, lcs};
+use super::{REPLY_BYTES_MAX, REPLY_TOO_LARGE, bits, lcs};
 use crate::command::keyspace::{Lookup, Value};
 use crate::command::model::{ObjectProperty, Read, TtlForm};
 use crate::command::number::parse_i64;
@@ -29,9 +29,7 @@ pub fn execute_read<L: Lookup>(read: &Read, now_ms: u64, lookup: &L) -> Result<R
     let view = View { now_ms, lookup };
     match read {
         Read::Get { key } => view.get(key),
-        Read::MGet { keys } => {
-            keys.iter().map(|key| view.get(key)).collect::<Result<_, _>>().map(Reply::Array)
-        }
+        Read::MGet { keys } => view.get_many(keys),
         Read::StrLen { key } => view.str_len(key),
         Read::GetRange { key, start, end } => view.get_range(key, *start, *end),
         Read::Exists { keys } => view.exists(keys),
@@ -66,6 +64,20 @@ struct View<'a, L> {
 impl<L: Lookup> View<'_, L> {
     fn get(&self, key: &[u8]) -> Result<Reply, L::Error> {
         Ok(self.data(key)?.map_or(Reply::Null, Reply::Bulk))
+    }
+
+    fn get_many(&self, keys: &[Bytes]) -> Result<Reply, L::Error> {
+        let mut bytes = 0;
+        let mut values = Vec::with_capacity(keys.len());
+        for key in keys {
+            let value = self.data(key)?;
+            bytes += value.as_ref().map_or(0, Bytes::len);
+            if bytes > REPLY_BYTES_MAX {
+                return Ok(Reply::error(REPLY_TOO_LARGE));
+            }
+            values.push(value.map_or(Reply::Null, Reply::Bulk));
+        }
+        Ok(Reply::Array(values))
     }
 
     fn str_len(&self, key: &[u8]) -> Result<Reply, L::Error> {

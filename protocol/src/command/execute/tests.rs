@@ -1,7 +1,10 @@
 use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 use super::{Moment, apply_payload, execute_read, execute_unit, execute_walk, watch};
 use crate::command::batch::Encoder;
+use crate::command::batch::tests::unit;
 use crate::command::{Command, Exec, MemoryKeyspace, Read, Seen, Step, Unit, Write, parse, slot};
 use crate::resp::{Protocol, Reply};
 use crate::types::Seq;
@@ -345,4 +348,102 @@ fn replicas_reach_the_same_state_without_replies() {
     apply_payload(&payload, at, &mut replica, None).expect("applied");
     assert_eq!(primary, replica);
     assert_eq!(replies.len(), 2 * batch.count as usize);
+}
+
+#[test]
+fn reads_are_refused_once_the_replies_are_too_large() {
+    let mut store = Store::new();
+    store.run(&format!("SET k {}", "x".repeat(1 << 20)));
+    let mut encoder = Encoder::new();
+    encoder.read(&Read::MGet { keys: vec!["k".into(); 257] });
+    for _ in 0..257 {
+        encoder.read(&Read::Get { key: "k".into() });
+    }
+    encoder.write(&Write::GetDel { key: "k".into() });
+    encoder.read(&Read::Get { key: "k".into() });
+    let at = Moment { now_ms: 1, seq: Seq(2) };
+    let mut replies = Vec::new();
+    let payload = encoder.finish().bytes;
+    apply_payload(&payload, at, &mut store.keyspace, Some(&mut replies)).expect("applied");
+    assert!(matches!(replies[0], Reply::Error(_)));
+    assert!(replies[1..=258].iter().all(|reply| matches!(reply, Reply::Bulk(_))));
+    assert!(matches!(replies[259], Reply::Error(_)));
+}
+
+/// Words that commands are made of, so that random lines get far.
+fn word() -> impl Strategy<Value = Bytes> {
+    let names: Vec<&'static str> = crate::command::all()
+        .flat_map(|spec| std::iter::once(spec).chain(spec.subcommands))
+        .map(|spec| spec.name.rsplit('|').next().unwrap_or_default())
+        .collect();
+    let words = vec![
+        "k",
+        "1",
+        "0",
+        "-1",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "1e4932",
+        "inf",
+        "EX",
+        "PX",
+        "NX",
+        "XX",
+        "GET",
+        "KEEPTTL",
+        "GT",
+        "LT",
+        "MATCH",
+        "COUNT",
+        "TYPE",
+        "AUTH",
+        "SETNAME",
+        "BIT",
+        "AND",
+        "NOT",
+        "IDX",
+        "ID",
+        "TOKEN",
+        "LEASE",
+        "MAXLAG",
+        "FILTERBY",
+        "PATTERN",
+    ];
+    prop_oneof![
+        2 => prop::sample::select(names).prop_map(|text| Bytes::from_static(text.as_bytes())),
+        3 => prop::sample::select(words).prop_map(|text| Bytes::from_static(text.as_bytes())),
+        1 => vec(any::<u8>(), 0..6).prop_map(Bytes::from),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_units_can_be_executed(units in vec((unit(), any::<u64>()), 1..12)) {
+        let mut keyspace = MemoryKeyspace::default();
+        for (seq, (unit, now_ms)) in units.iter().enumerate() {
+            let at = Moment { now_ms: *now_ms, seq: Seq(seq as u64) };
+            execute_unit(unit, at, &mut keyspace).expect("in memory");
+        }
+    }
+
+    #[test]
+    fn any_words_are_a_command_or_an_error(mut argv in vec(word(), 0..7)) {
+        match parse(&mut argv) {
+            Ok(Command::Write(write)) => {
+                let mut encoder = Encoder::new();
+                encoder.write(&write);
+                let payload = encoder.finish().bytes;
+                let at = Moment { now_ms: 5, seq: Seq(1) };
+                apply_payload(&payload, at, &mut MemoryKeyspace::default(), None)?;
+            }
+            Ok(Command::Read(Read::Walk(walk))) => {
+                execute_walk(&walk, 5, 9, &MemoryKeyspace::default()).expect("in memory");
+            }
+            Ok(Command::Read(read)) => {
+                execute_read(&read, 5, &MemoryKeyspace::default()).expect("in memory");
+            }
+            Ok(Command::Connection(_) | Command::Transaction(_)) => {}
+            Err(error) => prop_assert!(error.to_string().contains(' ')),
+        }
+    }
 }
