@@ -486,11 +486,11 @@ impl Random {
             "N" => self.below(30).to_string(),
             "F" => format!("{}.{:02}", self.below(200) as i64 - 100, self.below(100)),
             "E" => ["EX", "PX", "EXAT", "PXAT", "KEEPTTL"][self.below(5)].to_owned(),
-            "T" => {
-                ["100", "100000", "99999999", "9999999999999", "0", "-5"][self.below(6)].to_owned()
-            }
+            "T" => ["100000", "99999999", "9999999999999", "0", "-5"][self.below(5)].to_owned(),
             "C" => ["NX", "XX", "GET"][self.below(3)].to_owned(),
             "X" => ["NX", "XX", "GT", "LT"][self.below(4)].to_owned(),
+            // Not GT and LT: with times that count from now, a millisecond could decide.
+            "Y" => ["NX", "XX"][self.below(2)].to_owned(),
             "U" => ["BIT", "BYTE"][self.below(2)].to_owned(),
             "O" => ["AND", "OR", "XOR", "NOT"][self.below(4)].to_owned(),
             "B" => self.below(2).to_string(),
@@ -538,9 +538,9 @@ const TEMPLATES: &[&str] = &[
     "EXISTS K K ~K",
     "TOUCH K",
     "TYPE K",
-    "EXPIRE K T ~X ~X",
-    "PEXPIRE K T ~X",
-    "EXPIREAT K T ~X",
+    "EXPIRE K T ~Y",
+    "PEXPIRE K T ~Y",
+    "EXPIREAT K T ~X ~X",
     "PEXPIREAT K T ~X",
     "TTL K",
     "PTTL K",
