@@ -9,5 +9,6 @@ pub mod quorum;
 pub mod replication;
 pub mod storage;
 pub mod submit;
+pub mod supervisor;
 pub mod view;
 pub mod wake;

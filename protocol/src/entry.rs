@@ -1,6 +1,6 @@
 //! An entry with its payload: what the journal stores and the log streams carry, byte for byte.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::record::{PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RecordFault, RecordHeader};
 use crate::types::{Chain, ClusterTime, EntryId, EntryKind};
@@ -104,6 +104,15 @@ impl Entry {
     #[must_use]
     pub fn record_bytes(&self) -> usize {
         RECORD_HEADER_BYTES + self.payload.len()
+    }
+
+    /// The entry's record in one piece. Copies the payload: for small entries.
+    #[must_use]
+    pub fn record(&self) -> Bytes {
+        let mut record = BytesMut::with_capacity(self.record_bytes());
+        record.extend_from_slice(&self.header().encode());
+        record.extend_from_slice(&self.payload);
+        record.freeze()
     }
 
     /// Whether this entry continues the log whose chain, just before it, is `prev`.

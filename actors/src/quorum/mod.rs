@@ -1,5 +1,22 @@
-//! The quorum policy actor: drives the replication core.
+//! The quorum policy actor: drives the replication core on the consensus thread.
+//!
+//! - `actor`: one coalesced message, a timer, and the two phases.
+//! - `forming`: the first boot, until this node has a first entry.
+//! - `driver`: events into the core, commands out of it.
+//! - `sealing`: waiting batches to one entry's payload.
+//! - `ports`: journal, cache, hard state, apply loop, gate and peers, as the actor sees them.
+//! - `handle`: what the rest of the node may ask.
 
+mod actor;
+mod driver;
+mod forming;
 mod handle;
+mod ports;
+mod sealing;
 
+pub(crate) use actor::{Phase, QuorumWake};
+pub(crate) use driver::{Driver, DriverParts, Found};
+pub(crate) use forming::FormingDriver;
 pub use handle::{ConfirmedRead, QuorumHandle};
+pub use ports::Fatal;
+pub(crate) use ports::{Ports, Seen};

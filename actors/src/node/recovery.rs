@@ -1,0 +1,131 @@
+//! Puts together what a node finds on its disk: journal, state and hard state must tell one story
+//! before the core may start from it.
+
+use std::sync::Arc;
+
+use quorate_protocol::cluster::ClusterEntry;
+use quorate_protocol::core::{HardState, Log};
+use quorate_protocol::formation::FIRST_ENTRY;
+use quorate_protocol::types::{Chain, ClusterTime, EntryId, Seq};
+use quorate_protocol::wire::{WireError, decode_cluster};
+
+use crate::quorum::Found;
+use crate::storage::journal::{OpenError, OpenJournal};
+
+/// What the state says about itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StatePosition {
+    /// The last entry applied and flushed.
+    pub applied: EntryId,
+    /// The log's chain there.
+    pub chain: Chain,
+    /// That entry's time.
+    pub time: ClusterTime,
+    /// The configuration as of there; `None` while the state holds nothing.
+    pub cluster: Option<(EntryId, Arc<ClusterEntry>)>,
+}
+
+/// Why journal and state can't be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// The journal can't be opened or restarted.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// The journal lost synced entries (S6).
+    #[error(
+        "the journal lost synced entries from {at} on ({what}): this node must neither vote nor \
+         count; remove its data directory and let it join anew"
+    )]
+    Damaged {
+        /// The first lost position.
+        at: Seq,
+        /// Which file, and what is wrong.
+        what: String,
+    },
+    /// The journal starts after the state's position: entries between are nowhere.
+    #[error("the journal starts at {first}, but the state holds entries only through {applied}")]
+    Gap {
+        /// The journal's first position.
+        first: Seq,
+        /// The state's position.
+        applied: EntryId,
+    },
+    /// A cluster entry can't be read.
+    #[error("cluster entry {id} can't be read: {source}")]
+    Cluster {
+        /// Which.
+        id: EntryId,
+        /// What is wrong.
+        source: WireError,
+    },
+    /// There is a log but no configuration in it.
+    #[error("neither journal nor state hold a cluster entry, though the log ends at {last}")]
+    NoCluster {
+        /// The log's end.
+        last: EntryId,
+    },
+}
+
+/// A journal that fits to the state, and what the core starts with; `None` before the first entry.
+pub(super) struct Recovery {
+    /// Ready to start.
+    pub journal: OpenJournal,
+    /// What was found, unless there is no log yet.
+    pub found: Option<Found>,
+    /// Whether entries that were acknowledged from memory may be gone: the state is ahead of the
+    /// journal (S5).
+    pub behind_state: bool,
+}
+
+/// Fits the journal to the state.
+///
+/// # Errors
+/// See [`RecoveryError`].
+pub(super) fn recover(
+    mut journal: OpenJournal,
+    state: &StatePosition,
+    hard: HardState,
+) -> Result<Recovery, RecoveryError> {
+    let recovered = journal.recovered().clone();
+    if let Some(damage) = recovered.damage {
+        return Err(RecoveryError::Damaged { at: damage.at, what: damage.what });
+    }
+    if recovered.last == EntryId::ZERO && state.applied == EntryId::ZERO {
+        return Ok(Recovery { journal, found: None, behind_state: false });
+    }
+    if recovered.first > state.applied.seq.next() {
+        return Err(RecoveryError::Gap { first: recovered.first, applied: state.applied });
+    }
+    // Legal when the copies that met the policy are elsewhere: the log goes on after what the
+    // state holds, as after a snapshot.
+    let behind_state = recovered.last.seq < state.applied.seq;
+    if behind_state {
+        journal = journal.start_after(state.applied, state.chain)?;
+    }
+    let found = found(&journal, state, hard)?;
+    Ok(Recovery { journal, found: Some(found), behind_state })
+}
+
+fn found(
+    journal: &OpenJournal,
+    state: &StatePosition,
+    hard: HardState,
+) -> Result<Found, RecoveryError> {
+    let recovered = journal.recovered();
+    let mut configs: Vec<(EntryId, Arc<ClusterEntry>)> = state.cluster.iter().cloned().collect();
+    for (id, payload) in &recovered.clusters {
+        if configs.last().is_none_or(|(last, _)| last.seq < id.seq) {
+            let config = decode_cluster(payload)
+                .map_err(|source| RecoveryError::Cluster { id: *id, source })?;
+            configs.push((*id, Arc::new(config)));
+        }
+    }
+    if configs.is_empty() {
+        return Err(RecoveryError::NoCluster { last: recovered.last });
+    }
+    // Whoever holds a first entry knows that it is committed: it is the same everywhere.
+    let committed = state.applied.seq.max(FIRST_ENTRY.seq);
+    let log =
+        Log::new(recovered.preceding, recovered.epochs.clone(), recovered.last, recovered.last.seq);
+    Ok(Found { hard, log, chain: recovered.last_chain, configs, committed, time: state.time })
+}

@@ -1,0 +1,546 @@
+//! Drives the replication core: gives it what happened, and does what it says, in its order.
+//!
+//! Runs on the consensus thread, inside the actor's handler, and never waits: journal, hard state,
+//! apply loop, senders and gate are reached through bounded queues.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use quorate_protocol::cluster::ClusterEntry;
+use quorate_protocol::core::message::Message;
+use quorate_protocol::core::{Boot, Command, Core, Event, HardState, Log, Refused, Role, Tuning};
+use quorate_protocol::entry::Entry;
+use quorate_protocol::types::{
+    Branch, Chain, ClusterTime, DiskId, EntryId, EntryKind, MonoTime, NodeId, Seq,
+};
+use quorate_protocol::wire::AppendHeader;
+use tokio::sync::mpsc;
+
+use super::handle::ConfirmedRead;
+use super::sealing::{refuse, refuse_expired, take_payload};
+use crate::clock;
+use crate::replication::{PeerEvent, SendEntries, Session};
+use crate::submit::{Batch, DoubtReason, GateInput, Refusal, Sealed};
+use crate::view::{PeerView, Published, View};
+
+use super::ports::{Fatal, Ports};
+
+/// Bytes of one entry's payload, unless a single batch is larger.
+const ENTRY_BYTES_MAX: usize = 1 << 20;
+
+/// Batches taken from the submission queue in one round.
+const ROUND_BATCHES_MAX: usize = 4_096;
+
+/// Entries that may be sealed and not yet committed before further batches wait for each other:
+/// what is sealed later shares the next sync anyway, and fewer, larger entries cost less.
+const UNCOMMITTED_ENTRIES_MAX: u64 = 4;
+
+/// Entries that the state may lag behind the commit position before new work is refused.
+const APPLY_LAG_MAX: u64 = 1 << 14;
+
+/// How often the slowly changing view is renewed while nothing else changes it.
+const VIEW_PERIOD_US: u64 = 50_000;
+
+/// The driver's own state; everything that must survive is in the core's hands.
+pub(crate) struct Driver {
+    core: Core,
+    ports: Ports,
+    published: Arc<Published>,
+    submitted: mpsc::Receiver<Batch>,
+    reads: mpsc::Receiver<ConfirmedRead>,
+    /// Chain after the log's last entry.
+    chain: Chain,
+    /// Batches that wait to be sealed.
+    waiting: VecDeque<Batch>,
+    /// Reads that wait for a heartbeat round, by token.
+    confirming: HashMap<u64, Vec<ConfirmedRead>>,
+    next_token: u64,
+    /// Current session of each peer, as the transport numbers them.
+    sessions: HashMap<NodeId, Session>,
+    /// Whether cursors in memory matter now; read by the journal thread.
+    report_in_memory: Arc<AtomicBool>,
+    was_primary: bool,
+    view_due: MonoTime,
+    random: Random,
+    commands: Vec<Command>,
+    events: Vec<PeerEvent>,
+}
+
+/// What either phase of the actor works with.
+pub(crate) struct DriverParts {
+    /// This node's data directory.
+    pub disk: DiskId,
+    /// The core's timers and limits.
+    pub tuning: Tuning,
+    /// Everything it acts upon.
+    pub ports: Ports,
+    /// Where the node's state is published.
+    pub published: Arc<Published>,
+    /// Batches of client connections.
+    pub submitted: mpsc::Receiver<Batch>,
+    /// Reads of client connections.
+    pub reads: mpsc::Receiver<ConfirmedRead>,
+    /// Sessions that were up before there was a core, as the events that announced them.
+    pub early: Vec<PeerEvent>,
+    /// Whether the journal should report cursors in memory.
+    pub report_in_memory: Arc<AtomicBool>,
+    /// Seeds election timeouts.
+    pub seed: u64,
+}
+
+/// What a node with a log found on its disk.
+pub(crate) struct Found {
+    /// Hard state, with the memory-loss flag as decided for this boot.
+    pub hard: HardState,
+    /// The log.
+    pub log: Log,
+    /// Chain after the log's last entry.
+    pub chain: Chain,
+    /// Cluster entries in state and log, in order.
+    pub configs: Vec<(EntryId, Arc<ClusterEntry>)>,
+    /// The state's position.
+    pub committed: Seq,
+    /// The last entry's time.
+    pub time: ClusterTime,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: DriverParts, found: Found) -> Self {
+        let mut random = Random(parts.seed);
+        // An epoch that the log shows was known when its entries were acknowledged; only a first
+        // entry, which is written without an election, can be ahead of the hard state.
+        let hard = match found.hard.epoch.cmp(&found.log.last().epoch) {
+            std::cmp::Ordering::Less => {
+                HardState { epoch: found.log.last().epoch, vote: None, ..found.hard }
+            }
+            std::cmp::Ordering::Equal | std::cmp::Ordering::Greater => found.hard,
+        };
+        let boot = Boot {
+            node: parts.ports.node,
+            disk: parts.disk,
+            incarnation: parts.ports.incarnation,
+            hard,
+            log: found.log,
+            configs: found.configs,
+            committed: found.committed,
+            time: found.time,
+        };
+        let core = Core::new(boot, parts.tuning, clock::now(), random.next());
+        parts.published.set_positions(found.committed, found.committed);
+        Self {
+            core,
+            ports: parts.ports,
+            published: parts.published,
+            submitted: parts.submitted,
+            reads: parts.reads,
+            chain: found.chain,
+            waiting: VecDeque::new(),
+            confirming: HashMap::new(),
+            next_token: 0,
+            sessions: HashMap::new(),
+            report_in_memory: parts.report_in_memory,
+            was_primary: false,
+            view_due: MonoTime(0),
+            random,
+            commands: Vec::new(),
+            events: parts.early,
+        }
+    }
+
+    /// One round: takes everything that waits, acts on it, publishes. Returns when the next round
+    /// is due even if nothing arrives.
+    ///
+    /// # Errors
+    /// A broken invariant, or a neighbour that is gone: the node must stop.
+    pub(super) fn round(&mut self) -> Result<MonoTime, Fatal> {
+        let now = clock::now();
+        self.take_completions(now)?;
+        self.take_peer_events(now)?;
+        self.take_reads(now)?;
+        self.take_batches();
+        self.seal_waiting(now)?;
+        if now >= self.core.next_deadline() {
+            self.step(now, Event::Tick, Vec::new())?;
+        }
+        self.publish(now);
+        Ok(self.next_round(now))
+    }
+
+    /// Answers what is left when the node stops.
+    pub(super) fn stop(&mut self) {
+        self.take_batches();
+        refuse(std::mem::take(&mut self.waiting), &Refusal::NoPrimary);
+        self.fail_reads();
+        self.published.set_lease(false, MonoTime(0));
+        self.ports.gate(GateInput::Deposed { reason: DoubtReason::Shutdown }).ok();
+    }
+
+    fn next_round(&self, now: MonoTime) -> MonoTime {
+        let next = self.core.next_deadline().min(self.view_due);
+        // Batches that were not sealed wait for a commit, which wakes; their deadlines don't.
+        if self.waiting.is_empty() { next } else { next.min(now.plus(10_000)) }
+    }
+
+    fn take_completions(&mut self, now: MonoTime) -> Result<(), Fatal> {
+        let applied = self.published.applied();
+        self.step(now, Event::Applied { seq: applied }, Vec::new())?;
+        if let Some(id) = self.ports.hard_state_saved() {
+            self.step(now, Event::HardStateSaved { id }, Vec::new())?;
+        }
+        let Some(progress) = self.ports.journal_progress() else { return Ok(()) };
+        let branch = progress.branch;
+        if self.report_in_memory.load(Ordering::Relaxed) {
+            let id = progress.in_memory;
+            self.step(now, Event::InMemory { branch, id }, Vec::new())?;
+        }
+        self.step(now, Event::Persisted { branch, id: progress.persisted }, Vec::new())
+    }
+
+    fn take_peer_events(&mut self, now: MonoTime) -> Result<(), Fatal> {
+        let mut events = std::mem::take(&mut self.events);
+        if self.ports.journal_has_room() {
+            self.ports.peers.drain(&mut events);
+        } else {
+            self.ports.peers.drain_control(&mut events);
+        }
+        for event in events.drain(..) {
+            self.on_peer_event(now, event)?;
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    fn on_peer_event(&mut self, now: MonoTime, event: PeerEvent) -> Result<(), Fatal> {
+        match event {
+            PeerEvent::Connected { peer, session, hello } => {
+                self.sessions.insert(peer, session);
+                let connected = Event::Connected {
+                    peer,
+                    session: session.0,
+                    disk: hello.disk,
+                    incarnation: hello.incarnation,
+                };
+                self.view_due = now;
+                self.ports.offer_first_entry(peer, session, &hello);
+                self.step(now, connected, Vec::new())
+            }
+            PeerEvent::Greeted { peer, session, hello } => {
+                self.ports.offer_first_entry(peer, session, &hello);
+                Ok(())
+            }
+            PeerEvent::Disconnected { peer, session } => {
+                if self.sessions.get(&peer) == Some(&session) {
+                    self.sessions.remove(&peer);
+                }
+                self.view_due = now;
+                self.step(now, Event::Disconnected { peer, session: session.0 }, Vec::new())
+            }
+            PeerEvent::Refused { peer, reason } => {
+                tracing::warn!(%peer, %reason, "peer refused");
+                Ok(())
+            }
+            PeerEvent::Message { peer, message, entries, .. } => {
+                self.step(now, Event::Received { from: peer, message }, entries)
+            }
+            // This node has its log; only nodes without one listen.
+            PeerEvent::Formation { .. } => Ok(()),
+            PeerEvent::Sent { peer, session, through, bytes } => {
+                let sent = Event::Sent { peer, session: session.0, through: Some(through), bytes };
+                self.step(now, sent, Vec::new())
+            }
+            PeerEvent::Unavailable { peer, session, .. } => {
+                let sent = Event::Sent { peer, session: session.0, through: None, bytes: 0 };
+                self.step(now, sent, Vec::new())
+            }
+        }
+    }
+
+    /// All reads that arrived since the last round share one heartbeat round.
+    fn take_reads(&mut self, now: MonoTime) -> Result<(), Fatal> {
+        let mut arrived = Vec::new();
+        while let Ok(read) = self.reads.try_recv() {
+            arrived.push(read);
+        }
+        if arrived.is_empty() {
+            return Ok(());
+        }
+        self.next_token += 1;
+        let token = self.next_token;
+        self.confirming.insert(token, arrived);
+        self.step(now, Event::Read { token }, Vec::new())
+    }
+
+    fn take_batches(&mut self) {
+        while self.waiting.len() < ROUND_BATCHES_MAX {
+            let Ok(batch) = self.submitted.try_recv() else { break };
+            self.waiting.push_back(batch);
+        }
+    }
+
+    /// Seals what waits, or refuses it by rule.
+    fn seal_waiting(&mut self, now: MonoTime) -> Result<(), Fatal> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        refuse_expired(&mut self.waiting, Instant::now());
+        if let Some(refusal) = self.refusal(now) {
+            refuse(std::mem::take(&mut self.waiting), &refusal);
+            return Ok(());
+        }
+        while !self.waiting.is_empty() && self.may_seal() {
+            self.step(now, Event::Propose { bytes: 0, time: self.time() }, Vec::new())?;
+        }
+        Ok(())
+    }
+
+    fn may_seal(&self) -> bool {
+        let uncommitted = self.core.log().last().seq.0 - self.core.committed().0;
+        uncommitted < UNCOMMITTED_ENTRIES_MAX && self.ports.journal_has_room()
+    }
+
+    fn refusal(&self, now: MonoTime) -> Option<Refusal> {
+        match self.core.admits(now) {
+            Err(Refused::NotPrimary) => {
+                let primary = self.core.primary();
+                Some(Refusal::NotPrimary { primary })
+            }
+            Err(Refused::Degraded(unmet)) => {
+                Some(Refusal::NoReplicas { clause: unmet.to_string() })
+            }
+            Ok(()) => {
+                let lag = self.core.committed().0.saturating_sub(self.published.applied().0);
+                (lag > APPLY_LAG_MAX).then_some(Refusal::Overloaded)
+            }
+        }
+    }
+
+    /// Gives the core one event and carries out what it says. `entries` are those of the message
+    /// in the event.
+    fn step(&mut self, now: MonoTime, event: Event, entries: Vec<Entry>) -> Result<(), Fatal> {
+        let random = self.random.next();
+        let mut commands = std::mem::take(&mut self.commands);
+        self.core.step(now, random, event, &mut commands);
+        let mut entries = Some(entries);
+        for command in commands.drain(..) {
+            self.carry_out(command, &mut entries)?;
+        }
+        self.commands = commands;
+        Ok(())
+    }
+
+    fn carry_out(
+        &mut self,
+        command: Command,
+        received: &mut Option<Vec<Entry>>,
+    ) -> Result<(), Fatal> {
+        match command {
+            Command::SaveHardState { id, state } => {
+                self.ports.save_hard_state(id, state);
+                Ok(())
+            }
+            Command::Send { to, message } => {
+                self.send(to, message);
+                Ok(())
+            }
+            Command::SendEntries {
+                to,
+                session,
+                epoch,
+                prev,
+                first,
+                last: _,
+                bytes_max,
+                commit,
+                round,
+                recover,
+            } => {
+                let time = self.time();
+                let header = AppendHeader { epoch, prev, commit, round, time, recover };
+                let request = SendEntries {
+                    session: Session(session),
+                    header,
+                    first,
+                    bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+                };
+                self.ports.send_entries(to, request);
+                Ok(())
+            }
+            Command::Seal { id, kind, time, cluster: _, branch } => {
+                let time = time.max(self.time());
+                let (bytes, crc, waiting) = match kind {
+                    EntryKind::Commands => {
+                        let payload = take_payload(&mut self.waiting, ENTRY_BYTES_MAX)
+                            .expect("the core seals commands only when asked to");
+                        (payload.bytes, payload.crc, payload.waiting)
+                    }
+                    EntryKind::EpochStart | EntryKind::Cluster | EntryKind::Mark => {
+                        Default::default()
+                    }
+                };
+                let entry = Entry::seal_with_crc(id, kind, time, self.chain, bytes, crc);
+                if !waiting.is_empty() {
+                    // Before the journal: the gate must know the entry before it can be applied.
+                    let sealed = Sealed { id, at: Instant::now(), waiting };
+                    self.ports.gate(GateInput::Sealed(sealed))?;
+                }
+                self.append(vec![entry], branch)
+            }
+            Command::Truncate { from, branch } => {
+                self.chain = self.ports.truncate(from, branch)?;
+                Ok(())
+            }
+            Command::Append { first, last, branch } => {
+                let mut entries = received.take().expect("one append per message");
+                entries.retain(|entry| (first..=last).contains(&entry.id.seq));
+                self.append(entries, branch)
+            }
+            Command::Committed { committed, acknowledgeable } => {
+                self.on_committed(committed, acknowledgeable)
+            }
+            Command::RoleChanged => self.on_role_changed(),
+            Command::ReadReady { token, at } => {
+                for read in self.confirming.remove(&token).into_iter().flatten() {
+                    // A dropped receiver is a connection that is gone.
+                    let _ = read.reply.send(Ok(at));
+                }
+                Ok(())
+            }
+            Command::ReadFailed { token } => {
+                let refusal = Refusal::NotPrimary { primary: self.core.primary() };
+                for read in self.confirming.remove(&token).into_iter().flatten() {
+                    let _ = read.reply.send(Err(refusal.clone()));
+                }
+                Ok(())
+            }
+            Command::Halt { violation } => Err(Fatal::Violation(violation)),
+        }
+    }
+
+    /// The same bytes to the cache (for senders and the apply loop) and to the journal. The chain
+    /// is checked here, where the log's end is known: a record that doesn't continue it is of
+    /// another history, whatever its id says.
+    fn append(&mut self, entries: Vec<Entry>, branch: Branch) -> Result<(), Fatal> {
+        for entry in &entries {
+            if !entry.follows(self.chain) {
+                return Err(Fatal::Chain { id: entry.id });
+            }
+            self.chain = entry.chain;
+        }
+        self.ports.append(entries, branch)
+    }
+
+    /// Cluster time as this node may state it: as primary, its own clock where that is ahead.
+    fn time(&self) -> ClusterTime {
+        let known = self.core.time().max(ClusterTime(self.published.cluster_time_ms()));
+        if self.was_primary { known.max(clock::wall()) } else { known }
+    }
+
+    fn send(&mut self, to: NodeId, mut message: Message) {
+        if let Message::Append(append) = &mut message {
+            append.time = self.time();
+        }
+        if let Some(session) = self.sessions.get(&to) {
+            self.ports.send(to, *session, message);
+        }
+    }
+
+    fn on_committed(&mut self, committed: Seq, acknowledgeable: Seq) -> Result<(), Fatal> {
+        let epoch = self.core.epoch();
+        let primary = self.core.role() == Role::Primary;
+        self.published.set_positions(committed, acknowledgeable);
+        if primary {
+            self.ports.gate(GateInput::Acknowledgeable { epoch, through: acknowledgeable })?;
+        }
+        self.ports.apply_through(committed, primary.then_some(epoch))
+    }
+
+    /// A tenure that ended answers everything that waits before an entry of a newer epoch is
+    /// accepted: in doubt where it was sealed, refused where not.
+    fn on_role_changed(&mut self) -> Result<(), Fatal> {
+        let primary = self.core.role() == Role::Primary;
+        if self.was_primary && !primary {
+            self.published.set_lease(false, MonoTime(0));
+            self.ports.gate(GateInput::Deposed { reason: DoubtReason::LeadershipLost })?;
+        }
+        if primary != self.was_primary {
+            let epoch = self.core.epoch();
+            tracing::info!(%epoch, primary, "role changed");
+        }
+        self.was_primary = primary;
+        self.view_due = MonoTime(0);
+        Ok(())
+    }
+
+    fn fail_reads(&mut self) {
+        for read in self.confirming.drain().flat_map(|(_, reads)| reads) {
+            let _ = read.reply.send(Err(Refusal::NoPrimary));
+        }
+    }
+
+    fn publish(&mut self, now: MonoTime) {
+        let lease = self.core.lease_until(now);
+        self.published.set_lease(lease.is_some(), lease.unwrap_or(MonoTime(0)));
+        self.published.raise_cluster_time(self.time().0);
+        if now < self.view_due {
+            return;
+        }
+        self.view_due = now.plus(VIEW_PERIOD_US);
+        let config = self.core.configs().newest().clone();
+        let needs_memory = config.policy.needs_memory(config.voters().count());
+        self.report_in_memory.store(needs_memory, Ordering::Relaxed);
+        self.published.set_view(self.view(now));
+    }
+
+    fn view(&self, now: MonoTime) -> View {
+        let config = self.core.configs().newest().clone();
+        let statuses = self.core.peers(now);
+        let peers =
+            config.members.iter().filter(|member| member.node != self.ports.node).map(|member| {
+                let status = statuses.iter().find(|status| status.node == member.node);
+                PeerView {
+                    node: member.node,
+                    connected: self.sessions.contains_key(&member.node),
+                    in_memory: status.map_or(Seq::ZERO, |status| status.in_memory),
+                    persisted: status.map_or(Seq::ZERO, |status| status.persisted),
+                    applied: status.map_or(Seq::ZERO, |status| status.applied),
+                }
+            });
+        let degraded = match self.core.admits(now) {
+            Err(Refused::Degraded(unmet)) => Some(unmet.to_string()),
+            Err(Refused::NotPrimary) | Ok(()) => None,
+        };
+        View {
+            node: self.ports.node,
+            incarnation: self.ports.incarnation,
+            role: match self.core.role() {
+                Role::Replica => crate::view::Role::Replica,
+                Role::Candidate => crate::view::Role::Candidate,
+                Role::Primary => crate::view::Role::Primary,
+            },
+            epoch: self.core.epoch(),
+            primary: self.core.primary(),
+            cluster: Some(config.cluster),
+            peers: peers.collect(),
+            last: self.core.log().last(),
+            persisted: self.core.log().persisted(),
+            memory_loss: self.core.memory_loss(),
+            degraded,
+            waiting: None,
+            config: Some(config),
+        }
+    }
+}
+
+/// Splitmix64: spreads election timeouts, nothing more.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}

@@ -1,0 +1,219 @@
+//! First boot: carries out what `protocol::formation` decides, until this node has a first entry
+//! on its disk and becomes part of a cluster.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use quorate_protocol::cluster::ClusterEntry;
+use quorate_protocol::core::{HardState, Log};
+use quorate_protocol::entry::Entry;
+use quorate_protocol::formation::{FIRST_ENTRY, Forming, Step};
+use quorate_protocol::record::EntryDecoder;
+use quorate_protocol::types::{Branch, Chain, ClusterId, EntryId, EntryKind, NodeId};
+use quorate_protocol::wire::{
+    CLUSTER_PAYLOAD_BYTES_MAX, Formation, Hello, decode_cluster, encode_cluster,
+};
+
+use super::actor::Phase;
+use super::driver::{Driver, DriverParts, Found};
+use super::ports::Fatal;
+use crate::clock;
+use crate::replication::{PeerEvent, Session};
+use crate::submit::Refusal;
+use crate::view::View;
+
+/// A node without a log.
+pub(crate) struct FormingDriver {
+    logic: Forming,
+    parts: DriverParts,
+    /// The id that this node gives the cluster if it is the one to form it.
+    cluster: ClusterId,
+    /// The first entry, on its way to the disk.
+    adopting: Option<(Entry, Arc<ClusterEntry>)>,
+    /// Sessions that are up.
+    sessions: BTreeMap<NodeId, (Session, Box<Hello>)>,
+    said: String,
+}
+
+impl FormingDriver {
+    pub(crate) fn new(logic: Forming, parts: DriverParts, cluster: ClusterId) -> Self {
+        Self {
+            logic,
+            parts,
+            cluster,
+            adopting: None,
+            sessions: BTreeMap::new(),
+            said: String::new(),
+        }
+    }
+
+    /// One round; gives the next phase, which is this one until the first entry is synced.
+    pub(super) fn round(mut self: Box<Self>) -> Result<Phase, Fatal> {
+        self.refuse_clients();
+        let mut events = Vec::new();
+        self.parts.ports.peers.drain(&mut events);
+        for event in events {
+            self.on_peer_event(event)?;
+        }
+        if self.adopting.is_none() {
+            let steps = self.logic.start(self.cluster);
+            self.carry_out(steps)?;
+        }
+        let persisted = self.parts.ports.journal_progress().map(|progress| progress.persisted);
+        if persisted == Some(FIRST_ENTRY)
+            && let Some((entry, config)) = self.adopting.take()
+        {
+            return self.join(&entry, config);
+        }
+        self.publish();
+        Ok(Phase::Forming(self))
+    }
+
+    fn on_peer_event(&mut self, event: PeerEvent) -> Result<(), Fatal> {
+        let steps = match event {
+            PeerEvent::Connected { peer, session, hello }
+            | PeerEvent::Greeted { peer, session, hello } => {
+                let formed = hello.formed;
+                self.sessions.insert(peer, (session, hello));
+                self.logic.on_connected(peer, formed)
+            }
+            PeerEvent::Disconnected { peer, session } => {
+                if self.sessions.get(&peer).is_some_and(|(current, _)| *current == session) {
+                    self.sessions.remove(&peer);
+                    self.logic.on_disconnected(peer);
+                }
+                Vec::new()
+            }
+            PeerEvent::Formation { peer, message: Formation::Formed { record }, .. } => {
+                return self.on_formed(peer, &record);
+            }
+            PeerEvent::Formation { peer, message, .. } => {
+                self.logic.on_message(peer, message, self.cluster)
+            }
+            PeerEvent::Refused { peer, reason } => {
+                tracing::warn!(%peer, %reason, "peer refused");
+                Vec::new()
+            }
+            // A core speaks to nodes that have a log.
+            PeerEvent::Message { .. } | PeerEvent::Sent { .. } | PeerEvent::Unavailable { .. } => {
+                Vec::new()
+            }
+        };
+        self.carry_out(steps)
+    }
+
+    fn carry_out(&mut self, steps: Vec<Step>) -> Result<(), Fatal> {
+        for step in steps {
+            match step {
+                Step::Send { to, message } => self.send(to, message),
+                Step::Reserve { disk, to, message } => {
+                    self.parts.ports.save_reservation(disk)?;
+                    self.send(to, message);
+                }
+                Step::Form(config) => {
+                    let payload = encode_cluster(&config).map_err(Fatal::Cluster)?.into();
+                    let time = clock::wall();
+                    let kind = EntryKind::Cluster;
+                    let entry = Entry::seal(FIRST_ENTRY, kind, time, Chain(0), payload);
+                    self.adopt(entry, config)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A formed node offers the first entry: it is taken only if it names this node on this disk.
+    fn on_formed(&mut self, from: NodeId, record: &[u8]) -> Result<(), Fatal> {
+        if self.adopting.is_some() {
+            return Ok(());
+        }
+        let accepted = decode_record(record).and_then(|entry| {
+            let config = decode_cluster(&entry.payload).map_err(|error| error.to_string())?;
+            if !entry.follows(Chain(0)) {
+                return Err("the first entry's chain is broken".to_owned());
+            }
+            self.logic.accepts(&entry, config).map(|config| (entry, config))
+        });
+        match accepted {
+            Ok((entry, config)) => self.adopt(entry, Arc::new(config)),
+            Err(reason) => {
+                tracing::error!(%from, %reason, "can't join the cluster");
+                self.said = reason;
+                Ok(())
+            }
+        }
+    }
+
+    fn adopt(&mut self, entry: Entry, config: Arc<ClusterEntry>) -> Result<(), Fatal> {
+        if self.adopting.is_none() {
+            self.parts.ports.append(vec![entry.clone()], Branch(0))?;
+            self.adopting = Some((entry, config));
+        }
+        Ok(())
+    }
+
+    /// The first entry is synced: from here on this node replicates.
+    fn join(self: Box<Self>, entry: &Entry, config: Arc<ClusterEntry>) -> Result<Phase, Fatal> {
+        let mut parts = self.parts;
+        // After the entry: a directory that knows its cluster has a log, or has lost it (S6).
+        parts.ports.save_cluster(config.cluster, config.generation)?;
+        let runs = vec![(FIRST_ENTRY.seq, FIRST_ENTRY.epoch)];
+        let log = Log::new(EntryId::ZERO, runs, FIRST_ENTRY, FIRST_ENTRY.seq);
+        tracing::info!(cluster = %config.cluster, "cluster formed");
+        let found = Found {
+            hard: HardState::default(),
+            log,
+            chain: entry.chain,
+            configs: vec![(FIRST_ENTRY, config.clone())],
+            committed: FIRST_ENTRY.seq,
+            time: entry.time,
+        };
+        parts.ports.formed(entry, config);
+        parts.ports.apply_through(FIRST_ENTRY.seq, None)?;
+        let connected = |(peer, (session, hello))| PeerEvent::Connected { peer, session, hello };
+        parts.early = self.sessions.into_iter().map(connected).collect();
+        Ok(Phase::Running(Box::new(Driver::new(parts, found))))
+    }
+
+    fn send(&mut self, to: NodeId, message: Formation) {
+        if let Some((session, _)) = self.sessions.get(&to) {
+            self.parts.ports.send_formation(to, *session, message);
+        }
+    }
+
+    fn refuse_clients(&mut self) {
+        while let Ok(batch) = self.parts.submitted.try_recv() {
+            // A dropped receiver is a connection that is gone.
+            let _ = batch.reply.send(crate::submit::Outcome::Refused(Refusal::NoPrimary));
+        }
+        while let Ok(read) = self.parts.reads.try_recv() {
+            let _ = read.reply.send(Err(Refusal::NoPrimary));
+        }
+    }
+
+    fn publish(&mut self) {
+        let waiting =
+            if self.said.is_empty() { self.logic.waiting_for() } else { self.said.clone() };
+        if self.parts.published.view().waiting.as_ref() == Some(&waiting) {
+            return;
+        }
+        tracing::info!(waiting_for = %waiting, "not part of a cluster yet");
+        self.parts.published.set_view(View {
+            node: self.parts.ports.node,
+            incarnation: self.parts.ports.incarnation,
+            waiting: Some(waiting),
+            ..View::default()
+        });
+    }
+}
+
+fn decode_record(record: &[u8]) -> Result<Entry, String> {
+    let mut buffer = BytesMut::from(record);
+    let decoded = EntryDecoder::new(CLUSTER_PAYLOAD_BYTES_MAX).decode(&mut buffer);
+    match decoded.map_err(|error| error.to_string())? {
+        Some(entry) if buffer.is_empty() => Ok(entry),
+        Some(_) | None => Err("the first entry's record has another length".to_owned()),
+    }
+}

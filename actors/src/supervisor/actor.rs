@@ -1,0 +1,167 @@
+//! The supervisor as an actor: it learns of every failure and says once why the node ends.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use tokio::sync::watch;
+
+use super::phase::{Phase, PhaseCell};
+
+/// Why the node ends by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExitReason(pub String);
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The actor.
+#[derive(Debug)]
+pub(super) struct LifecycleSupervisor;
+
+/// What reaches its mailbox.
+#[derive(Debug)]
+pub enum SupervisorMessage {
+    /// A part outside the actors failed: a thread, or a queue's owner.
+    Failed {
+        /// Which part.
+        part: &'static str,
+        /// What happened.
+        reason: String,
+    },
+    /// The node enters this phase.
+    Enter(Phase),
+}
+
+/// Reports failures to the supervisor, from any thread.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    actor: ActorRef<SupervisorMessage>,
+    exit: watch::Receiver<Option<ExitReason>>,
+    phase: Arc<PhaseCell>,
+}
+
+impl Supervisor {
+    /// Starts the supervisor.
+    ///
+    /// # Errors
+    /// When the actor can't be started.
+    pub async fn spawn() -> Result<Self, SpawnErr> {
+        let (exit_sender, exit) = watch::channel(None);
+        let phase = Arc::new(PhaseCell::default());
+        let state = SupervisorState { exit: exit_sender, phase: phase.clone() };
+        let (actor, _) = Actor::spawn(None, LifecycleSupervisor, state).await?;
+        Ok(Self { actor, exit, phase })
+    }
+
+    /// The node must end because of this.
+    pub fn failed(&self, part: &'static str, reason: impl Into<String>) {
+        let message = SupervisorMessage::Failed { part, reason: reason.into() };
+        // Fails only when the supervisor is gone, and with it the node.
+        let _ = self.actor.send_message(message);
+    }
+
+    /// The node enters this phase; ignored if it lies behind.
+    pub fn enter(&self, phase: Phase) {
+        // At once for readers; the message keeps the log in order.
+        self.phase.advance(phase);
+        let _ = self.actor.send_message(SupervisorMessage::Enter(phase));
+    }
+
+    /// The phase now.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Completes when the node must end by itself; never, if the supervisor stops first.
+    pub async fn failure(&self) -> ExitReason {
+        let mut exit = self.exit.clone();
+        loop {
+            if let Some(reason) = exit.borrow_and_update().clone() {
+                return reason;
+            }
+            if exit.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// The actor to link others to.
+    #[must_use]
+    pub fn cell(&self) -> ractor::ActorCell {
+        self.actor.get_cell()
+    }
+}
+
+/// Actor state.
+#[derive(Debug)]
+pub(super) struct SupervisorState {
+    exit: watch::Sender<Option<ExitReason>>,
+    phase: Arc<PhaseCell>,
+}
+
+impl SupervisorState {
+    /// The first reason wins: what fails afterwards is its consequence.
+    fn fail(&self, part: &str, reason: &str) {
+        self.exit.send_if_modified(|exit| {
+            let first = exit.is_none();
+            if first {
+                tracing::error!(part, reason, "a part of the node failed");
+                *exit = Some(ExitReason(format!("{part}: {reason}")));
+            }
+            first
+        });
+    }
+}
+
+impl Actor for LifecycleSupervisor {
+    type Msg = SupervisorMessage;
+    type State = SupervisorState;
+    type Arguments = SupervisorState;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<SupervisorMessage>,
+        state: SupervisorState,
+    ) -> Result<SupervisorState, ActorProcessingErr> {
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<SupervisorMessage>,
+        message: SupervisorMessage,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            SupervisorMessage::Failed { part, reason } => state.fail(part, &reason),
+            SupervisorMessage::Enter(phase) => tracing::info!(%phase, "phase"),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<SupervisorMessage>,
+        event: SupervisionEvent,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(_, error) => state.fail("actor", &error.to_string()),
+            SupervisionEvent::ActorTerminated(_, _, reason)
+                if state.phase.get() < Phase::Draining =>
+            {
+                let reason = reason.unwrap_or_else(|| "ended unasked".to_owned());
+                state.fail("actor", &reason);
+            }
+            SupervisionEvent::ActorTerminated(..)
+            | SupervisionEvent::ActorStarted(_)
+            | SupervisionEvent::ProcessGroupChanged(_) => {}
+        }
+        Ok(())
+    }
+}
