@@ -3,7 +3,6 @@
 pub mod client;
 pub mod clock;
 pub mod gate;
-pub mod health;
 pub mod metrics;
 pub mod node;
 pub mod quorum;

@@ -5,9 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{self, Source};
+use crate::dev::{self, DevArgs};
 use crate::failure::Failure;
+use crate::http::AdminUrl;
 use crate::output::say;
-use crate::pki;
+use crate::{journal, pki, start, status};
+
+/// The longest wait for a node's answer.
+const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A replicated store that speaks the Redis protocol and says OK only when the copies that you
 /// asked for exist.
@@ -22,6 +27,26 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Run a cluster of processes on this machine, to try things on
+    Dev(DevArgs),
+    /// Run one node in the foreground
+    Start(ConfigArgs),
+    /// Show members, roles, positions and policy, as one node sees them
+    Status {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Again every second
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Stop a node in order
+    Shutdown(AdminArgs),
+    /// Look at a journal's files while its node is stopped
+    #[command(subcommand)]
+    Journal(JournalVerb),
     /// Write a commented configuration with every key
     Init(InitArgs),
     /// Make and show certificates
@@ -51,6 +76,36 @@ struct InitArgs {
     /// Overwrite the file
     #[arg(long)]
     force: bool,
+}
+
+#[derive(Debug, Args)]
+struct AdminArgs {
+    /// The admin port of a node
+    #[arg(long, env = "QUORATE_ADMIN", default_value = "http://127.0.0.1:7421")]
+    admin: AdminUrl,
+}
+
+#[derive(Debug, Subcommand)]
+enum JournalVerb {
+    /// List segments and the last entries
+    Inspect {
+        /// A data directory, a journal's folder, or one segment file
+        path: PathBuf,
+        /// How many entries
+        #[arg(long, default_value_t = 10)]
+        entries: usize,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every checksum and the chain; exit code 1 if synced entries are damaged
+    Verify {
+        /// A data directory, a journal's folder, or one segment file
+        path: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -115,6 +170,14 @@ impl Cli {
     /// Does what was asked.
     pub(crate) fn run(self) -> Result<(), Failure> {
         match self.verb {
+            Verb::Dev(args) => dev::run(args),
+            Verb::Start(args) => start::run(&load(&args.config)?),
+            Verb::Status { admin, json, watch } => status::run(&admin.admin, json, watch),
+            Verb::Shutdown(args) => shutdown(&args.admin),
+            Verb::Journal(JournalVerb::Inspect { path, entries, json }) => {
+                journal::inspect(&path, entries, json)
+            }
+            Verb::Journal(JournalVerb::Verify { path, json }) => journal::verify(&path, json),
             Verb::Init(args) => init(&args),
             Verb::Pki(verb) => run_pki(verb),
             Verb::Config(ConfigVerb::Show(args)) => {
@@ -144,6 +207,15 @@ impl Cli {
 /// Reads a configuration and lets the environment override it.
 fn load(path: &Path) -> Result<Source, Failure> {
     Source::load(path, std::env::vars()).map_err(|errors| Failure::Usage(errors.to_string()))
+}
+
+fn shutdown(admin: &AdminUrl) -> Result<(), Failure> {
+    let answer = admin.post("/admin/shutdown", "{}", ANSWER_LIMIT)?;
+    if answer.status != 202 {
+        return Err(Failure::Failed(format!("{admin} answers {}: {}", answer.status, answer.body)));
+    }
+    say("stopping");
+    Ok(())
 }
 
 fn init(args: &InitArgs) -> Result<(), Failure> {

@@ -1,10 +1,18 @@
 //! The `quorate` command: runs a node, makes what it needs, and asks running nodes how they are.
 
+mod admin;
 mod cli;
 mod config;
+mod dev;
 mod failure;
+mod http;
+mod journal;
+mod logging;
+mod notify;
 mod output;
 mod pki;
+mod start;
+mod status;
 
 use clap::Parser as _;
 

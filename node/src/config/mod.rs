@@ -11,7 +11,6 @@ mod resolve;
 mod source;
 mod value;
 
-pub(crate) use error::ConfigErrors;
 pub(crate) use example::{effective, example};
 pub(crate) use resolve::{LogFormat, LogSettings, Settings, resolve};
 pub(crate) use source::Source;

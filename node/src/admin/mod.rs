@@ -1,0 +1,53 @@
+//! HTTP for operators: health, status, metrics, and the order to stop.
+
+mod access;
+mod health;
+mod routes;
+pub(crate) mod status;
+
+pub(crate) use routes::{AdminState, router};
+
+use quorate_actors::supervisor::Phase;
+use quorate_actors::view::View;
+use std::sync::Arc;
+
+/// What the admin port needs to know of a node. A trait, so that its answers are tested without
+/// one.
+pub(crate) trait NodeView: Send + Sync + 'static {
+    /// Where the node is in its life.
+    fn phase(&self) -> Phase;
+    /// The slowly changing part of its state.
+    fn view(&self) -> Arc<View>;
+    /// Its positions now.
+    fn positions(&self) -> Positions;
+    /// Whether it may serve a linearizable read by itself at this moment (S11).
+    fn may_read(&self) -> bool;
+    /// All metrics in Prometheus's text format.
+    fn metrics(&self) -> Result<String, String>;
+    /// Hash over the whole state; reads all of it.
+    fn content_hash(&self) -> Result<ContentHash, String>;
+    /// Asks for an orderly stop. The report comes when it is done.
+    fn request_shutdown(&self);
+}
+
+/// Positions in the log, as counts of entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Positions {
+    /// Known to be committed.
+    pub(crate) committed: u64,
+    /// The policy in force is met up to here.
+    pub(crate) acknowledgeable: u64,
+    /// Executed.
+    pub(crate) applied: u64,
+}
+
+/// The state's content at one position.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct ContentHash {
+    /// The position that it was taken at.
+    pub(crate) applied_seq: u64,
+    /// Keys that had not expired.
+    pub(crate) keys: u64,
+    /// In hex.
+    pub(crate) content_hash: String,
+}

@@ -1,0 +1,125 @@
+//! The admin port over real sockets, with a node that is made up.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use quorate_actors::view::{Role, View};
+use quorate_protocol::types::NodeId;
+
+use super::*;
+use crate::admin::{ContentHash, Positions};
+use crate::http::{AdminUrl, Answer};
+
+struct Fake {
+    phase: Mutex<Phase>,
+    stopped: AtomicBool,
+}
+
+impl NodeView for Fake {
+    fn phase(&self) -> Phase {
+        *self.phase.lock().expect("not poisoned")
+    }
+
+    fn view(&self) -> Arc<View> {
+        Arc::new(View {
+            node: NodeId(2),
+            role: Role::Replica,
+            waiting: Some("node 3 is missing".to_owned()),
+            ..View::default()
+        })
+    }
+
+    fn positions(&self) -> Positions {
+        Positions { committed: 9, acknowledgeable: 8, applied: 7 }
+    }
+
+    fn may_read(&self) -> bool {
+        false
+    }
+
+    fn metrics(&self) -> Result<String, String> {
+        Ok("quorate_up 1\n".to_owned())
+    }
+
+    fn content_hash(&self) -> Result<ContentHash, String> {
+        Ok(ContentHash { applied_seq: 7, keys: 1, content_hash: "ab".to_owned() })
+    }
+
+    fn request_shutdown(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+}
+
+struct Server {
+    node: Arc<Fake>,
+    url: AdminUrl,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Server {
+    fn start() -> Self {
+        let node =
+            Arc::new(Fake { phase: Mutex::new(Phase::Starting), stopped: AtomicBool::new(false) });
+        let state = AdminState {
+            node: node.clone(),
+            cluster_name: "test".into(),
+            started: Instant::now(),
+            public_metrics: false,
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let listener =
+            runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let url = AdminUrl::at(listener.local_addr().expect("bound"));
+        let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
+        runtime.spawn(async move { axum::serve(listener, service).await });
+        Self { node, url, _runtime: runtime }
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.url.get(path, Duration::from_secs(5)).expect("an answer")
+    }
+}
+
+#[test]
+fn health_follows_the_phase() {
+    let server = Server::start();
+    assert_eq!(server.get("/health/live").status, 200);
+    assert_eq!(server.get("/health/startup").status, 503);
+    *server.node.phase.lock().expect("not poisoned") = Phase::Ready;
+    assert_eq!(server.get("/health/startup").status, 200);
+    let ready = server.get("/health/ready?for=write");
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("forming: node 3 is missing"), "{}", ready.body);
+    assert_eq!(server.get("/health/ready?for=lunch").status, 400);
+}
+
+#[test]
+fn status_metrics_and_hash_are_served() {
+    let server = Server::start();
+    let status: Status = serde_json::from_str(&server.get("/status").body).expect("a status");
+    assert_eq!((status.node, status.committed_seq, status.applied_seq), (2, 9, 7));
+    assert_eq!(status.role, "replica");
+    assert_eq!(server.get("/metrics").body, "quorate_up 1\n");
+    assert_eq!(
+        server.get("/admin/content-hash").body,
+        r#"{"applied_seq":7,"keys":1,"content_hash":"ab"}"#
+    );
+    assert_eq!(server.get("/nothing").status, 404);
+}
+
+#[test]
+fn only_a_json_post_stops_the_node() {
+    let server = Server::start();
+    assert_eq!(server.get("/admin/shutdown").status, 405);
+    assert!(!server.node.stopped.load(Ordering::SeqCst));
+    let answer =
+        server.url.post("/admin/shutdown", "{}", Duration::from_secs(5)).expect("an answer");
+    assert_eq!(answer.status, 202);
+    assert!(server.node.stopped.load(Ordering::SeqCst));
+}

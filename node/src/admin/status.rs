@@ -1,0 +1,187 @@
+//! `/status` as data: written by a node, read by `quorate status` and `quorate dev`.
+
+use quorate_actors::view::{PeerView, Role, View};
+use quorate_protocol::cluster::{Member, MemberKind};
+use quorate_protocol::types::NodeId;
+use serde::{Deserialize, Serialize};
+
+use super::{NodeView, Positions};
+
+/// What one node knows of itself and of its cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// This node's number.
+    pub(crate) node: u64,
+    /// The cluster's name, as this node is configured.
+    pub(crate) cluster_name: String,
+    /// The cluster's id; none before it is formed.
+    pub(crate) cluster_id: Option<String>,
+    /// The binary's version.
+    pub(crate) version: String,
+    /// starting, ready, draining, shutting_down, stopped.
+    pub(crate) phase: String,
+    /// Seconds since the process started.
+    pub(crate) uptime_seconds: f64,
+    /// How many times this node has started.
+    pub(crate) incarnation: u64,
+    /// primary, replica, candidate or learner.
+    pub(crate) role: String,
+    /// The current epoch.
+    pub(crate) epoch: u64,
+    /// The primary of the epoch, where one was heard lately.
+    pub(crate) primary: Option<u64>,
+    /// The durability policy in force.
+    pub(crate) policy: Option<String>,
+    /// Why the policy can't be met now.
+    pub(crate) degraded: Option<String>,
+    /// What the cluster waits for before it is formed.
+    pub(crate) waiting: Option<String>,
+    /// Whether this node may have lost entries that it acknowledged from memory.
+    pub(crate) memory_loss: bool,
+    /// Last entry of the log here: its epoch and position.
+    pub(crate) last_epoch: u64,
+    /// Its position.
+    pub(crate) last_seq: u64,
+    /// Highest synced position here.
+    pub(crate) persisted_seq: u64,
+    /// Commit position as known here.
+    pub(crate) committed_seq: u64,
+    /// Up to here the policy in force is met.
+    pub(crate) acknowledgeable_seq: u64,
+    /// Position that the state holds.
+    pub(crate) applied_seq: u64,
+    /// All members, this node included, by id.
+    pub(crate) members: Vec<MemberStatus>,
+}
+
+/// One member, as the answering node sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MemberStatus {
+    /// Its number.
+    pub(crate) node: u64,
+    /// voter or learner.
+    pub(crate) kind: String,
+    /// primary, replica, or unknown where it isn't connected.
+    pub(crate) role: String,
+    /// Whether the answering node has a session with it, or is it.
+    pub(crate) connected: bool,
+    /// `host:port` of its QUIC endpoint.
+    pub(crate) peer_addr: String,
+    /// `host:port` for cluster-mode clients.
+    pub(crate) client_addr: String,
+    /// `host:port` for plain clients; empty without.
+    pub(crate) plain_addr: String,
+    /// Cursors, where the answering node knows them: its own, and on the primary everyone's.
+    pub(crate) cursors: Option<Cursors>,
+}
+
+/// How far a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cursors {
+    /// In memory up to here.
+    pub(crate) in_memory_seq: u64,
+    /// On disk up to here.
+    pub(crate) persisted_seq: u64,
+    /// Executed up to here.
+    pub(crate) applied_seq: u64,
+}
+
+impl Status {
+    /// What the node says now.
+    pub(super) fn of(node: &dyn NodeView, cluster_name: &str, uptime_seconds: f64) -> Self {
+        let view = node.view();
+        let positions = node.positions();
+        Self {
+            node: view.node.0,
+            cluster_name: cluster_name.to_owned(),
+            cluster_id: view.cluster.map(|id| id.to_string()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            phase: node.phase().to_string(),
+            uptime_seconds,
+            incarnation: view.incarnation.0,
+            role: role(&view).to_owned(),
+            epoch: view.epoch.0,
+            primary: view.primary.map(|id| id.0),
+            policy: view.config.as_ref().map(|config| config.policy.to_string()),
+            degraded: view.degraded.clone(),
+            waiting: view.waiting.clone(),
+            memory_loss: view.memory_loss,
+            last_epoch: view.last.epoch.0,
+            last_seq: view.last.seq.0,
+            persisted_seq: view.persisted.0,
+            committed_seq: positions.committed,
+            acknowledgeable_seq: positions.acknowledgeable,
+            applied_seq: positions.applied,
+            members: members(&view, positions),
+        }
+    }
+}
+
+/// All members as the node sees them.
+pub(super) fn members(view: &View, positions: Positions) -> Vec<MemberStatus> {
+    let Some(config) = &view.config else { return Vec::new() };
+    config.members.iter().map(|member| member_status(view, positions, member)).collect()
+}
+
+fn member_status(view: &View, positions: Positions, member: &Member) -> MemberStatus {
+    let own = member.node == view.node;
+    let peer = view.peers.iter().find(|peer| peer.node == member.node);
+    let connected = own || peer.is_some_and(|peer| peer.connected);
+    MemberStatus {
+        node: member.node.0,
+        kind: match member.kind {
+            MemberKind::Voter => "voter".to_owned(),
+            MemberKind::Learner => "learner".to_owned(),
+        },
+        role: if own {
+            role(view).to_owned()
+        } else {
+            peer_role(view.primary, member.node, connected).to_owned()
+        },
+        connected,
+        peer_addr: member.peer_addr.clone(),
+        client_addr: member.client_addr.clone(),
+        plain_addr: member.plain_addr.clone(),
+        cursors: if own {
+            Some(Cursors {
+                in_memory_seq: view.last.seq.0,
+                persisted_seq: view.persisted.0,
+                applied_seq: positions.applied,
+            })
+        } else {
+            peer.filter(|peer| view.role == Role::Primary && peer.connected).map(peer_cursors)
+        },
+    }
+}
+
+fn role(view: &View) -> &'static str {
+    let learner = view
+        .config
+        .as_ref()
+        .and_then(|config| config.member(view.node))
+        .is_some_and(|member| member.kind == MemberKind::Learner);
+    match view.role {
+        Role::Primary => "primary",
+        Role::Candidate => "candidate",
+        Role::Replica if learner => "learner",
+        Role::Replica => "replica",
+    }
+}
+
+fn peer_role(primary: Option<NodeId>, member: NodeId, connected: bool) -> &'static str {
+    if primary == Some(member) {
+        "primary"
+    } else if connected {
+        "replica"
+    } else {
+        "unknown"
+    }
+}
+
+fn peer_cursors(peer: &PeerView) -> Cursors {
+    Cursors {
+        in_memory_seq: peer.in_memory.0,
+        persisted_seq: peer.persisted.0,
+        applied_seq: peer.applied.0,
+    }
+}

@@ -1,0 +1,213 @@
+//! `quorate start`: one node in the foreground, from its configuration to its report.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use quorate_actors::clock;
+use quorate_actors::metrics::Metrics;
+use quorate_actors::node::{RunningNode, ShutdownReport};
+use quorate_actors::storage::state::StateReader;
+use quorate_actors::supervisor::{Phase, Supervisor};
+use quorate_actors::view::{Published, View};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use crate::admin::{AdminState, ContentHash, NodeView, Positions, router};
+use crate::config::{self, Settings, Source};
+use crate::failure::Failure;
+use crate::{logging, notify};
+
+/// Threads that serve clients. Consensus, journal, hard state and the apply loop have their own.
+const CLIENT_THREADS: usize = 2;
+
+/// Threads for work that reads disks: metrics, hashes, certificates.
+const BLOCKING_THREADS_MAX: usize = 8;
+
+/// Runs the node until it is told to stop, or until it must.
+pub(crate) fn run(source: &Source) -> Result<(), Failure> {
+    let started = Instant::now();
+    let settings = config::resolve(source).map_err(|errors| Failure::Usage(errors.to_string()))?;
+    logging::start(&settings.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CLIENT_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("client")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed("client threads", error))?;
+    let outcome = runtime.block_on(serve(settings, started));
+    if let Err(failure) = &outcome {
+        tracing::error!("{failure}");
+    }
+    // Whatever still runs there is of no use any more.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(settings: Settings, started: Instant) -> Result<(), Failure> {
+    let failed = |error| Failure::failed("signals", error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let Settings { node: node_config, pid_file, public_metrics, .. } = settings;
+    let deadline = node_config.timers.shutdown_deadline;
+    let cluster_name: Arc<str> = node_config.cluster.name.as_str().into();
+    tracing::info!(
+        node = node_config.node.0,
+        version = env!("CARGO_PKG_VERSION"),
+        data_dir = %node_config.data_dir.display(),
+        clients = %node_config.client.listen,
+        peers = %node_config.peer.listen,
+        admin = %node_config.admin_listen,
+        "starting"
+    );
+    // Before the node shows itself to others: a port in use is found out first.
+    let admin = bind(node_config.admin_listen)?;
+    let node = RunningNode::start(node_config)
+        .await
+        .map_err(|error| Failure::failed("the node doesn't start", error))?;
+    let pid_file = PidFile::write(&pid_file)?;
+
+    let asked = Arc::new(Notify::new());
+    let state = AdminState {
+        node: Arc::new(Adapter::new(&node, asked.clone())),
+        cluster_name,
+        started,
+        public_metrics,
+    };
+    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    let http = tokio::spawn(async move { axum::serve(admin, service).await });
+    notify::notify("READY=1");
+    let watchdog = tokio::spawn(keep_watchdog_quiet());
+
+    let why = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        () = asked.notified() => "an operator's request",
+        reason = node.failure() => {
+            pid_file.remove();
+            return Err(Failure::Failed(format!("the node can't go on: {reason}")));
+        }
+    };
+    tracing::info!(why, "stopping");
+    notify::notify("STOPPING=1");
+    // A second signal waits for the same stop: nothing may skip the last sync. The handlers stay
+    // registered, so it doesn't kill the process either.
+    let stopped = tokio::time::timeout(deadline, node.shutdown()).await;
+    watchdog.abort();
+    http.abort();
+    pid_file.remove();
+    match stopped {
+        Ok(report) => finish(&report),
+        Err(_) => Err(Failure::Failed(format!("the stop took longer than {deadline:?}"))),
+    }
+}
+
+/// Prints what the stop achieved.
+fn finish(report: &ShutdownReport) -> Result<(), Failure> {
+    let ShutdownReport { journal_synced, state_flushed, clean, duration } = report;
+    tracing::info!(journal_synced, state_flushed, clean, ?duration, "stopped");
+    if *clean {
+        Ok(())
+    } else {
+        Err(Failure::Failed(format!(
+            "stopped without a clean mark (journal synced: {journal_synced}, state flushed: \
+             {state_flushed}); the next start proves the journal's tail"
+        )))
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener, Failure> {
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(listener)
+    });
+    bound.map_err(|error| Failure::failed(format_args!("admin.listen {address}"), error))
+}
+
+/// A sign of life for systemd, from the threads that serve clients: if they hang, it stops.
+async fn keep_watchdog_quiet() {
+    let Some(period) = notify::watchdog_period() else { return };
+    let mut ticks = tokio::time::interval(period);
+    loop {
+        ticks.tick().await;
+        notify::notify("WATCHDOG=1");
+    }
+}
+
+/// The file that holds this process's id, removed when the node stops in order.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    /// Written beside it and renamed, so that a reader never sees half of it.
+    fn write(path: &Path) -> Result<Self, Failure> {
+        let beside = path.with_extension("new");
+        std::fs::write(&beside, format!("{}\n", std::process::id()))
+            .and_then(|()| std::fs::rename(&beside, path))
+            .map_err(|error| Failure::failed(format_args!("pid file {}", path.display()), error))?;
+        Ok(Self(path.to_owned()))
+    }
+
+    fn remove(self) {
+        // One that stays is recognised as stale: no process of that id runs this configuration.
+        let _ = std::fs::remove_file(self.0);
+    }
+}
+
+/// What the admin port sees of the running node.
+struct Adapter {
+    published: Arc<Published>,
+    supervisor: Supervisor,
+    metrics: Metrics,
+    state: StateReader,
+    asked: Arc<Notify>,
+}
+
+impl Adapter {
+    fn new(node: &RunningNode, asked: Arc<Notify>) -> Self {
+        Self {
+            published: node.published().clone(),
+            supervisor: node.supervisor().clone(),
+            metrics: node.metrics().clone(),
+            state: node.state().clone(),
+            asked,
+        }
+    }
+}
+
+impl NodeView for Adapter {
+    fn phase(&self) -> Phase {
+        self.supervisor.phase()
+    }
+
+    fn view(&self) -> Arc<View> {
+        self.published.view()
+    }
+
+    fn positions(&self) -> Positions {
+        Positions {
+            committed: self.published.committed().0,
+            acknowledgeable: self.published.acknowledgeable().0,
+            applied: self.published.applied().0,
+        }
+    }
+
+    fn may_read(&self) -> bool {
+        self.published.may_read(clock::now())
+    }
+
+    fn metrics(&self) -> Result<String, String> {
+        self.metrics.render().map_err(|error| error.to_string())
+    }
+
+    fn content_hash(&self) -> Result<ContentHash, String> {
+        let hash = self.state.content_hash().map_err(|error| error.to_string())?;
+        let hex = hash.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(ContentHash { applied_seq: hash.id.seq.0, keys: hash.keys, content_hash: hex })
+    }
+
+    fn request_shutdown(&self) {
+        self.asked.notify_one();
+    }
+}
