@@ -86,9 +86,11 @@ impl NewSegment {
             .create(true)
             .truncate(true)
             .open(&temporary)?;
-        let reserve = i64::try_from(start.capacity).map_err(io::Error::other)?;
-        posix_fallocate(&file, 0, reserve)?;
-        file.write_all_at(&header.encode(), 0)?;
+        if let Err(error) = reserve(&file, start.capacity, &header) {
+            // On a full disk a file that got part of its space would hold what is left.
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
         let position = SEGMENT_HEADER_BYTES as u64;
         let segment = ActiveSegment {
             file: Arc::new(file),
@@ -225,6 +227,11 @@ pub(super) struct Resume {
     pub(super) chain: Chain,
     pub(super) count: u64,
     pub(super) position: u64,
+}
+
+fn reserve(file: &File, capacity: u64, header: &SegmentHeader) -> io::Result<()> {
+    posix_fallocate(file, 0, i64::try_from(capacity).map_err(io::Error::other)?)?;
+    file.write_all_at(&header.encode(), 0)
 }
 
 /// Bytes that a segment must have to hold this entry.

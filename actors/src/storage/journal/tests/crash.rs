@@ -295,3 +295,26 @@ fn the_record_outside_the_disk_proves_an_intact_tail_only() {
     running.stop();
     assert_eq!(witnessed(&scratch), Some(Incarnation(3)));
 }
+
+#[test]
+fn the_divergent_folder_keeps_to_its_cap_and_to_the_newest() {
+    let scratch = Scratch::new();
+    let options = JournalOptions { divergent_bytes_max: 40 << 10, ..scratch.options() };
+    let mut log = Log::new();
+    let running = Running::start(options);
+    for round in 0..20 {
+        let branch = round + 2;
+        running.append(branch - 1, log.extend(round + 1, 10, 500));
+        let from = log.last().seq.0;
+        running.truncate(from, branch);
+        log = log.cut(from);
+        // Names carry the position of the cut, so the newest is the one with the highest.
+        let newest = format!("-cut{from}-truncated-");
+        let files = scratch.divergent();
+        assert!(files.iter().any(|file| file.to_string_lossy().contains(&newest)));
+        let bytes: u64 = files.iter().map(|file| fs::metadata(file).expect("there").len()).sum();
+        assert!(bytes <= 48 << 10, "{bytes} bytes in {files:?}");
+    }
+    running.stop();
+    assert_holds(&scratch.options(), &log);
+}

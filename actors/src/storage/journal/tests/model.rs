@@ -172,6 +172,99 @@ fn tear(scratch: &Scratch, at: prop::sample::Index, flip: Option<u8>) -> Seq {
     found.log.proven.seq
 }
 
+/// One way to spoil a file.
+#[derive(Clone, Debug)]
+enum Spoil {
+    Bytes { at: prop::sample::Index, with: Vec<u8> },
+    CutTo(prop::sample::Index),
+    Remove,
+    CopyOver(prop::sample::Index),
+}
+
+fn spoil() -> impl Strategy<Value = (prop::sample::Index, Spoil)> {
+    let at = any::<prop::sample::Index>;
+    let kind = prop_oneof![
+        6 => (at(), prop::collection::vec(any::<u8>(), 1..200))
+            .prop_map(|(at, with)| Spoil::Bytes { at, with }),
+        1 => at().prop_map(Spoil::CutTo),
+        1 => Just(Spoil::Remove),
+        1 => at().prop_map(Spoil::CopyOver),
+    ];
+    (at(), kind)
+}
+
+fn apply(scratch: &Scratch, which: prop::sample::Index, spoil: &Spoil) {
+    let segments = scratch.segments();
+    if segments.is_empty() {
+        return;
+    }
+    let path = which.get(&segments);
+    let mut bytes = fs::read(path).expect("it can be read");
+    match spoil {
+        Spoil::Bytes { at, with } if !bytes.is_empty() => {
+            let at = at.index(bytes.len());
+            let len = with.len().min(bytes.len() - at);
+            bytes[at..at + len].copy_from_slice(&with[..len]);
+        }
+        Spoil::Bytes { .. } => {}
+        Spoil::CutTo(len) => bytes.truncate(len.index(bytes.len() + 1)),
+        Spoil::Remove => return fs::remove_file(path).expect("it can be removed"),
+        Spoil::CopyOver(other) => bytes = fs::read(other.get(&segments)).expect("it is there"),
+    }
+    fs::write(path, bytes).expect("it can be written");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 100,
+        failure_persistence: None,
+        max_shrink_iters: 300,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn whatever_is_spoilt_what_is_read_is_part_of_the_log(
+        groups in prop::collection::vec((1..5usize, 0..900usize), 1..12),
+        spoils in prop::collection::vec(spoil(), 1..4),
+        clean: bool,
+    ) {
+        let scratch = Scratch::new();
+        let mut log = Log::new();
+        let running = Running::start(options(&scratch));
+        for (entries, payload) in groups {
+            running.append(1, log.extend(1, entries, payload));
+        }
+        let spoilt = if clean {
+            running.stop();
+            scratch.crashed()
+        } else {
+            let crashed = scratch.crashed();
+            running.stop();
+            crashed
+        };
+        for (which, spoil) in &spoils {
+            apply(&spoilt, *which, spoil);
+        }
+        let _ = verify(&spoilt.path().join("journal"));
+        let Ok(open) = OpenJournal::open(options(&spoilt)) else {
+            // Only a version number that happens to be higher is refused outright.
+            return Ok(());
+        };
+        let recovered = open.recovered().clone();
+        let running = Running::start_open(open);
+        let entries = read_all(&running.journal.reader());
+        prop_assert!(entries.len() <= log.entries.len());
+        if let Some(first) = entries.first() {
+            let from = first.id.seq.0 as usize - 1;
+            prop_assert_eq!(&entries[..], &log.entries[from..from + entries.len()]);
+        }
+        let again = inspect(&spoilt.path().join("journal")).expect("it can be read");
+        prop_assert_eq!(again.log.last, recovered.last);
+        prop_assert_eq!(again.log.damage, recovered.damage);
+        running.stop();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, max_shrink_iters: 300, ..ProptestConfig::default() })]
 
