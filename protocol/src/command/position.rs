@@ -113,6 +113,13 @@ mod tests {
         assert_eq!(slot(b"foo{bar}{zap}"), slot(b"bar"));
     }
 
+    /// Stores keep their keys in this order: it must never change.
+    #[test]
+    fn positions_are_what_they_always_were() {
+        assert_eq!(Position::of(b"foo").0, 209_299_019_915_268);
+        assert_eq!(Position::of(b"").0, 7_403_541_423);
+    }
+
     #[test]
     fn positions_sort_by_slot_and_as_their_bytes() {
         let mut keys: Vec<Position> =

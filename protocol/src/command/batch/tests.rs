@@ -257,3 +257,56 @@ fn a_set_costs_three_bytes_more_than_key_and_value() {
     let encoded = encode(&[Unit::Write(Write::Set(Set::plain("key".into(), "value".into())))]);
     assert_eq!(encoded.bytes.len(), HEADER_BYTES + 1 + 3 + 8);
 }
+
+/// The format of the log: what is written here must be readable for ever.
+#[test]
+fn units_are_encoded_as_they_always_were() {
+    let (k, v) = (|| Bytes::from_static(b"k"), || Bytes::from_static(b"v"));
+    let conditional = Set {
+        condition: SetCondition::IfEqual(v()),
+        expiry: SetExpiry::At(When::After(300)),
+        get: true,
+        ..Set::plain(k(), v())
+    };
+    let conditions = ExpireConditions { nx: false, xx: true, gt: true, lt: false };
+    let writes = [
+        (Write::Set(Set::plain(k(), v())), "01016b0176"),
+        (Write::Set(conditional), "02016b01761b0176d804"),
+        (Write::SetNx { key: k(), value: v() }, "03016b0176"),
+        (Write::MSet { pairs: vec![(k(), v())], only_if_none: false }, "0401016b0176"),
+        (Write::MSet { pairs: vec![(k(), v())], only_if_none: true }, "0501016b0176"),
+        (Write::GetDel { key: k() }, "06016b"),
+        (Write::GetEx { key: k(), expiry: GetExExpiry::Remove }, "07016b01"),
+        (Write::Append { key: k(), value: v() }, "08016b0176"),
+        (Write::SetRange { key: k(), offset: 200, value: v() }, "09016b0176c801"),
+        (Write::IncrBy { key: k(), delta: -1 }, "0a016b01"),
+        (Write::IncrByFloat { key: k(), delta: v() }, "0b016b0176"),
+        (Write::Del { keys: vec![k(), v()] }, "0c02016b0176"),
+        (Write::DelIfEq { key: k(), value: v() }, "0d016b0176"),
+        (Write::Expire { key: k(), when: When::At(5), condition: conditions }, "0e016b030a06"),
+        (Write::Persist { key: k() }, "0f016b"),
+        (Write::FlushAll, "10"),
+        (Write::Rename { from: k(), to: v(), only_if_none: false }, "11016b0176"),
+        (Write::Rename { from: k(), to: v(), only_if_none: true }, "12016b0176"),
+        (Write::Copy { from: k(), to: v(), replace: false }, "13016b0176"),
+        (Write::Copy { from: k(), to: v(), replace: true }, "14016b0176"),
+        (Write::SetBit { key: k(), offset: 7, bit: true }, "15016b0701"),
+        (Write::BitOp { operation: BitOperation::Xor, to: k(), from: vec![v()] }, "16016b02010176"),
+    ];
+    for (write, expected) in writes {
+        let bytes = encode(&[Unit::Write(write.clone())]).bytes;
+        let unit: String =
+            bytes[HEADER_BYTES + 1..].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(unit, expected, "{write:?}");
+    }
+    let watches = vec![
+        Watched { key: k(), seen: Seen::Version(Seq(9)) },
+        Watched { key: v(), seen: Seen::Absent(Seq(300)) },
+    ];
+    let steps = vec![Step::Write(Write::FlushAll), Step::Read(Read::Get { key: k() })];
+    let bytes = encode(&[Unit::Exec(Exec { watches, steps })]).bytes;
+    assert_eq!(
+        &bytes[..],
+        b"\x11\0\0\0\x01\0\0\0\x5d\x7d\x44\xfe\x01\x80\x02\x01k\0\x09\x01v\x01\xac\x02\x02\x10\x40\x01k"
+    );
+}
