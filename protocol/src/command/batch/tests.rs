@@ -295,9 +295,11 @@ fn units_are_encoded_as_they_always_were() {
     ];
     for (write, expected) in writes {
         let bytes = encode(&[Unit::Write(write.clone())]).bytes;
-        let unit: String =
-            bytes[HEADER_BYTES + 1..].iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(unit, expected, "{write:?}");
+        let expected: Vec<u8> = (0..expected.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&expected[at..at + 2], 16).expect("hex"))
+            .collect();
+        assert_eq!(&bytes[HEADER_BYTES + 1..], expected, "{write:?}");
     }
     let watches = vec![
         Watched { key: k(), seen: Seen::Version(Seq(9)) },
