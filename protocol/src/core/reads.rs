@@ -110,23 +110,26 @@ impl Tenure {
         out.extend(self.reads.drain(..).map(|read| Command::ReadFailed { token: read.token }));
     }
 
-    /// Opens a new round at `now`. Only the latest rounds are remembered: older ones can't prove
-    /// more than the election timeout that has passed since.
+    /// Opens a new round at `now`. Of too many unanswered rounds the later ones are not
+    /// remembered: their answers then prove contact as of an earlier round, which is less.
     pub(super) fn open_round(&mut self, now: MonoTime) {
         const ROUNDS_MAX: usize = 1 << 10;
         self.round += 1;
-        if self.rounds.len() == ROUNDS_MAX {
-            self.rounds.pop_front();
+        if self.rounds.len() < ROUNDS_MAX {
+            self.rounds.push_back((self.round, now));
         }
-        self.rounds.push_back((self.round, now));
     }
 
-    /// When a round was sent; forgets the rounds before it.
+    /// When the latest remembered round up to `round` was sent; forgets it and those before it.
     fn sent_at(&mut self, round: u64) -> Option<MonoTime> {
-        while self.rounds.front().is_some_and(|(number, _)| *number < round) {
+        let mut sent_at = None;
+        while let Some((number, at)) = self.rounds.front().copied()
+            && number <= round
+        {
+            sent_at = Some(at);
             self.rounds.pop_front();
         }
-        self.rounds.front().filter(|(number, _)| *number == round).map(|(_, sent_at)| *sent_at)
+        sent_at
     }
 }
 
