@@ -92,7 +92,8 @@ impl World {
             | Fault::ClockRate
             | Fault::SlowSender
             | Fault::StateAhead
-            | Fault::UnprovenTail => {}
+            | Fault::UnprovenTail
+            | Fault::Trim => {}
         }
     }
 
@@ -246,7 +247,7 @@ impl World {
             }
         }
         if machine.process.as_ref().is_some_and(|process| process.journal.is_busy()) {
-            self.journal_works(node, self.plan.write_us * 10);
+            self.journal_works(node, self.plan.sync_us);
         }
         self.arm(node);
         self.observe(&Fact::Stepped);

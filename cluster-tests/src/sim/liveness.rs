@@ -7,8 +7,10 @@ use super::ledger::NODES_MAX;
 use super::plan::Fault;
 use super::world::{Action, World};
 
-/// How long a healthy rest may take to elect, converge and answer.
-const CALM_US: u64 = 30_000_000;
+/// How long a healthy rest may go without any progress before all is as it must be.
+const STANDSTILL_US: u64 = 10_000_000;
+/// How long it may take in all: small windows over slow disks take their time.
+const CALM_US: u64 = 120_000_000;
 /// How often it is looked at.
 const LOOK_US: u64 = 250_000;
 /// How long clients go on writing.
@@ -28,8 +30,15 @@ impl World {
         let seen = self.ledger.seen;
         let last = self.ledger.committed_through();
         let mut missing = String::new();
-        while self.now_us < begun_us + CALM_US && self.outcome.violation.is_none() {
+        let mut progress = (0, begun_us);
+        while self.now_us < (begun_us + CALM_US).min(progress.1 + STANDSTILL_US)
+            && self.outcome.violation.is_none()
+        {
             self.run_until(self.now_us + LOOK_US);
+            let synced = self.nodes.iter().map(|node| node.disk.journal.synced().0).sum();
+            if synced > progress.0 {
+                progress = (synced, self.now_us);
+            }
             self.load = self.now_us < begun_us + LOAD_US;
             missing = self.missing(seen, last);
             if !self.load && missing.is_empty() {

@@ -51,6 +51,13 @@ impl Entries {
         self.ids.truncate(keep as usize);
     }
 
+    /// Forgets everything up to `preceding`, which is here.
+    pub(super) fn trim(&mut self, preceding: EntryId) {
+        assert!(self.holds(preceding), "only what is here is trimmed");
+        self.ids.retain(|id| id.seq > preceding.seq);
+        self.preceding = preceding;
+    }
+
     /// Entries from `first` through `last`, as far as they are here.
     pub(super) fn range(&self, first: Seq, last: Seq) -> &[EntryId] {
         let from = first.0.saturating_sub(self.preceding.seq.0 + 1) as usize;

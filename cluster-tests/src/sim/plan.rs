@@ -3,10 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use quorate_protocol::cluster::SafetyTimers;
 use quorate_protocol::core::Tuning;
 use quorate_protocol::policy::Policy;
 
 use super::random::Random;
+
+/// A lease as long as the other timers allow.
+const TIGHT: SafetyTimers =
+    SafetyTimers { election_timeout_min_us: 300_000, lease_us: 289_000, drift_us: 10_000 };
 
 /// A class of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,11 +66,13 @@ pub(super) enum Fault {
     UnprovenTail,
     /// Clients are silent for a while.
     Silence,
+    /// Journals lose what every node's flushed state holds.
+    Trim,
 }
 
 impl Fault {
     /// Every class.
-    pub(super) const ALL: [Self; 25] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::Delay,
         Self::Loss,
         Self::Duplication,
@@ -91,6 +98,7 @@ impl Fault {
         Self::StateAhead,
         Self::UnprovenTail,
         Self::Silence,
+        Self::Trim,
     ];
 
     /// Whether it comes at moments, rather than being there all the time.
@@ -120,7 +128,8 @@ impl Fault {
             | Self::ClockRate
             | Self::SlowSender
             | Self::StateAhead
-            | Self::UnprovenTail => false,
+            | Self::UnprovenTail
+            | Self::Trim => false,
         }
     }
 }
@@ -144,8 +153,12 @@ pub(super) struct Plan {
     pub(super) faults_us: u64,
     /// Mean latency of a message, in microseconds.
     pub(super) link_us: u64,
-    /// Mean time of a journal write, in microseconds; a sync takes ten times as long.
+    /// Mean time of a journal write, in microseconds.
     pub(super) write_us: u64,
+    /// Mean time of a sync, in microseconds.
+    pub(super) sync_us: u64,
+    /// Timers in the cluster entry: the usual ones, or the tightest that are safe.
+    pub(super) timers: SafetyTimers,
     /// Mean time between writes of clients, in microseconds.
     pub(super) propose_every_us: u64,
     /// Mean time between reads of clients, in microseconds.
@@ -179,6 +192,8 @@ impl Plan {
             window_bytes: [500, 5_000, 1 << 20][random.index(3)],
             reads_max: [2, 64][random.index(2)],
         };
+        let slowest_sync_us = [1_000, 10_000, 60_000][random.index(3)];
+        let sync_us = random.between(200, slowest_sync_us);
         Self {
             nodes,
             policy,
@@ -189,6 +204,8 @@ impl Plan {
             faults_us: random.between(8_000_000, 20_000_000),
             link_us: random.between(100, 3_000),
             write_us: random.between(20, 500),
+            sync_us,
+            timers: if random.percent(50) { SafetyTimers::LAN } else { TIGHT },
             propose_every_us: random.between(2_000, 40_000),
             read_every_us: random.between(5_000, 40_000),
         }

@@ -12,6 +12,8 @@ use super::world::{Action, ReadStep, World};
 
 /// Bytes that a simulated record takes.
 const ENTRY_BYTES: u32 = 100;
+/// The slowest that a disk gets, apart from stalls.
+const DISK_US_MAX: u64 = 4_000_000;
 
 impl World {
     pub(super) fn carry_out(
@@ -158,7 +160,7 @@ impl World {
     }
 
     pub(super) fn journal_works(&mut self, node: usize, mean_us: u64) {
-        let usual_us = self.random.latency(mean_us * self.nodes[node].disk_factor);
+        let usual_us = self.random.latency(mean_us * self.nodes[node].disk_factor).min(DISK_US_MAX);
         let stall_us = self.stalled_until_us[node].saturating_sub(self.now_us);
         let life = self.nodes[node].life;
         self.after(usual_us + stall_us, Action::Journal { node, life });
@@ -187,7 +189,7 @@ impl World {
             Done::Truncated => None,
         };
         if self.nodes[node].process.as_ref().expect("lives").journal.is_busy() {
-            self.journal_works(node, self.plan.write_us * 10);
+            self.journal_works(node, self.plan.sync_us);
         } else {
             self.journal_starts(node);
         }
@@ -197,7 +199,8 @@ impl World {
     }
 
     fn hard_state_starts(&mut self, node: usize) {
-        let delay_us = self.random.latency(self.plan.write_us * 20 * self.nodes[node].hard_factor);
+        let delay_us =
+            self.random.latency(2 * self.plan.sync_us * self.nodes[node].hard_factor.min(20));
         let life = self.nodes[node].life;
         self.after(delay_us, Action::HardState { node, life });
     }
@@ -256,6 +259,29 @@ impl World {
         {
             machine.disk.flushed = id;
         }
+        if self.plan.strength(Fault::Trim) > 0 {
+            self.trim(node);
+        }
+    }
+
+    /// The journal loses a part of what every node's flushed state holds, so that no one will
+    /// ever need it.
+    fn trim(&mut self, node: usize) {
+        let needed = self.nodes.iter().map(|machine| machine.disk.flushed.seq).min();
+        let machine = &mut self.nodes[node];
+        let Some(process) = machine.process.as_mut().filter(|process| process.journal.is_idle())
+        else {
+            return;
+        };
+        let start = process.log.preceding().seq;
+        let through = Seq(self.random.between(start.0, needed.unwrap_or(start).0.max(start.0)));
+        let Some(preceding) = process.log.at(through).filter(|_| through > start) else {
+            return;
+        };
+        process.log.trim(preceding);
+        machine.disk.journal.cached.trim(preceding);
+        self.outcome.fault("journal trimmed");
+        self.step(node, Event::Trimmed { first: through.next(), preceding });
     }
 
     /// Replies leave when their entry is applied and the policy is met.

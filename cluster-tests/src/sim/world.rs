@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use quorate_protocol::cluster::{ClusterEntry, Member, MemberKind, SafetyTimers};
+use quorate_protocol::cluster::{ClusterEntry, Member, MemberKind};
 use quorate_protocol::core::message::Message;
 use quorate_protocol::core::{Command, Event};
 use quorate_protocol::types::{ClusterId, EntryId, EntryKind, Generation, Incarnation, Seq};
@@ -384,7 +384,7 @@ fn formed(plan: &Plan) -> ClusterEntry {
         version: 1,
         members: (0..plan.nodes).map(member).collect(),
         policy: plan.policy,
-        timers: SafetyTimers::LAN,
+        timers: plan.timers,
         removed: Vec::new(),
     }
 }
