@@ -14,6 +14,9 @@ use crate::replication::{PeerAddress, Replication, ReplicationOptions};
 /// How long the actors may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Makes the quorum actor's first phase, on its thread.
+pub(super) type MakePhase = Box<dyn FnOnce(Replication) -> Phase + Send>;
+
 /// A running consensus thread.
 pub(super) struct ConsensusThread {
     thread: JoinHandle<()>,
@@ -29,7 +32,7 @@ pub(super) struct ConsensusParts {
     /// Wakes the quorum actor.
     pub wake: QuorumWake,
     /// Makes the actor's first phase, once the transport is up.
-    pub phase: Box<dyn FnOnce(Replication) -> Phase + Send>,
+    pub phase: MakePhase,
     /// Learns of failures.
     pub supervisor: ActorCell,
 }

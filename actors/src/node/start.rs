@@ -18,24 +18,28 @@ use quorate_protocol::wire::{Hello, WIRE_VERSION, decode_cluster};
 use tokio::sync::mpsc;
 
 use super::config::NodeConfig;
-use super::consensus::{ConsensusParts, ConsensusThread};
+use super::consensus::{ConsensusParts, ConsensusThread, MakePhase};
 use super::error::StartError;
 use super::recovery::{Recovery, RecoveryError, StatePosition, recover};
 use crate::client::{ClientOptions, ClientParts, ClientServer};
 use crate::gate::GateHandle;
 use crate::metrics::Metrics;
 use crate::quorum::{
-    Driver, DriverParts, FormingDriver, Found, Phase as QuorumPhase, Ports, QuorumHandle,
-    QuorumWake, Seen,
+    ConfirmedRead, Driver, DriverParts, FormingDriver, Found, Phase as QuorumPhase, Ports,
+    QuorumHandle, QuorumWake, Seen,
 };
 use crate::replication::{LogSource, PeerAddress, PeerEvents, ReplicationOptions, TlsMaterial};
-use crate::storage::apply::{Apply, ApplyHooks, ApplyOptions, ApplyParts};
+use crate::storage::apply::{Apply, ApplyHandle, ApplyHooks, ApplyOptions, ApplyParts};
 use crate::storage::cache::LogCache;
 use crate::storage::durable::random_u128;
 use crate::storage::hardstate::{HardStateFile, HardStateHooks, HardStateWriter};
 use crate::storage::identity::{DataDir, DataDirOptions, OpenStorage, StartOptions};
-use crate::storage::journal::{Journal, JournalHooks, JournalOptions, OpenJournal, ReadError};
+use crate::storage::journal::{
+    Journal, JournalHooks, JournalOptions, JournalReader, OpenJournal, ReadError,
+};
 use crate::storage::state::{State, StateReader, StateWriter};
+use crate::storage::{StorageHandle, StorageParts, UpkeepOptions};
+use crate::submit::{Batch, GateInput};
 use crate::supervisor::{ExitReason, Phase, Supervisor};
 use crate::view::Published;
 
@@ -63,9 +67,6 @@ const GATE_STOP_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a connection may take to authenticate.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How often the state is flushed while the journal grows, so that a restart replays little.
-const FLUSH_PERIOD: Duration = Duration::from_secs(30);
-
 /// A node that runs.
 pub struct RunningNode {
     published: Arc<Published>,
@@ -82,10 +83,8 @@ struct Parts {
     clients: ClientServer,
     gate: GateHandle,
     consensus: ConsensusThread,
-    apply: Apply,
-    journal: Journal,
+    storage: StorageHandle,
     hard: Arc<HardStateWriter>,
-    flusher: tokio::task::JoinHandle<()>,
     data_dir: Arc<Mutex<DataDir>>,
 }
 
@@ -175,13 +174,13 @@ impl RunningNode {
     }
 
     /// Stops in order: no new commands, every waiting reply answered, everything applied that is
-    /// committed, journal synced, state flushed, and last the clean mark.
-    pub async fn shutdown(self) -> ShutdownReport {
+    /// committed, journal synced, state flushed, and last the clean mark. What `deadline` cuts off
+    /// is reported as not done; the next start then proves what is there.
+    pub async fn shutdown(self, deadline: Duration) -> ShutdownReport {
         let began = Instant::now();
         self.supervisor.enter(Phase::Draining);
         let parts = self.parts;
         self.supervisor.enter(Phase::ShuttingDown);
-        parts.flusher.abort();
         // The quorum actor first: its last act answers or refuses what clients wait for.
         parts.consensus.stop().await;
         if parts.gate.stop(GATE_STOP_DEADLINE).await.is_err() {
@@ -190,20 +189,19 @@ impl RunningNode {
         if !parts.clients.stop(CLIENTS_STOP_DEADLINE).await {
             tracing::warn!("some connections did not end in time");
         }
-        let state = self.state.clone();
-        let (journal, hard, apply) = (parts.journal, parts.hard, parts.apply);
-        let stopped = tokio::task::spawn_blocking(move || {
-            let journal_synced = journal.stop();
-            let applied = apply.stop().is_some();
-            let state_flushed = applied && state.flush().is_ok();
-            state.stop_background_work();
-            let clean = journal_synced && hard.stop(true);
-            (journal_synced, state_flushed, clean)
-        });
-        let (journal_synced, state_flushed, clean) = stopped.await.unwrap_or_default();
+        let closed = parts.storage.close(deadline.saturating_sub(began.elapsed())).await;
+        let hard = parts.hard;
+        // The clean mark is written last: everything before it must be true.
+        let clean = closed.journal_synced
+            && tokio::task::spawn_blocking(move || hard.stop(true)).await.unwrap_or(false);
         drop(parts.data_dir);
         self.supervisor.enter(Phase::Stopped);
-        ShutdownReport { journal_synced, state_flushed, clean, duration: began.elapsed() }
+        ShutdownReport {
+            journal_synced: closed.journal_synced,
+            state_flushed: closed.state_flushed,
+            clean,
+            duration: began.elapsed(),
+        }
     }
 }
 
@@ -267,6 +265,7 @@ struct Wiring {
 }
 
 /// Everything after storage is open.
+#[expect(clippy::too_many_lines, reason = "one list of what is started, in its order")]
 async fn start_threads(
     config: NodeConfig,
     tls: TlsMaterial,
@@ -315,71 +314,120 @@ async fn start_threads(
         events: events.clone(),
         source,
     };
-    let make_ports = {
-        let (journal, hard, apply) = (journal.clone(), hard.clone(), apply.handle().clone());
-        let (data_dir, gate) = (data_dir.clone(), gate.input());
-        let (node, incarnation) = (wiring.config.node, wiring.incarnation);
-        move |replication| Ports {
-            node,
-            incarnation,
-            peers: events,
-            replication,
-            hello,
-            reader: journal.reader(),
-            journal,
-            cache,
-            hard,
-            hard_saved,
-            apply,
-            gate,
-            data_dir,
-            first,
-            seen: Seen::default(),
-        }
+    let storage_parts = StorageParts {
+        state: state.clone(),
+        journal: journal.clone(),
+        options: UpkeepOptions {
+            retain_bytes: wiring.config.journal.retain_bytes,
+            ..UpkeepOptions::default()
+        },
+        apply,
     };
-    let seed = random()?;
-    let make_phase = {
-        let (plan, tuning) = (wiring.plan(), wiring.tuning());
-        let (published, disk) = (wiring.published.clone(), wiring.disk);
-        let found = opened.found;
-        move |replication| {
-            let parts = DriverParts {
-                disk,
-                tuning,
-                ports: make_ports(replication),
-                published,
-                submitted,
-                reads,
-                early: Vec::new(),
-                report_in_memory,
-                seed: seed as u64,
-            };
-            match found {
-                Some(found) => QuorumPhase::Running(Box::new(Driver::new(parts, found))),
-                None => {
-                    let logic = Forming::new(plan, reservation);
-                    let cluster = ClusterId(seed);
-                    QuorumPhase::Forming(Box::new(FormingDriver::new(logic, parts, cluster)))
-                }
-            }
-        }
+    let local = LocalPorts {
+        events,
+        hello,
+        reader: journal.reader(),
+        journal,
+        cache,
+        hard: hard.clone(),
+        hard_saved,
+        apply: storage_parts.apply.handle().clone(),
+        gate: gate.input(),
+        data_dir: data_dir.clone(),
+        first,
     };
+    let queues = Queues { submitted, reads, report_in_memory };
+    let phase = wiring.phase(local, queues, opened.found, reservation)?;
     let parts = ConsensusParts {
         peers: wiring.peers(),
         replication,
         wake: wiring.wake.clone(),
-        phase: Box::new(make_phase),
+        phase,
         supervisor: supervisor.cell(),
     };
     let (consensus, _) = ConsensusThread::start(parts).await?;
-    let flusher = tokio::spawn(keep_flushed(state.clone(), journal.clone()));
+    let storage = StorageHandle::spawn(storage_parts, Some(supervisor.cell()))
+        .await
+        .map_err(StartError::actor)?;
     supervisor.enter(Phase::Ready);
-    let parts = Parts { clients, gate, consensus, apply, journal, hard, flusher, data_dir };
+    let parts = Parts { clients, gate, consensus, storage, hard, data_dir };
     let Wiring { published, incarnation, .. } = wiring;
     Ok(RunningNode { published, supervisor, metrics, state, incarnation, started, parts })
 }
 
+/// Everything that the quorum actor acts upon, but the transport, which starts on its thread.
+struct LocalPorts {
+    events: Arc<PeerEvents>,
+    hello: Hello,
+    reader: JournalReader,
+    journal: Journal,
+    cache: Arc<LogCache>,
+    hard: Arc<HardStateWriter>,
+    hard_saved: Arc<AtomicU64>,
+    apply: ApplyHandle,
+    gate: mpsc::Sender<GateInput>,
+    data_dir: Arc<Mutex<DataDir>>,
+    first: Option<(Bytes, Arc<ClusterEntry>)>,
+}
+
+/// The receiving ends of what clients ask of the quorum actor.
+struct Queues {
+    submitted: mpsc::Receiver<Batch>,
+    reads: mpsc::Receiver<ConfirmedRead>,
+    report_in_memory: Arc<AtomicBool>,
+}
+
 impl Wiring {
+    /// Makes the quorum actor's first phase once the transport is up.
+    fn phase(
+        &self,
+        local: LocalPorts,
+        queues: Queues,
+        found: Option<Found>,
+        reservation: Option<DiskId>,
+    ) -> Result<MakePhase, StartError> {
+        let seed = random_u128()
+            .map_err(|source| StartError::Thread { name: "random numbers", source })?;
+        let (node, incarnation, disk) = (self.config.node, self.incarnation, self.disk);
+        let (plan, tuning, published) = (self.plan(), self.tuning(), self.published.clone());
+        Ok(Box::new(move |replication| {
+            let ports = Ports {
+                node,
+                incarnation,
+                peers: local.events,
+                replication,
+                hello: local.hello,
+                journal: local.journal,
+                reader: local.reader,
+                cache: local.cache,
+                hard: local.hard,
+                hard_saved: local.hard_saved,
+                apply: local.apply,
+                gate: local.gate,
+                data_dir: local.data_dir,
+                first: local.first,
+                seen: Seen::default(),
+            };
+            let parts = DriverParts {
+                disk,
+                tuning,
+                ports,
+                published,
+                submitted: queues.submitted,
+                reads: queues.reads,
+                early: Vec::new(),
+                report_in_memory: queues.report_in_memory,
+                seed: seed as u64,
+            };
+            if let Some(found) = found {
+                return QuorumPhase::Running(Box::new(Driver::new(parts, found)));
+            }
+            let logic = Forming::new(plan, reservation);
+            let cluster = ClusterId(seed);
+            QuorumPhase::Forming(Box::new(FormingDriver::new(logic, parts, cluster)))
+        }))
+    }
+
     fn start_journal(
         &self,
         journal: OpenJournal,
@@ -530,26 +578,4 @@ fn first_entry(journal: &Journal) -> Result<Option<(Bytes, Arc<ClusterEntry>)>, 
     let config = decode_cluster(&entry.payload)
         .map_err(|source| StartError::Recovery(RecoveryError::Cluster { id, source }))?;
     Ok(Some((entry.record(), Arc::new(config))))
-}
-
-/// Random bits for election timeouts and for the id of a cluster that this node may form.
-fn random() -> Result<u128, StartError> {
-    random_u128().map_err(|source| StartError::Thread { name: "random numbers", source })
-}
-
-/// Flushes the state now and then, so that a restart replays little of the journal.
-async fn keep_flushed(state: StateReader, journal: Journal) {
-    let mut period = tokio::time::interval(FLUSH_PERIOD);
-    period.tick().await;
-    loop {
-        period.tick().await;
-        let state = state.clone();
-        let flushed = tokio::task::spawn_blocking(move || state.start_flush()).await;
-        match flushed {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the state can't be flushed"),
-            Err(error) => tracing::warn!(%error, "the state's flush ended"),
-        }
-        tracing::debug!(waiting_bytes = journal.waiting_bytes(), "state flush started");
-    }
 }

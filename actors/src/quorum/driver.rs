@@ -19,7 +19,7 @@ use quorate_protocol::wire::AppendHeader;
 use tokio::sync::mpsc;
 
 use super::handle::ConfirmedRead;
-use super::sealing::{refuse, refuse_expired, take_payload};
+use super::sealing::{Payload, refuse, refuse_expired, take_payload};
 use crate::clock;
 use crate::replication::{PeerEvent, SendEntries, Session};
 use crate::submit::{Batch, DoubtReason, GateInput, Refusal, Sealed};
@@ -368,24 +368,7 @@ impl Driver {
                 Ok(())
             }
             Command::Seal { id, kind, time, cluster: _, branch } => {
-                let time = time.max(self.time());
-                let (bytes, crc, waiting) = match kind {
-                    EntryKind::Commands => {
-                        let payload = take_payload(&mut self.waiting, ENTRY_BYTES_MAX)
-                            .expect("the core seals commands only when asked to");
-                        (payload.bytes, payload.crc, payload.waiting)
-                    }
-                    EntryKind::EpochStart | EntryKind::Cluster | EntryKind::Mark => {
-                        Default::default()
-                    }
-                };
-                let entry = Entry::seal_with_crc(id, kind, time, self.chain, bytes, crc);
-                if !waiting.is_empty() {
-                    // Before the journal: the gate must know the entry before it can be applied.
-                    let sealed = Sealed { id, at: Instant::now(), waiting };
-                    self.ports.gate(GateInput::Sealed(sealed))?;
-                }
-                self.append(vec![entry], branch)
+                self.seal(id, kind, time, branch)
             }
             Command::Truncate { from, branch } => {
                 self.chain = self.ports.truncate(from, branch)?;
@@ -416,6 +399,30 @@ impl Driver {
             }
             Command::Halt { violation } => Err(Fatal::Violation(violation)),
         }
+    }
+
+    /// Builds the record of an entry of this node's own tenure; for commands, out of what waits.
+    fn seal(
+        &mut self,
+        id: EntryId,
+        kind: EntryKind,
+        time: ClusterTime,
+        branch: Branch,
+    ) -> Result<(), Fatal> {
+        let time = time.max(self.time());
+        let payload = match kind {
+            EntryKind::Commands => take_payload(&mut self.waiting, ENTRY_BYTES_MAX)
+                .expect("the core seals commands only when asked to"),
+            EntryKind::EpochStart | EntryKind::Cluster | EntryKind::Mark => Payload::default(),
+        };
+        let Payload { bytes, crc, waiting } = payload;
+        let entry = Entry::seal_with_crc(id, kind, time, self.chain, bytes, crc);
+        if !waiting.is_empty() {
+            // Before the journal: the gate must know the entry before it can be applied.
+            let sealed = Sealed { id, at: Instant::now(), waiting };
+            self.ports.gate(GateInput::Sealed(sealed))?;
+        }
+        self.append(vec![entry], branch)
     }
 
     /// The same bytes to the cache (for senders and the apply loop) and to the journal. The chain
@@ -453,7 +460,8 @@ impl Driver {
         if primary {
             self.ports.gate(GateInput::Acknowledgeable { epoch, through: acknowledgeable })?;
         }
-        self.ports.apply_through(committed, primary.then_some(epoch))
+        self.ports.apply_through(committed, primary.then_some(epoch));
+        Ok(())
     }
 
     /// A tenure that ended answers everything that waits before an entry of a newer epoch is
@@ -486,11 +494,26 @@ impl Driver {
         if now < self.view_due {
             return;
         }
+        self.note_trimmed(now);
         self.view_due = now.plus(VIEW_PERIOD_US);
         let config = self.core.configs().newest().clone();
         let needs_memory = config.policy.needs_memory(config.voters().count());
         self.report_in_memory.store(needs_memory, Ordering::Relaxed);
         self.published.set_view(self.view(now));
+    }
+
+    /// The journal drops old segments by itself; the core must know where the log starts.
+    fn note_trimmed(&mut self, now: MonoTime) {
+        let first = self.ports.reader.first();
+        if first > self.core.log().first()
+            && let Some(preceding) = self.core.log().id_at(first.prev())
+        {
+            let mut commands = std::mem::take(&mut self.commands);
+            let random = self.random.next();
+            self.core.step(now, random, Event::Trimmed { first, preceding }, &mut commands);
+            assert!(commands.is_empty(), "trimming asks for nothing");
+            self.commands = commands;
+        }
     }
 
     fn view(&self, now: MonoTime) -> View {

@@ -113,7 +113,7 @@ impl FormingDriver {
                     self.send(to, message);
                 }
                 Step::Form(config) => {
-                    let payload = encode_cluster(&config).map_err(Fatal::Cluster)?.into();
+                    let payload = encode_cluster(&config).map_err(Fatal::Cluster)?;
                     let time = clock::wall();
                     let kind = EntryKind::Cluster;
                     let entry = Entry::seal(FIRST_ENTRY, kind, time, Chain(0), payload);
@@ -171,7 +171,7 @@ impl FormingDriver {
             time: entry.time,
         };
         parts.ports.formed(entry, config);
-        parts.ports.apply_through(FIRST_ENTRY.seq, None)?;
+        parts.ports.apply_through(FIRST_ENTRY.seq, None);
         let connected = |(peer, (session, hello))| PeerEvent::Connected { peer, session, hello };
         parts.early = self.sessions.into_iter().map(connected).collect();
         Ok(Phase::Running(Box::new(Driver::new(parts, found))))

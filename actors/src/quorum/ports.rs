@@ -164,9 +164,8 @@ impl Ports {
         self.gate.try_send(input).map_err(|_| Fatal::Gone("gate"))
     }
 
-    pub(super) fn apply_through(&mut self, seq: Seq, tenure: Option<Epoch>) -> Result<(), Fatal> {
+    pub(super) fn apply_through(&mut self, seq: Seq, tenure: Option<Epoch>) {
         self.apply.commit(seq, tenure);
-        Ok(())
     }
 
     pub(super) fn send(&mut self, to: NodeId, session: Session, message: Message) {

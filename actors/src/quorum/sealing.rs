@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use crate::submit::{Batch, Outcome, Refusal, Waiting};
 
 /// Payload and waiters of one entry.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Payload {
     /// The batches' bytes, one after the other.
     pub bytes: Bytes,
