@@ -3,6 +3,7 @@
 pub mod client;
 pub mod clock;
 pub mod gate;
+pub mod health;
 pub mod metrics;
 pub mod node;
 pub mod quorum;

@@ -3,6 +3,9 @@
 //!
 //! Each node owns its registry: several nodes may run in one process.
 
+mod health;
+mod storage;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +16,9 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
+
+pub use health::HealthCollector;
+pub use storage::{StorageCollector, StorageMetrics};
 
 use crate::submit::{DoubtReason, Refusal};
 use crate::view::{PeerView, Published};
@@ -31,6 +37,8 @@ pub struct Metrics {
     pub gate: GateMetrics,
     /// Client connections.
     pub client: ClientMetrics,
+    /// Journal, apply loop and state.
+    pub storage: StorageMetrics,
 }
 
 impl Metrics {
@@ -42,9 +50,10 @@ impl Metrics {
         let registry = Registry::new();
         let gate = GateMetrics::new(&registry)?;
         let client = ClientMetrics::new(&registry)?;
+        let storage = StorageMetrics::new(&registry)?;
         build_info(&registry)?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        Ok(Self { registry, gate, client })
+        Ok(Self { registry, gate, client, storage })
     }
 
     /// Adds a collector that reads its figures at scrape time.

@@ -94,7 +94,7 @@ async fn serve(settings: Settings, started: Instant) -> Result<(), Failure> {
     notify::notify("STOPPING=1");
     // A second signal waits for the same stop: nothing may skip the last sync. The handlers stay
     // registered, so it doesn't kill the process either.
-    let stopped = tokio::time::timeout(deadline, node.shutdown()).await;
+    let stopped = tokio::time::timeout(deadline, node.shutdown(deadline)).await;
     watchdog.abort();
     http.abort();
     pid_file.remove();

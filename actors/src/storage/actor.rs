@@ -408,4 +408,43 @@ mod tests {
         assert_eq!((again.opened_at, again.last.0.seq), (Seq(10), Seq(10)));
         again.storage.close(DEADLINE).await;
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_the_storage_does_can_be_watched() {
+        use crate::health::{
+            DiskOptions, Health, HealthMonitor, HealthOptions, HealthParts, LatchOptions,
+        };
+        use crate::metrics::{HealthCollector, Metrics, StorageCollector};
+
+        let dir = Scratch::new();
+        let mut node = Node::start(&dir, eager()).await;
+        node.write(2).await;
+        let metrics = Metrics::new().unwrap();
+        let health = Health::new(LatchOptions::default(), DiskOptions::default());
+        StorageCollector::register(&metrics, node.state.clone(), node.journal.clone()).unwrap();
+        HealthCollector::register(&metrics, health.clone()).unwrap();
+        let parts = HealthParts {
+            health: health.clone(),
+            state: node.state.clone(),
+            journal: node.journal.clone(),
+            data_dir: dir.path().to_owned(),
+        };
+        let monitor = HealthMonitor::spawn(parts, HealthOptions::default(), None).await.unwrap();
+        until("a sample", || health.view().space.free_bytes > 0).await;
+        let text = metrics.render().unwrap();
+        for line in [
+            "quorate_state_keys 2",
+            "quorate_state_flushed_seq 0",
+            "quorate_journal_first_seq 1",
+            "quorate_rocksdb_background_errors 0",
+            "quorate_load_shed_active 0",
+        ] {
+            assert!(text.contains(line), "{line} is missing:\n{text}");
+        }
+        for property in ["rocksdb_memtable_bytes", "rocksdb_memtable_unflushed_bytes"] {
+            assert!(!text.contains(&format!("quorate_{property} 0\n")), "{property}:\n{text}");
+        }
+        monitor.stop();
+        node.storage.close(DEADLINE).await;
+    }
 }

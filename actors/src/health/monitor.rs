@@ -1,0 +1,151 @@
+//! The health monitor: an actor that samples storage and disk and feeds the latch.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::statvfs::statvfs;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
+
+use super::disk::Space;
+use super::shared::{Health, Sample};
+use crate::storage::journal::Journal;
+use crate::storage::state::StateReader;
+
+/// The monitor's handle.
+#[derive(Clone, Debug)]
+pub struct HealthMonitor {
+    actor: ActorRef<Message>,
+}
+
+/// What is watched.
+#[derive(Clone, Debug)]
+pub struct HealthParts {
+    /// Where it is judged and published.
+    pub health: Arc<Health>,
+    /// The state.
+    pub state: StateReader,
+    /// The journal.
+    pub journal: Journal,
+    /// A path on the file system that both are on.
+    pub data_dir: PathBuf,
+}
+
+/// How often it is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthOptions {
+    /// From the end of a sample to the next.
+    pub sample_every: Duration,
+}
+
+impl Default for HealthOptions {
+    /// 5 s.
+    fn default() -> Self {
+        Self { sample_every: Duration::from_secs(5) }
+    }
+}
+
+#[derive(Debug)]
+enum Message {
+    /// Time for a sample.
+    Due,
+    /// A sample is done.
+    Sampled(Sample),
+}
+
+#[derive(Debug)]
+struct Monitor;
+
+#[derive(Debug)]
+struct State {
+    parts: HealthParts,
+    options: HealthOptions,
+}
+
+impl HealthMonitor {
+    /// Starts the monitor, linked to `supervisor` where there is one. The first sample is taken
+    /// at once.
+    ///
+    /// # Errors
+    /// When the actor can't be started.
+    pub async fn spawn(
+        parts: HealthParts,
+        options: HealthOptions,
+        supervisor: Option<ActorCell>,
+    ) -> Result<Self, SpawnErr> {
+        let state = State { parts, options };
+        let (actor, _) = match supervisor {
+            Some(cell) => Actor::spawn_linked(None, Monitor, state, cell).await?,
+            None => Actor::spawn(None, Monitor, state).await?,
+        };
+        Ok(Self { actor })
+    }
+
+    /// Ends the monitor; a sample under way is not waited for.
+    pub fn stop(&self) {
+        self.actor.stop(None);
+    }
+
+    /// The actor, for its supervisor.
+    #[must_use]
+    pub fn cell(&self) -> ActorCell {
+        self.actor.get_cell()
+    }
+}
+
+impl Actor for Monitor {
+    type Msg = Message;
+    type State = State;
+    type Arguments = State;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Message>,
+        state: State,
+    ) -> Result<State, ActorProcessingErr> {
+        myself.send_message(Message::Due)?;
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Due => {
+                // A hanging disk hangs this thread, never the runtime; there is at most one.
+                let parts = state.parts.clone();
+                tokio::task::spawn_blocking(move || {
+                    // Nobody is there to learn of it during a stop.
+                    let _ = myself.send_message(Message::Sampled(parts.sample()));
+                });
+            }
+            Message::Sampled(sample) => {
+                state.parts.health.sampled(sample);
+                myself.send_after(state.options.sample_every, || Message::Due);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl HealthParts {
+    fn sample(&self) -> Sample {
+        let space = statvfs(&self.data_dir).map(|found| Space {
+            free_bytes: found.blocks_available() * found.fragment_size(),
+            total_bytes: found.blocks() * found.fragment_size(),
+            free_inodes: found.files_available(),
+            total_inodes: found.files(),
+        });
+        if let Err(error) = space {
+            tracing::warn!(%error, "the file system can't be asked for its space");
+        }
+        Sample {
+            background_errors: self.state.property(c"rocksdb.background-errors").unwrap_or(0),
+            journal_stall: self.journal.busy_for(),
+            space: space.ok(),
+        }
+    }
+}

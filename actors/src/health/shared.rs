@@ -1,0 +1,199 @@
+//! The one latch of a node: readers and the apply loop raise errors, the monitor samples, and
+//! admission asks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use quorate_protocol::types::MonoTime;
+
+use super::disk::{DiskGate, DiskOptions, Space};
+use super::latch::{Input, Latch, LatchOptions, Severity, Transition, step};
+use crate::storage::state::StateError;
+use crate::submit::Refusal;
+
+/// A node's health. Cheap to ask, from any thread.
+pub struct Health {
+    /// Every change is made and published under this lock, so that an error that comes in during
+    /// a sample can't be lost.
+    judged: Mutex<Judged>,
+    view: ArcSwap<HealthView>,
+    latch_options: LatchOptions,
+    disk_options: DiskOptions,
+    started: Instant,
+}
+
+/// What is published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealthView {
+    /// Why writes are refused; `None` while the node is healthy.
+    pub unhealthy: Option<String>,
+    /// Whether writes that need space are refused.
+    pub disk_full: bool,
+    /// Space at the last sample.
+    pub space: Space,
+    /// Errors of foreground operations so far.
+    pub foreground_errors: u64,
+    /// RocksDB's background errors at the last sample.
+    pub background_errors: u64,
+    /// How long the journal's system call had been running at the last sample.
+    pub journal_stall: Duration,
+    /// How often the latch closed.
+    pub latched_count: u64,
+}
+
+/// What the monitor found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sample {
+    pub(super) background_errors: u64,
+    pub(super) journal_stall: Duration,
+    /// `None` where the file system couldn't be asked.
+    pub(super) space: Option<Space>,
+}
+
+#[derive(Debug, Default)]
+struct Judged {
+    latch: Latch,
+    gate: DiskGate,
+    view: HealthView,
+}
+
+impl Health {
+    /// Healthy until told otherwise.
+    #[must_use]
+    pub fn new(latch_options: LatchOptions, disk_options: DiskOptions) -> Arc<Self> {
+        Arc::new(Self {
+            judged: Mutex::default(),
+            view: ArcSwap::default(),
+            latch_options,
+            disk_options,
+            started: Instant::now(),
+        })
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn view(&self) -> Arc<HealthView> {
+        self.view.load_full()
+    }
+
+    /// Why a write must be refused now, before it is sealed. `frees_space` for writes that only
+    /// remove: they stay possible on a full disk.
+    #[must_use]
+    pub fn refusal(&self, frees_space: bool) -> Option<Refusal> {
+        let view = self.view.load();
+        if let Some(reason) = &view.unhealthy {
+            return Some(Refusal::Unhealthy(reason.clone()));
+        }
+        (view.disk_full && !frees_space).then_some(Refusal::DiskFull)
+    }
+
+    /// An access to the state failed.
+    pub fn report(&self, error: &StateError) {
+        let severity = if error.is_damage() { Severity::Damage } else { Severity::Soft };
+        self.raise(severity, error.to_string());
+    }
+
+    /// Something failed that doesn't put the data in doubt, such as a deadline that was spent
+    /// wholly in backpressure.
+    pub fn report_soft(&self, what: impl Into<String>) {
+        self.raise(Severity::Soft, what.into());
+    }
+
+    pub(super) fn sampled(&self, sample: Sample) {
+        let mut judged = self.judged.lock();
+        if let Some(space) = sample.space {
+            let gate = judged.gate.step(space, &self.disk_options);
+            if gate != judged.gate {
+                let free_bytes = space.free_bytes;
+                if gate.is_full() {
+                    tracing::warn!(free_bytes, "the disk is nearly full: writes are refused");
+                } else {
+                    tracing::info!(free_bytes, "there is space again: writes are taken");
+                }
+            }
+            judged.gate = gate;
+            judged.view.space = space;
+        }
+        judged.view.journal_stall = sample.journal_stall;
+        judged.view.background_errors = sample.background_errors;
+        let input = Input::Sample { background_errors: sample.background_errors };
+        self.advance(&mut judged, &input);
+    }
+
+    fn raise(&self, severity: Severity, what: String) {
+        self.advance(&mut self.judged.lock(), &Input::Error { severity, what });
+    }
+
+    fn advance(&self, judged: &mut Judged, input: &Input) {
+        let now = MonoTime(self.started.elapsed().as_micros() as u64);
+        let latch = std::mem::take(&mut judged.latch);
+        let (latch, transitions) = step(latch, input, now, &self.latch_options);
+        judged.latch = latch;
+        for transition in transitions {
+            match transition {
+                Transition::Latched { reason } => {
+                    judged.view.latched_count += 1;
+                    tracing::error!(reason, "the node is unhealthy: writes are refused");
+                }
+                Transition::Unlatched => tracing::info!("the node is healthy again"),
+                Transition::Grew { which, from, to } => {
+                    tracing::warn!(which, from, to, "storage errors");
+                }
+            }
+        }
+        judged.view.unhealthy = judged.latch.reason().map(str::to_owned);
+        judged.view.disk_full = judged.gate.is_full();
+        judged.view.foreground_errors = judged.latch.foreground_errors();
+        if **self.view.load() != judged.view {
+            self.view.store(Arc::new(judged.view.clone()));
+        }
+    }
+}
+
+impl std::fmt::Debug for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Health").field("view", &self.view()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(free_bytes: u64) -> Sample {
+        let space = Space { free_bytes, total_bytes: 1000, ..Space::default() };
+        Sample { space: Some(space), ..Sample::default() }
+    }
+
+    #[test]
+    fn damage_refuses_writes_at_once_and_names_the_key() {
+        let health = Health::new(LatchOptions::default(), DiskOptions::default());
+        assert_eq!(health.refusal(false), None);
+        health.report(&StateError::BadRecord { record: "epochs" });
+        let Some(Refusal::Unhealthy(reason)) = health.refusal(true) else {
+            panic!("it must refuse");
+        };
+        assert!(reason.contains("epochs"), "{reason}");
+        assert_eq!(health.view().latched_count, 1);
+    }
+
+    #[test]
+    fn a_full_disk_refuses_what_needs_space_until_there_is_some() {
+        let health = Health::new(LatchOptions::default(), DiskOptions::default());
+        health.sampled(space(99));
+        assert_eq!(health.refusal(false), Some(Refusal::DiskFull));
+        assert_eq!(health.refusal(true), None);
+        health.sampled(space(500));
+        assert_eq!(health.refusal(false), None);
+    }
+
+    #[test]
+    fn soft_errors_alone_refuse_nothing_at_once() {
+        let health = Health::new(LatchOptions::default(), DiskOptions::default());
+        health.report_soft("a deadline was spent in backpressure");
+        assert_eq!(health.refusal(false), None);
+        assert_eq!(health.view().foreground_errors, 1);
+    }
+}

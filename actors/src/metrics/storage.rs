@@ -1,0 +1,209 @@
+//! Metrics of journal, apply loop and state.
+
+use std::ffi::CStr;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Counter, Histogram, IntCounter, IntGauge, Opts, Registry};
+
+use super::{Metrics, counter, histogram};
+use crate::storage::apply::RoundStats;
+use crate::storage::journal::{GroupStats, Journal};
+use crate::storage::state::StateReader;
+
+/// What journal and apply loop count.
+#[derive(Clone, Debug)]
+pub struct StorageMetrics {
+    journal_entries: IntCounter,
+    journal_bytes: IntCounter,
+    journal_write: Histogram,
+    journal_sync: Histogram,
+    journal_busy: Counter,
+    apply_entries: IntCounter,
+    apply_bytes: IntCounter,
+    apply_round: Histogram,
+    apply_busy: Counter,
+    write_stalls: IntCounter,
+    expired: IntCounter,
+}
+
+impl StorageMetrics {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let busy = |stage| {
+            let options = Opts::new("quorate_stage_busy_seconds_total", "Time that a stage works")
+                .const_label("stage", stage);
+            let metric = Counter::with_opts(options)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let count = |name, help| counter(registry, name, help);
+        let time = |name, help| histogram(registry, name, help);
+        Ok(Self {
+            journal_entries: count("quorate_journal_entries_total", "Entries written")?,
+            journal_bytes: count("quorate_journal_bytes_total", "Bytes of records written")?,
+            journal_write: time("quorate_journal_write_seconds", "One group's write(2)")?,
+            journal_sync: time("quorate_journal_sync_seconds", "One group's fdatasync(2)")?,
+            journal_busy: busy("journal")?,
+            apply_entries: count("quorate_apply_entries_total", "Entries applied to the state")?,
+            apply_bytes: count("quorate_apply_bytes_total", "Bytes written to the state")?,
+            apply_round: time("quorate_apply_round_seconds", "One round, without the gate")?,
+            apply_busy: busy("apply")?,
+            write_stalls: count(
+                "quorate_state_write_stalls_total",
+                "Writes that RocksDB put off and that were tried again",
+            )?,
+            expired: count("quorate_state_expired_keys_total", "Expired keys removed")?,
+        })
+    }
+
+    /// The apply loop finished a round.
+    pub fn applied(&self, round: &RoundStats) {
+        self.apply_entries.inc_by(round.entries as u64);
+        self.apply_bytes.inc_by(round.bytes as u64);
+        self.apply_round.observe(round.took.as_secs_f64());
+        self.apply_busy.inc_by(round.took.as_secs_f64());
+        self.write_stalls.inc_by(round.stalls);
+        self.expired.inc_by(round.expired);
+    }
+
+    /// The journal wrote and synced a group.
+    pub fn journalled(&self, group: &GroupStats) {
+        self.journal_entries.inc_by(group.entries as u64);
+        self.journal_bytes.inc_by(group.bytes as u64);
+        self.journal_write.observe(group.write.as_secs_f64());
+        self.journal_sync.observe(group.sync.as_secs_f64());
+        self.journal_busy.inc_by((group.write + group.sync).as_secs_f64());
+    }
+}
+
+type Read = fn(&StateReader, &Journal) -> u64;
+
+/// Figures of journal and RocksDB, read when they are scraped.
+pub struct StorageCollector {
+    state: StateReader,
+    journal: Journal,
+    gauges: Vec<(IntGauge, Read)>,
+    properties: Vec<(IntGauge, &'static CStr)>,
+}
+
+/// RocksDB's own numbers, by the names that they are exported under.
+const PROPERTIES: [(&str, &CStr, &str); 13] = [
+    ("memtable_bytes", c"rocksdb.size-all-mem-tables", "Memtables, those read by walks included"),
+    ("memtable_unflushed_bytes", c"rocksdb.cur-size-all-mem-tables", "Memtables not on disk yet"),
+    ("table_readers_bytes", c"rocksdb.estimate-table-readers-mem", "Memory of open tables"),
+    ("block_cache_bytes", c"rocksdb.block-cache-usage", "Block cache"),
+    ("background_errors", c"rocksdb.background-errors", "Failed flushes and compactions"),
+    ("write_stopped", c"rocksdb.is-write-stopped", "1 while RocksDB takes no writes"),
+    ("delayed_write_rate", c"rocksdb.actual-delayed-write-rate", "Bytes per second; 0 = undelayed"),
+    ("running_compactions", c"rocksdb.num-running-compactions", "Compactions that run"),
+    ("running_flushes", c"rocksdb.num-running-flushes", "Flushes that run"),
+    ("compaction_pending", c"rocksdb.compaction-pending", "1 while a compaction is due"),
+    (
+        "compaction_pending_bytes",
+        c"rocksdb.estimate-pending-compaction-bytes",
+        "Bytes that compactions have to rewrite",
+    ),
+    ("sst_bytes", c"rocksdb.total-sst-files-size", "Table files"),
+    ("blob_bytes", c"rocksdb.total-blob-file-size", "Files of large values"),
+];
+
+impl StorageCollector {
+    /// Exports figures of these two.
+    ///
+    /// # Errors
+    /// One of the names is taken.
+    pub fn register(
+        metrics: &Metrics,
+        state: StateReader,
+        journal: Journal,
+    ) -> Result<(), prometheus::Error> {
+        let gauge = |name: &str, help: &str, read: Read| {
+            Ok::<_, prometheus::Error>((IntGauge::new(name, help)?, read))
+        };
+        let gauges = vec![
+            gauge("quorate_state_keys", "Keys stored, expired ones included", |state, _| {
+                state.applied().map_or(0, |applied| applied.keys)
+            })?,
+            gauge("quorate_state_flushed_seq", "What a restart finds in the state", |state, _| {
+                state.flushed().map_or(0, |flushed| flushed.id.seq.0)
+            })?,
+            gauge("quorate_journal_first_seq", "First entry in the journal", |_, journal| {
+                journal.reader().first().0
+            })?,
+            gauge("quorate_journal_segments", "Files of the journal", |_, journal| {
+                journal.reader().sizes().len() as u64
+            })?,
+            gauge("quorate_journal_size_bytes", "Bytes of the journal", |_, journal| {
+                journal.reader().sizes().iter().map(|(_, bytes)| bytes).sum()
+            })?,
+            gauge(
+                "quorate_journal_waiting_bytes",
+                "Bytes waiting for the writer",
+                |_, journal| journal.waiting_bytes() as u64,
+            )?,
+            gauge(
+                "quorate_journal_stall_milliseconds",
+                "Age of the system call that the writer is in",
+                |_, journal| journal.busy_for().as_millis() as u64,
+            )?,
+        ];
+        let property = |(name, property, help): &(&str, &'static CStr, &str)| {
+            Ok((IntGauge::new(format!("quorate_rocksdb_{name}"), *help)?, *property))
+        };
+        let properties =
+            PROPERTIES.iter().map(property).collect::<Result<_, prometheus::Error>>()?;
+        metrics.register(Box::new(Self { state, journal, gauges, properties }))
+    }
+}
+
+impl Collector for StorageCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        let properties = self.properties.iter().flat_map(|(gauge, _)| gauge.desc());
+        self.gauges.iter().flat_map(|(gauge, _)| gauge.desc()).chain(properties).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = Vec::new();
+        for (gauge, read) in &self.gauges {
+            gauge.set(read(&self.state, &self.journal) as i64);
+            families.extend(gauge.collect());
+        }
+        for (gauge, property) in &self.properties {
+            gauge.set(self.state.property(property).unwrap_or(0) as i64);
+            families.extend(gauge.collect());
+        }
+        families
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::metrics::Metrics;
+    use crate::storage::apply::RoundStats;
+
+    #[test]
+    fn a_round_is_counted() {
+        let metrics = Metrics::new().unwrap();
+        metrics.storage.applied(&RoundStats {
+            entries: 3,
+            bytes: 400,
+            took: Duration::from_millis(2),
+            write: Duration::from_millis(1),
+            stalls: 5,
+            expired: 7,
+        });
+        let text = metrics.render().unwrap();
+        for line in [
+            "quorate_apply_entries_total 3",
+            "quorate_apply_bytes_total 400",
+            "quorate_apply_round_seconds_count 1",
+            "quorate_state_write_stalls_total 5",
+            "quorate_state_expired_keys_total 7",
+            "quorate_stage_busy_seconds_total{stage=\"apply\"} 0.002",
+        ] {
+            assert!(text.contains(line), "{line} is missing:\n{text}");
+        }
+    }
+}
