@@ -46,8 +46,11 @@ fn err(output: &Output) -> String {
 /// Certificates and a configuration for one node on free ports, with more lines at its end.
 fn one_node(folder: &Folder, extra: &str) -> PathBuf {
     let dir = &folder.0;
-    assert_eq!(code(&quorate(dir, &["pki", "ca", "--cluster", "one"])), 0);
-    assert_eq!(code(&quorate(dir, &["pki", "node", "--cluster", "one", "--id", "1"])), 0);
+    assert_eq!(code(&quorate(dir, &["pki", "ca", "--force", "--cluster", "one"])), 0);
+    assert_eq!(
+        code(&quorate(dir, &["pki", "node", "--force", "--cluster", "one", "--id", "1"])),
+        0
+    );
     let path = dir.join("quorate.toml");
     let text = format!(
         "[node]\nid = 1\ndata_dir = \"data\"\n\
@@ -99,7 +102,7 @@ fn config_check_names_line_and_key_and_exits_with_2() {
     let output = quorate(&folder.0, &["config", "check", "--config", "quorate.toml"]);
     assert_eq!(code(&output), 2);
     let expected =
-        "quorate.toml:13: client.maxclient: unknown key; did you mean `client.maxclients`?";
+        "quorate.toml:14: client.maxclient: unknown key; did you mean `client.maxclients`?";
     assert!(err(&output).contains(expected), "{}", err(&output));
     // Nothing is started with it either.
     let output = quorate(&folder.0, &["start", "--config", "quorate.toml"]);
