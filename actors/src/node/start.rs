@@ -194,6 +194,9 @@ impl RunningNode {
         // The clean mark is written last: everything before it must be true.
         let clean = closed.journal_synced
             && tokio::task::spawn_blocking(move || hard.stop(true)).await.unwrap_or(false);
+        if clean {
+            parts.data_dir.lock().forget_witness(Path::new(WITNESS_DIR));
+        }
         drop(parts.data_dir);
         self.supervisor.enter(Phase::Stopped);
         ShutdownReport {

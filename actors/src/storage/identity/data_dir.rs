@@ -194,6 +194,17 @@ impl DataDir {
         self.write(RESERVATION, &encode_reservation(disk))
     }
 
+    /// Where the journal records its end outside the disk, given a folder for such records.
+    #[must_use]
+    pub fn witness_path(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("quorate-{}.tail", self.identity.disk))
+    }
+
+    /// Removes that record: after an orderly stop, whose mark is durable, it says nothing more.
+    pub fn forget_witness(&self, folder: &Path) {
+        let _ = fs::remove_file(self.witness_path(folder));
+    }
+
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DataDirError> {
         let path = self.path.join(name);
         replace_file(&path, bytes).map_err(|source| DataDirError::Io { path, source })

@@ -115,13 +115,12 @@ fn journal_options(
     hard: Option<&HardStateFile>,
     options: StartOptions,
 ) -> JournalOptions {
-    let disk = dir.identity().disk;
     JournalOptions {
         dir: dir.path().join("journal"),
         divergent: dir.path().join("divergent"),
         cluster: dir.identity().cluster.unwrap_or_default(),
         generation: hard.map_or(Generation(0), |hard| hard.state().generation),
-        witness: options.witness_dir.map(|folder| folder.join(format!("quorate-{disk}.tail"))),
+        witness: options.witness_dir.map(|folder| dir.witness_path(&folder)),
         must_exist: dir.is_complete(),
         ..options.journal
     }

@@ -3,7 +3,7 @@
 //! Nothing is ever written into a file that holds entries of another branch. Every step leaves a
 //! log that recovery reads as a whole: either the old one, a shorter prefix of it, or the new one.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -73,7 +73,8 @@ impl Folders {
     ) -> io::Result<(Vec<Segment>, ActiveSegment)> {
         let at = segments.partition_point(|s| s.header.first() <= from).saturating_sub(1);
         for later in segments[at + 1..].iter().rev() {
-            self.archive(&later.path, from, reason)?;
+            let archived = self.archive(&later.path, from, reason)?;
+            give_back(&archived, later.end, reason)?;
         }
         let old = &segments[at];
         let capacity = self.segment_bytes.max(old.end);
@@ -85,8 +86,9 @@ impl Folders {
                 old.path.display()
             )));
         }
-        self.archive_copy(&old.path, from, reason)?;
+        let archived = self.archive_copy(&old.path, from, reason)?;
         let active = new.publish()?;
+        give_back(&archived, old.end, reason)?;
         let mut kept = segments[..at].to_vec();
         kept.push(Segment::of(&active, index));
         self.shrink_divergent()?;
@@ -115,6 +117,10 @@ impl Folders {
             self.archive_copy(&old.path, last.next(), Reason::Torn)?;
         }
         let active = new.publish()?;
+        let replaced = header.first() == old.header.first();
+        if !torn && !replaced {
+            give_back(&old.path, old.end, Reason::Superseded)?;
+        }
         self.shrink_divergent()?;
         Ok((Segment::of(&active, index), active))
     }
@@ -148,15 +154,24 @@ impl Folders {
 
     /// Moves a whole file into the divergent folder. Its name says from which position on it was
     /// cut from the log.
-    pub(super) fn archive(&self, path: &Path, cut: Seq, reason: Reason) -> io::Result<()> {
-        move_file(path, &self.archive_path(path, cut, reason)?)
+    pub(super) fn archive(&self, path: &Path, cut: Seq, reason: Reason) -> io::Result<PathBuf> {
+        let to = self.archive_path(path, cut, reason)?;
+        move_file(path, &to)?;
+        Ok(to)
     }
 
     /// Gives the file a second name in the divergent folder. The first one is about to be given
     /// to another file, or the file is never written again.
-    pub(super) fn archive_copy(&self, path: &Path, cut: Seq, reason: Reason) -> io::Result<()> {
-        fs::hard_link(path, self.archive_path(path, cut, reason)?)?;
-        sync_dir(&self.divergent)
+    pub(super) fn archive_copy(
+        &self,
+        path: &Path,
+        cut: Seq,
+        reason: Reason,
+    ) -> io::Result<PathBuf> {
+        let to = self.archive_path(path, cut, reason)?;
+        fs::hard_link(path, &to)?;
+        sync_dir(&self.divergent)?;
+        Ok(to)
     }
 
     fn archive_path(&self, path: &Path, cut: Seq, reason: Reason) -> io::Result<PathBuf> {
@@ -193,6 +208,17 @@ impl Folders {
             total -= bytes;
         }
         sync_dir(&self.divergent)
+    }
+}
+
+/// Returns the reserved space of a file that is never written again. Everything behind `end` is
+/// zero, unless the file is evidence of damage: that one stays as it is.
+fn give_back(path: &Path, end: u64, reason: Reason) -> io::Result<()> {
+    match reason {
+        Reason::Truncated | Reason::Superseded => {
+            OpenOptions::new().write(true).open(path)?.set_len(end)
+        }
+        Reason::Torn | Reason::Corrupt => Ok(()),
     }
 }
 

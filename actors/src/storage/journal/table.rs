@@ -98,6 +98,12 @@ impl Table {
         }
     }
 
+    /// The last segment got frames that aren't entries.
+    pub(super) fn extended(&self, end: u64) {
+        let mut state = self.state.lock();
+        state.segments.last_mut().expect("an open journal has a segment").end = end;
+    }
+
     /// Replaces all segments.
     pub(super) fn replace(&self, segments: Vec<Segment>, last: EntryId) {
         assert!(!segments.is_empty(), "an open journal has a segment");

@@ -248,6 +248,7 @@ impl Writer {
                 active.sync()
             })
             .map_err(|source| self.io_fault("mark", source))?;
+        self.shared.table.extended(self.active.position);
         self.marked = mark.id;
         Ok(())
     }
@@ -266,6 +267,7 @@ impl Writer {
                 .progress
                 .watched(|| active.seal())
                 .map_err(|source| self.io_fault("seal", source))?;
+            self.shared.table.extended(self.active.position);
         }
         let start = Start { header, capacity };
         let active = self

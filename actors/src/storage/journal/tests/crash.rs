@@ -16,6 +16,9 @@ fn entries_above_the_last_mark_are_written_again() {
     assert_eq!(recovered.proven, EntryId::new(Epoch(1), Seq(4)));
     assert_eq!(crashed.segments().len(), 2);
     assert_eq!(crashed.divergent().len(), 0);
+    // The old segment has given back what it had reserved.
+    let old = fs::metadata(&crashed.segments()[0]).expect("it is there").len();
+    assert_eq!(old, 128 + 8 * 164 + 64);
 }
 
 #[test]
@@ -108,6 +111,9 @@ fn truncation_replaces_the_tail_and_keeps_it_aside() {
         assert_holds(&scratch.options(), &kept);
         assert_eq!(scratch.divergent().is_empty(), from == 101);
         for file in scratch.divergent() {
+            let found = tail(&file, 1000).expect("it can be read");
+            let last = found.last().expect("it holds what was cut");
+            assert_eq!(last.chain, log.entries[last.id.seq.0 as usize - 1].chain);
             let faults = verify(&file).expect("it can be read").faults;
             assert_eq!(faults, Vec::new(), "{}", file.display());
         }

@@ -216,7 +216,7 @@ fn apply(scratch: &Scratch, which: prop::sample::Index, spoil: &Spoil) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 100,
+        cases: 40,
         failure_persistence: None,
         max_shrink_iters: 300,
         ..ProptestConfig::default()
