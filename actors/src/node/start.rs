@@ -23,7 +23,10 @@ use super::error::StartError;
 use super::recovery::{Recovery, RecoveryError, StatePosition, recover};
 use crate::client::{ClientOptions, ClientParts, ClientServer};
 use crate::gate::GateHandle;
-use crate::metrics::Metrics;
+use crate::health::{DiskOptions, Health, HealthMonitor, HealthOptions, HealthParts, LatchOptions};
+use crate::metrics::{
+    HealthCollector, Metrics, PublishedCollector, StorageCollector, StorageMetrics,
+};
 use crate::quorum::{
     ConfirmedRead, Driver, DriverParts, FormingDriver, Found, Phase as QuorumPhase, Ports,
     QuorumHandle, QuorumWake, Seen,
@@ -84,6 +87,7 @@ struct Parts {
     gate: GateHandle,
     consensus: ConsensusThread,
     storage: StorageHandle,
+    monitor: HealthMonitor,
     hard: Arc<HardStateWriter>,
     data_dir: Arc<Mutex<DataDir>>,
 }
@@ -189,6 +193,7 @@ impl RunningNode {
         if !parts.clients.stop(CLIENTS_STOP_DEADLINE).await {
             tracing::warn!("some connections did not end in time");
         }
+        parts.monitor.stop();
         let closed = parts.storage.close(deadline.saturating_sub(began.elapsed())).await;
         let hard = parts.hard;
         // The clean mark is written last: everything before it must be true.
@@ -284,6 +289,7 @@ async fn start_threads(
         config,
     };
     let metrics = Metrics::new()?;
+    let health = Health::new(LatchOptions::default(), DiskOptions::default());
     let supervisor = wiring.supervisor.clone();
     let gate = GateHandle::spawn(metrics.gate.clone(), Some(supervisor.cell()))
         .await
@@ -297,12 +303,14 @@ async fn start_threads(
 
     let reservation = opened.data_dir.load_reservation()?;
     let report_in_memory = Arc::new(AtomicBool::new(true));
-    let journal = wiring.start_journal(opened.journal, report_in_memory.clone())?;
+    let journal =
+        wiring.start_journal(opened.journal, report_in_memory.clone(), metrics.storage.clone())?;
     let hard_saved = Arc::new(AtomicU64::new(0));
     let hard = Arc::new(wiring.start_hard_state(opened.hard, hard_saved.clone())?);
     let cache = Arc::new(LogCache::new(wiring.config.journal.cache_bytes));
     let source = Arc::new(LogSource { cache: cache.clone(), journal: journal.reader() });
-    let apply = wiring.start_apply(opened.writer, source.clone(), &gate)?;
+    let apply =
+        wiring.start_apply(opened.writer, source.clone(), &gate, metrics.storage.clone())?;
     let data_dir = Arc::new(Mutex::new(opened.data_dir));
     let events = PeerEvents::new({
         let wake = wiring.wake.wake.clone();
@@ -326,6 +334,7 @@ async fn start_threads(
         },
         apply,
     };
+    let monitored = journal.clone();
     let local = LocalPorts {
         events,
         hello,
@@ -337,6 +346,7 @@ async fn start_threads(
         apply: storage_parts.apply.handle().clone(),
         gate: gate.input(),
         data_dir: data_dir.clone(),
+        health: health.clone(),
         first,
     };
     let queues = Queues { submitted, reads, report_in_memory };
@@ -352,8 +362,9 @@ async fn start_threads(
     let storage = StorageHandle::spawn(storage_parts, Some(supervisor.cell()))
         .await
         .map_err(StartError::actor)?;
+    let monitor = wiring.watch(&metrics, &health, &state, &monitored).await?;
     supervisor.enter(Phase::Ready);
-    let parts = Parts { clients, gate, consensus, storage, hard, data_dir };
+    let parts = Parts { clients, gate, consensus, storage, monitor, hard, data_dir };
     let Wiring { published, incarnation, .. } = wiring;
     Ok(RunningNode { published, supervisor, metrics, state, incarnation, started, parts })
 }
@@ -370,6 +381,7 @@ struct LocalPorts {
     apply: ApplyHandle,
     gate: mpsc::Sender<GateInput>,
     data_dir: Arc<Mutex<DataDir>>,
+    health: Arc<Health>,
     first: Option<(Bytes, Arc<ClusterEntry>)>,
 }
 
@@ -408,6 +420,7 @@ impl Wiring {
                 apply: local.apply,
                 gate: local.gate,
                 data_dir: local.data_dir,
+                health: local.health,
                 first: local.first,
                 seen: Seen::default(),
             };
@@ -435,11 +448,13 @@ impl Wiring {
         &self,
         journal: OpenJournal,
         report_in_memory: Arc<AtomicBool>,
+        metrics: StorageMetrics,
     ) -> Result<Journal, StartError> {
         let wake = self.wake.wake.clone();
         let supervisor = self.supervisor.clone();
         let hooks = JournalHooks {
             wake_in_memory: report_in_memory,
+            observe: Arc::new(move |group| metrics.journalled(group)),
             ..JournalHooks::new(
                 Arc::new(move || wake.wake()),
                 Arc::new(move |fault| supervisor.failed("journal", fault.to_string())),
@@ -472,12 +487,16 @@ impl Wiring {
         writer: StateWriter,
         log: Arc<LogSource>,
         gate: &GateHandle,
+        metrics: StorageMetrics,
     ) -> Result<Apply, StartError> {
         let supervisor = self.supervisor.clone();
-        let hooks = ApplyHooks::new(
-            Arc::new(|_| ()),
-            Arc::new(move |fault| supervisor.failed("apply loop", fault.to_string())),
-        );
+        let hooks = ApplyHooks {
+            observe: Arc::new(move |round| metrics.applied(round)),
+            ..ApplyHooks::new(
+                Arc::new(|_| ()),
+                Arc::new(move |fault| supervisor.failed("apply loop", fault.to_string())),
+            )
+        };
         let parts = ApplyParts {
             writer,
             log,
@@ -487,6 +506,28 @@ impl Wiring {
         };
         Apply::spawn(parts, ApplyOptions::default())
             .map_err(|source| StartError::Thread { name: "apply", source })
+    }
+
+    /// Samples health, and exports what is read at scrape time.
+    async fn watch(
+        &self,
+        metrics: &Metrics,
+        health: &Arc<Health>,
+        state: &StateReader,
+        journal: &Journal,
+    ) -> Result<HealthMonitor, StartError> {
+        PublishedCollector::register(metrics, self.published.clone())?;
+        HealthCollector::register(metrics, health.clone())?;
+        StorageCollector::register(metrics, state.clone(), journal.clone())?;
+        let parts = HealthParts {
+            health: health.clone(),
+            state: state.clone(),
+            journal: journal.clone(),
+            data_dir: self.config.data_dir.clone(),
+        };
+        HealthMonitor::spawn(parts, HealthOptions::default(), Some(self.supervisor.cell()))
+            .await
+            .map_err(StartError::actor)
     }
 
     fn start_clients(

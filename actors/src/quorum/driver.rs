@@ -311,7 +311,8 @@ impl Driver {
             }
             Ok(()) => {
                 let lag = self.core.committed().0.saturating_sub(self.published.applied().0);
-                (lag > APPLY_LAG_MAX).then_some(Refusal::Overloaded)
+                let overloaded = (lag > APPLY_LAG_MAX).then_some(Refusal::Overloaded);
+                self.ports.health.refusal(false).or(overloaded)
             }
         }
     }

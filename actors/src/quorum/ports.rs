@@ -15,6 +15,7 @@ use quorate_protocol::types::{
 use quorate_protocol::wire::{Formation, Hello, WireError};
 use tokio::sync::mpsc;
 
+use crate::health::Health;
 use crate::replication::{PeerEvents, Replication, SendEntries, Session};
 use crate::storage::apply::ApplyHandle;
 use crate::storage::cache::LogCache;
@@ -87,6 +88,8 @@ pub(crate) struct Ports {
     pub gate: mpsc::Sender<GateInput>,
     /// Identity and reservation.
     pub data_dir: Arc<Mutex<DataDir>>,
+    /// Whether writes must be refused.
+    pub health: Arc<Health>,
     /// The record of the first entry and the configuration in it, for members that lack it.
     pub first: Option<(Bytes, Arc<ClusterEntry>)>,
     /// What was last taken from the journal and the hard state's writer.
