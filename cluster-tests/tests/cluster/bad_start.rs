@@ -169,9 +169,20 @@ fn data_of_another_node_and_damaged_identities_are_refused() {
     assert_refused(&mut cluster, victim, 1, &[&format!("node {other}")]);
     fs::remove_dir_all(&own).expect("remove the copy");
 
-    // An identity with a flipped byte.
+    // An identity that a newer version wrote: another number, and a checksum that is right.
     copy_dir(&kept, &own);
     let identity = own.join("identity");
+    let mut bytes = fs::read(&identity).expect("read the identity");
+    bytes[8] += 1;
+    let end = bytes.len() - 4;
+    let crc = crc32c::crc32c(&bytes[..end]);
+    bytes[end..].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&identity, &bytes).expect("write the identity");
+    assert_refused(&mut cluster, victim, 1, &["identity", "format 2", "newer"]);
+    fs::remove_dir_all(&own).expect("remove the copy");
+
+    // An identity with a flipped byte.
+    copy_dir(&kept, &own);
     let mut bytes = fs::read(&identity).expect("read the identity");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x40;
