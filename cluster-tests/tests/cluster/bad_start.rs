@@ -209,7 +209,7 @@ fn a_data_directory_in_memory_is_refused() {
         good.replace(&own, &volatile.display().to_string()),
     )
     .expect("write the configuration");
-    assert_refused(&mut cluster, 1, 1, &["tmpfs", "allow_volatile"]);
+    assert_refused(&mut cluster, 1, 1, &["tmpfs", "allow-volatile"]);
     let _ = fs::remove_dir_all(&volatile);
 }
 
