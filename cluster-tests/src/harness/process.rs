@@ -52,10 +52,16 @@ impl NodeProcess {
         self.end();
     }
 
-    /// SIGSTOP.
+    /// SIGSTOP, and waits until every thread stands still: until then it may still answer.
+    ///
+    /// # Panics
+    ///
+    /// If a thread goes on.
     pub fn pause(&mut self) {
         self.signal(Signal::SIGSTOP);
         self.paused = true;
+        let stopped = || all_threads_stopped(self.child.id()).then_some(());
+        assert!(try_poll(REAP_LIMIT, stopped).is_some(), "SIGSTOP has not stopped every thread");
     }
 
     /// SIGCONT.
@@ -120,6 +126,15 @@ impl Drop for NodeProcess {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Whether every thread is in the state `T`, which follows the name in parentheses.
+fn all_threads_stopped(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        fs::read_to_string(thread.path().join("stat"))
+            .is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+    })
 }
 
 /// The last lines of a log file.
