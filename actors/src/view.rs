@@ -33,6 +33,8 @@ pub struct Published {
     acknowledgeable: AtomicU64,
     applied: AtomicU64,
     cluster_time: AtomicU64,
+    /// When a primary was last heard.
+    heard: AtomicU64,
     /// The last primary that was heard; 0 before the first.
     last_primary: AtomicU64,
     view: ArcSwap<View>,
@@ -147,6 +149,12 @@ impl Published {
         self.cluster_time.load(Ordering::Acquire)
     }
 
+    /// When another node was last heard as primary; 0 if never.
+    #[must_use]
+    pub fn heard(&self) -> MonoTime {
+        MonoTime(self.heard.load(Ordering::Acquire))
+    }
+
     /// The last primary that was heard, also while none is.
     #[must_use]
     pub fn last_primary(&self) -> Option<NodeId> {
@@ -186,6 +194,11 @@ impl Published {
     pub fn set_lease(&self, readable: bool, until: MonoTime) {
         self.lease_until.store(until.0, Ordering::Release);
         self.readable.store(u8::from(readable), Ordering::Release);
+    }
+
+    /// For the quorum actor: when another node was last heard as primary.
+    pub fn set_heard(&self, at: MonoTime) {
+        self.heard.store(at.0, Ordering::Release);
     }
 
     /// For the quorum actor: replaces the snapshot and the role and epoch with it.

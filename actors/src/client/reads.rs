@@ -123,16 +123,16 @@ async fn applied(shared: &Shared, position: Seq, deadline: Deadline) -> Result<(
         .map_err(|_| Denied::Refused(Refusal::Timeout { caller: deadline.caller }))
 }
 
-/// A replica's own state: at most as old as the session allows. The age is that of the last word
-/// from the primary, which the view bounds by an election timeout, plus the time that the state
-/// needs to reach the commit position that was heard.
+/// A replica's own state: at most as old as the session allows. The age is that of the primary's
+/// last word plus the time that the state needs to reach the commit position in it.
 async fn local(shared: &Shared, session: &Session, deadline: Deadline) -> Result<Right, Denied> {
     let route = routing::route_now(shared);
-    if route == Route::Unknown {
+    let lag = session.max_lag.unwrap_or(shared.options.replica_max_lag);
+    let silent = Duration::from_micros(clock::now().since(shared.published.heard()));
+    if silent > lag {
         return Err(Denied::Stale(route));
     }
-    let lag = session.max_lag.unwrap_or(shared.options.replica_max_lag);
-    let until = deadline.at.min(Instant::now() + lag);
+    let until = deadline.at.min(Instant::now() + (lag - silent));
     let wait = shared.published.applied_through(shared.published.committed());
     match tokio::time::timeout_at(until.into(), wait).await {
         Ok(()) => Ok(Right::Granted),

@@ -492,6 +492,7 @@ impl Driver {
         let lease = self.core.lease_until(now);
         self.published.set_lease(lease.is_some(), lease.unwrap_or(MonoTime(0)));
         self.published.raise_cluster_time(self.time().0);
+        self.published.set_heard(self.core.heard().unwrap_or(MonoTime(0)));
         if now < self.view_due {
             return;
         }

@@ -278,6 +278,12 @@ impl Core {
         }
     }
 
+    /// When any primary was last heard; `None` before the first.
+    #[must_use]
+    pub fn heard(&self) -> Option<MonoTime> {
+        self.heard
+    }
+
     /// This node's log.
     #[must_use]
     pub fn log(&self) -> &Log {

@@ -21,6 +21,7 @@ use super::shared::Shared;
 
 pub(super) use greeting::NO_AUTH;
 pub(super) use replication::{Wanted, wait};
+pub(super) use topology::{current, names_primary};
 
 /// What a command may look at and change.
 pub(super) struct Control<'a> {

@@ -4,6 +4,7 @@
 //! the last one stays first, and the cluster's state is `fail`.
 
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_protocol::cluster::{ClusterEntry, Member};
@@ -14,7 +15,11 @@ use quorate_protocol::types::{ClusterId, NodeId};
 use super::{bulk, text};
 use crate::client::refusal::error;
 use crate::client::shared::Shared;
+use crate::clock;
 use crate::view::{Role, View};
+
+/// How often a question that waits looks whether a primary was heard.
+const HEARD_POLL: Duration = Duration::from_millis(5);
 
 /// Answers a `CLUSTER` command of the cluster listener.
 pub(super) fn cluster(shared: &Shared, query: &Cluster) -> Reply {
@@ -35,6 +40,36 @@ pub(super) fn cluster(shared: &Shared, query: &Cluster) -> Reply {
             Some(_) => Reply::Integer(0),
             None => unknown_node(node),
         },
+    }
+}
+
+/// Returns once what this node knows of the primary is as new as the question: the primary itself
+/// holds its lease, a replica has heard from one since. Waits at most until `until`.
+///
+/// Clients ask because a connection to the primary broke, and some ask again at once, a few times,
+/// and then give up. Until a replica misses the primary it would send them back to a dead one; so
+/// it answers with the primary's next heartbeat, or with the first of the next primary.
+pub(in crate::client) async fn current(shared: &Shared, until: Instant) {
+    let asked = clock::now();
+    let knows = || {
+        shared.published.may_read(clock::now())
+            || (shared.published.role() != Role::Primary && shared.published.heard() > asked)
+    };
+    while !knows() && Instant::now() < until {
+        tokio::time::sleep_until((Instant::now() + HEARD_POLL).min(until).into()).await;
+    }
+}
+
+/// Whether the answer names the primary, so that it has to be current.
+pub(in crate::client) fn names_primary(query: &Cluster) -> bool {
+    match query {
+        Cluster::Slots | Cluster::Shards | Cluster::Nodes | Cluster::Replicas { .. } => true,
+        Cluster::Info
+        | Cluster::MyId
+        | Cluster::MyShardId
+        | Cluster::Links
+        | Cluster::KeySlot { .. }
+        | Cluster::CountFailureReports { .. } => false,
     }
 }
 

@@ -8,7 +8,7 @@ mod reading;
 mod transacting;
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_protocol::command::batch::Encoder;
@@ -19,13 +19,13 @@ use quorate_protocol::command::{
 use quorate_protocol::resp::Reply;
 
 use crate::client::batch::{self, Answer};
-use crate::client::control::{Control, NO_AUTH, Wanted, wait};
+use crate::client::control::{Control, NO_AUTH, Wanted, current, names_primary, wait};
 use crate::client::output::Output;
 use crate::client::reads::{self, Denied, Right};
 use crate::client::refusal::{self, error};
 use crate::client::registry::Client;
 use crate::client::routing::{self, Route};
-use crate::client::session::{Deadline, Session};
+use crate::client::session::{Deadline, Mode, Session};
 use crate::client::shared::{Shared, StateFault};
 use crate::client::transaction::{self, Element, read_key, write_key};
 use crate::metrics::RoundCounts;
@@ -49,6 +49,8 @@ pub(super) struct Round<'a, 's> {
     reads: Vec<Ask>,
     batch: Option<Open>,
     counts: RoundCounts,
+    /// Time in commands that wait because they were asked to: nothing was slow.
+    waited: Duration,
 }
 
 struct Ask {
@@ -81,8 +83,17 @@ impl<'a, 's> Round<'a, 's> {
         out: &'a mut Output<'s>,
         started: Instant,
     ) -> Self {
-        let counts = RoundCounts::default();
-        Self { shared, session, client, out, started, reads: Vec::new(), batch: None, counts }
+        Self {
+            shared,
+            session,
+            client,
+            out,
+            started,
+            reads: Vec::new(),
+            batch: None,
+            counts: RoundCounts::default(),
+            waited: Duration::ZERO,
+        }
     }
 
     /// Takes one command. Its reply may come only with a later command's, or with `finish`.
@@ -120,6 +131,11 @@ impl<'a, 's> Round<'a, 's> {
     pub(super) async fn finish(&mut self) -> io::Result<RoundCounts> {
         self.settle().await?;
         Ok(std::mem::take(&mut self.counts))
+    }
+
+    /// How long commands waited because they were asked to.
+    pub(super) fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// Whether the connection ends after this round, so that no further command is taken.
@@ -287,12 +303,22 @@ impl<'a, 's> Round<'a, 's> {
         };
         if let Some(counted) = counted {
             self.settle().await?;
+            let since = Instant::now();
             let reply = wait(self.shared, self.session, &counted).await;
+            self.waited += since.elapsed();
             return self.answer(reply, wanted).await;
         }
         if changes_session(&command) {
             // Replies before it leave as it was agreed before.
             self.settle().await?;
+        }
+        if let Connection::Cluster(query) = &command
+            && self.session.mode == Mode::Cluster
+            && names_primary(query)
+        {
+            let since = Instant::now();
+            current(self.shared, self.primary_until()).await;
+            self.waited += since.elapsed();
         }
         let silent = matches!(
             command,

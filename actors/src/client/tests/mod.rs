@@ -146,6 +146,8 @@ impl Fake {
             ..View::default()
         });
         let until = if role == Role::Primary { MonoTime(u64::MAX) } else { MonoTime(0) };
+        let hears = role == Role::Replica && primary.is_some();
+        self.published.set_heard(if hears { MonoTime(u64::MAX) } else { MonoTime(0) });
         self.published.set_lease(role == Role::Primary, until);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use quorate_protocol::types::MonoTime;
+
 use super::{Node, options};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,6 +107,22 @@ async fn the_topology_has_the_primary_first_and_keeps_the_last_one() {
     assert!(nodes.lines().next().expect("a line").contains("127.0.0.1:7402@"), "{nodes}");
     client.send("CLUSTER INFO\r\n").await;
     assert!(client.reply().await.contains("cluster_state:fail\r\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_names_the_primary_only_once_it_has_heard_from_one_since() {
+    let mut options = options();
+    options.settings.primary_wait = Duration::from_secs(20);
+    let node = Node::start_with(options);
+    node.fake.set_primary(Some(2));
+    node.fake.published.set_heard(MonoTime(0));
+    let mut client = node.connect().await;
+    client.send("CLUSTER NODES\r\n").await;
+    // Node 2 is gone, which this replica doesn't know yet. Node 3 follows.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    node.fake.set_primary(Some(3));
+    let nodes = client.reply().await;
+    assert!(nodes.lines().next().expect("a line").contains("127.0.0.1:7403@"), "{nodes}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
