@@ -14,7 +14,7 @@
 //! randomness are arguments, and the state can be cloned, compared and hashed, so the same code
 //! runs in a node, in the simulator and under a model checker.
 //!
-//! The rules are named S1 to S12 as in `docs/architecture.md`, at the place that keeps each.
+//! The rules are named S1 to S12 as in `docs/safety-rules.md`, at the place that keeps each.
 
 mod configs;
 mod election;
