@@ -33,12 +33,12 @@ done = [0] * THREADS
 
 
 def count_sent_incrs():
-    """Counts below the client's own retries, where commands go to the socket."""
+    """Counts below the client's own retries, where commands go to the socket. incr() sends INCRBY."""
     original = AbstractConnection.send_command
 
     def send_command(self, *args, **kwargs):
         global sent_incrs
-        if args and args[0] == "INCR":
+        if args and args[0] in ("INCR", "INCRBY"):
             with lock:
                 sent_incrs += 1
         return original(self, *args, **kwargs)
