@@ -10,7 +10,7 @@ use quorate_protocol::types::{Chain, ClusterTime, EntryId, Seq};
 use quorate_protocol::wire::{WireError, decode_cluster};
 
 use crate::quorum::Found;
-use crate::storage::journal::{OpenError, OpenJournal};
+use crate::storage::journal::{OpenError, OpenJournal, Recovered};
 
 /// What the state says about itself.
 #[derive(Clone, Debug, Default)]
@@ -87,7 +87,7 @@ pub(super) fn recover(
     hard: HardState,
 ) -> Result<Recovery, RecoveryError> {
     let recovered = journal.recovered().clone();
-    if let Some(damage) = recovered.damage {
+    if let Some(damage) = recovered.damage.clone() {
         return Err(RecoveryError::Damaged { at: damage.at, what: damage.what });
     }
     if recovered.last == EntryId::ZERO && state.applied == EntryId::ZERO {
@@ -97,13 +97,24 @@ pub(super) fn recover(
         return Err(RecoveryError::Gap { first: recovered.first, applied: state.applied });
     }
     // Legal when the copies that met the policy are elsewhere: the log goes on after what the
-    // state holds, as after a snapshot.
-    let behind_state = recovered.last.seq < state.applied.seq;
+    // state holds, as after a snapshot. The journal may even be longer: entries are applied from
+    // memory, so the state can be flushed before the journal cut the tail that they replaced.
+    let behind_state = !holds(&recovered, state.applied);
     if behind_state {
         journal = journal.start_after(state.applied, state.chain)?;
     }
     let found = found(&journal, state, hard)?;
     Ok(Recovery { journal, found: Some(found), behind_state })
+}
+
+/// Whether the journal holds this very entry, or starts right after it.
+fn holds(recovered: &Recovered, id: EntryId) -> bool {
+    if id.seq == recovered.preceding.seq {
+        return id == recovered.preceding;
+    }
+    let run = recovered.epochs.partition_point(|(first, _)| *first <= id.seq);
+    let epoch = run.checked_sub(1).map(|index| recovered.epochs[index].1);
+    id.seq <= recovered.last.seq && epoch == Some(id.epoch)
 }
 
 fn found(
@@ -128,4 +139,36 @@ fn found(
     let log =
         Log::new(recovered.preceding, recovered.epochs.clone(), recovered.last, recovered.last.seq);
     Ok(Found { hard, log, chain: recovered.last_chain, configs, committed, time: state.time })
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_protocol::types::Epoch;
+
+    use super::*;
+
+    #[test]
+    fn a_longer_journal_of_another_branch_does_not_hold_what_was_applied() {
+        let id = |epoch, seq| EntryId::new(Epoch(epoch), Seq(seq));
+        let recovered = Recovered {
+            first: Seq(3),
+            preceding: id(1, 2),
+            preceding_chain: Chain(1),
+            last: id(4, 9),
+            last_chain: Chain(2),
+            proven: id(4, 9),
+            witnessed: None,
+            cluster: None,
+            epochs: vec![(Seq(3), Epoch(1)), (Seq(6), Epoch(4))],
+            clusters: Vec::new(),
+            torn: None,
+            damage: None,
+        };
+        for held in [id(1, 2), id(1, 3), id(1, 5), id(4, 6), id(4, 9)] {
+            assert!(holds(&recovered, held), "{held}");
+        }
+        for other in [id(2, 2), id(4, 5), id(5, 7), id(5, 9), id(4, 10)] {
+            assert!(!holds(&recovered, other), "{other}");
+        }
+    }
 }
