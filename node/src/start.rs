@@ -1,9 +1,10 @@
 //! `quorate start`: one node in the foreground, from its configuration to its report.
 
+use std::io::IsTerminal as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quorate_actors::clock;
 use quorate_actors::metrics::Metrics;
@@ -25,11 +26,17 @@ const CLIENT_THREADS: usize = 2;
 /// Threads for work that reads disks: metrics, hashes, certificates.
 const BLOCKING_THREADS_MAX: usize = 8;
 
+/// A stop keeps its deadline by itself. One that hangs beyond it is given up.
+const STOP_MARGIN: Duration = Duration::from_secs(3);
+
 /// Runs the node until it is told to stop, or until it must.
 pub(crate) fn run(source: &Source) -> Result<(), Failure> {
     let started = Instant::now();
     let settings = config::resolve(source).map_err(|errors| Failure::Usage(errors.to_string()))?;
     logging::start(&settings.log)?;
+    if let (Some(file), true) = (&settings.log.file, std::io::stderr().is_terminal()) {
+        eprintln!("node {} logs to {}", settings.node.node, file.display());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CLIENT_THREADS)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -94,7 +101,7 @@ async fn serve(settings: Settings, started: Instant) -> Result<(), Failure> {
     notify::notify("STOPPING=1");
     // A second signal waits for the same stop: nothing may skip the last sync. The handlers stay
     // registered, so it doesn't kill the process either.
-    let stopped = tokio::time::timeout(deadline, node.shutdown(deadline)).await;
+    let stopped = tokio::time::timeout(deadline + STOP_MARGIN, node.shutdown(deadline)).await;
     watchdog.abort();
     http.abort();
     pid_file.remove();

@@ -130,7 +130,15 @@ fn a_cluster_starts_loses_a_node_gets_it_back_stops_and_resumes() {
     let mut dev = Dev::start(&dir, base);
     let primary = primary_of(&dev.wait_for("cluster ready: primary node-"));
     assert_eq!(ask(base + primary, &["GET", "kept"]), "$5");
-    dev.stop();
+
+    // Stopped from elsewhere, it ends as by Ctrl-C.
+    let stopped = Command::new(env!("CARGO_BIN_EXE_quorate"))
+        .args(["dev", "--stop", "--dir"])
+        .arg(&dir)
+        .status()
+        .expect("the binary starts");
+    assert!(stopped.success());
+    assert!(dev.child.wait().expect("our child").success());
     drop(folder);
 }
 

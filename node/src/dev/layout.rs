@@ -8,11 +8,12 @@
 //! ```
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::Pid;
 use quorate_protocol::policy::Policy;
 use serde::{Deserialize, Serialize};
 
@@ -51,18 +52,23 @@ pub(super) struct Layout {
     shape: Shape,
 }
 
-/// Refuses a second `quorate dev` in the same folder.
+/// Refuses a second `quorate dev` in the same folder. The file holds the process id of the first.
 pub(super) fn lock(dir: &Path) -> Result<Flock<File>, Failure> {
     std::fs::create_dir_all(dir).map_err(|error| Failure::failed(dir.display(), error))?;
     let path = dir.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|error| Failure::failed(path.display(), error))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| Failure::Failed(format!("another `quorate dev` runs in {}", dir.display())))
+    let failed = |error: std::io::Error| Failure::failed(path.display(), error);
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| Failure::Failed(format!("another `quorate dev` runs in {}", dir.display())))?;
+    lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id())).map_err(failed)?;
+    Ok(lock)
+}
+
+/// Who holds the lock.
+pub(super) fn lock_holder(dir: &Path) -> Option<Pid> {
+    let pid = std::fs::read_to_string(dir.join("lock")).ok()?.trim().parse().ok()?;
+    Some(Pid::from_raw(pid))
 }
 
 /// Deletes the cluster in the folder, and nothing else.

@@ -10,12 +10,13 @@ mod probe;
 mod process;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use nix::sys::signal::{Signal, kill};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
@@ -59,10 +60,7 @@ pub(crate) struct DevArgs {
 /// Runs the cluster until it is told to stop.
 pub(crate) fn run(args: DevArgs) -> Result<(), Failure> {
     if args.stop {
-        return match Layout::find(&args.dir)? {
-            Some(layout) => stop_all(layout.processes()),
-            None => Ok(()),
-        };
+        return stop_cluster(&args.dir);
     }
     let stop = stop_signal()?;
     let _lock = layout::lock(&args.dir)?;
@@ -152,6 +150,28 @@ fn announce(layout: &Layout, primary: u16) {
     }
     say("");
     say("Ctrl-C stops all nodes; the same command resumes them.");
+}
+
+/// Stops the cluster in the folder: the `quorate dev` that runs it, if there is one, and every
+/// node.
+fn stop_cluster(dir: &Path) -> Result<(), Failure> {
+    let Some(layout) = Layout::find(dir)? else { return Ok(()) };
+    let deadline = Instant::now() + STOP_DEADLINE;
+    let mut told = false;
+    let _lock = loop {
+        match (layout::lock(dir), layout::lock_holder(dir)) {
+            (Ok(lock), _) => break lock,
+            (Err(_), Some(holder)) if Instant::now() < deadline => {
+                if !told {
+                    // It holds the lock, so it lives; it stops its nodes before it ends.
+                    told = kill(holder, Signal::SIGTERM).is_ok();
+                }
+                std::thread::sleep(POLL);
+            }
+            (Err(failure), _) => return Err(failure),
+        }
+    };
+    stop_all(layout.processes())
 }
 
 /// Stops every node in order, also those that were started by hand.
