@@ -3,7 +3,8 @@
 //! An entry is a 64-byte header and its payload, identical bytes on every node. A journal segment
 //! is a 128-byte segment header followed by entries; between them stand *local* frames of 64
 //! bytes that never leave the node: sync marks (what was known to be synced when they were
-//! written) and, once a segment is sealed, its trailer. What follows the last frame is zero.
+//! written) and, once a segment is sealed, its trailer. What follows the last frame is zero, or
+//! behind a trailer the segment's index.
 //!
 //! ```text
 //! entry header (little endian)          local frame              segment header
@@ -25,6 +26,7 @@
 
 mod decode;
 mod frame;
+mod index;
 mod segment;
 
 pub use decode::{EntryDecoder, RecordError};
@@ -32,4 +34,5 @@ pub use frame::{
     FRAME_MAGIC, Frame, PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RecordFault, RecordHeader,
     SegmentTrailer, SyncMark,
 };
+pub use index::{INDEX_BYTES_MAX, INDEX_FOOTER_BYTES, IndexFooter, SegmentIndex};
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentFault, SegmentHeader};

@@ -11,7 +11,7 @@ use quorate_protocol::record::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use quorate_protocol::types::{Chain, ClusterId, EntryId, Generation, Seq};
 
 use super::options::JournalOptions;
-use super::scan::{INDEX_STEP, Item, Scanner};
+use super::scan::{Item, Scanner};
 use super::segment::{ActiveSegment, NewSegment, Start, file_name};
 use super::table::Segment;
 use crate::storage::durable::{move_file, sync_dir};
@@ -79,7 +79,7 @@ impl Folders {
         let old = &segments[at];
         let capacity = self.segment_bytes.max(old.end);
         let mut new = NewSegment::begin(&self.dir, Start { header: old.header, capacity })?;
-        let index = copy_entries(old, Seq::ZERO, from.prev(), &mut new)?;
+        copy_entries(old, Seq::ZERO, from.prev(), &mut new)?;
         if new.last().0.seq != from.prev() {
             return Err(io::Error::other(format!(
                 "{} doesn't hold the entries before {from}",
@@ -90,7 +90,7 @@ impl Folders {
         let active = new.publish()?;
         give_back(&archived, old.end, reason)?;
         let mut kept = segments[..at].to_vec();
-        kept.push(Segment::of(&active, index));
+        kept.push(Segment::of(&active));
         self.shrink_divergent()?;
         Ok((kept, active))
     }
@@ -112,7 +112,7 @@ impl Folders {
         };
         let capacity = self.segment_bytes.max(old.end);
         let mut new = NewSegment::begin(&self.dir, Start { header, capacity })?;
-        let index = copy_entries(old, header.first(), last, &mut new)?;
+        copy_entries(old, header.first(), last, &mut new)?;
         if torn {
             self.archive_copy(&old.path, last.next(), Reason::Torn)?;
         }
@@ -122,7 +122,7 @@ impl Folders {
             give_back(&old.path, old.end, Reason::Superseded)?;
         }
         self.shrink_divergent()?;
-        Ok((Segment::of(&active, index), active))
+        Ok((Segment::of(&active), active))
     }
 
     /// Starts a log of its own after an entry that only the state holds. Publishing its first
@@ -237,24 +237,13 @@ pub(super) fn base_header(
     }
 }
 
-/// Copies entries `first..=last` of a segment and returns an index of the copies.
-fn copy_entries(
-    from: &Segment,
-    first: Seq,
-    last: Seq,
-    to: &mut NewSegment,
-) -> io::Result<Vec<(Seq, u64)>> {
+/// Copies entries `first..=last` of a segment.
+fn copy_entries(from: &Segment, first: Seq, last: Seq, to: &mut NewSegment) -> io::Result<()> {
     let mut scanner = Scanner::new(&from.file, SEGMENT_HEADER_BYTES as u64)?;
-    let mut index: Vec<(Seq, u64)> = Vec::new();
     while to.last().0.seq < last {
         match scanner.next()? {
             Item::Entry(header, _) if header.id.seq < first => {}
-            Item::Entry(header, payload) => {
-                let at = to.push(&header, payload)?;
-                if index.last().is_none_or(|(_, indexed)| at - indexed >= INDEX_STEP) {
-                    index.push((header.id.seq, at));
-                }
-            }
+            Item::Entry(header, payload) => to.push(&header, payload)?,
             Item::Mark(_) => {}
             Item::Trailer(_) | Item::End => break,
             Item::Bad(fault) => {
@@ -262,5 +251,5 @@ fn copy_entries(
             }
         }
     }
-    Ok(index)
+    Ok(())
 }

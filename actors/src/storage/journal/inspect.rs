@@ -12,7 +12,7 @@ use quorate_protocol::types::{
 
 use super::recovery::{Damage, Recovered};
 use super::scan::{Item, Remainder, Scanner, Stop, remainder, walk};
-use super::survey::{Survey, survey};
+use super::survey::{Depth, Survey, survey};
 
 /// A journal as it is on disk.
 #[derive(Clone, Debug)]
@@ -109,7 +109,7 @@ pub struct EntrySummary {
 /// # Errors
 /// As the system reports them.
 pub fn inspect(dir: &Path) -> io::Result<Inspection> {
-    let survey = survey(dir)?;
+    let survey = survey(dir, Depth::Whole)?;
     let mut segments = Vec::new();
     for segment in &survey.segments {
         let report = &segment.report;
@@ -126,7 +126,7 @@ pub fn inspect(dir: &Path) -> io::Result<Inspection> {
             marks: report.marks,
             proven: report.proven.0,
             closed: matches!(report.stop, Stop::Sealed | Stop::Limit),
-            epochs: report.epochs.clone(),
+            epochs: report.index.epochs.clone(),
         });
     }
     let log = survey.recovered(is_torn(&survey));
@@ -150,7 +150,7 @@ pub fn verify(path: &Path) -> io::Result<Verification> {
 pub fn tail(path: &Path, count: usize) -> io::Result<Vec<EntrySummary>> {
     let mut entries = VecDeque::new();
     if path.is_dir() {
-        let survey = survey(path)?;
+        let survey = survey(path, Depth::Newest)?;
         for segment in &survey.segments {
             let through = segment.report.last.seq;
             keep_last(&segment.path, &segment.file, through, count, &mut entries)?;
@@ -164,7 +164,7 @@ pub fn tail(path: &Path, count: usize) -> io::Result<Vec<EntrySummary>> {
 }
 
 fn verify_folder(dir: &Path) -> io::Result<Verification> {
-    let survey = survey(dir)?;
+    let survey = survey(dir, Depth::Whole)?;
     let log = survey.recovered(is_torn(&survey));
     let mut faults = Vec::new();
     let damages: [Option<&Damage>; 2] = [survey.recorded.as_ref(), survey.damage.as_ref()];
@@ -193,6 +193,7 @@ fn verify_file(path: &Path) -> io::Result<Verification> {
     let file = File::open(path)?;
     let header = read_header(&file)?;
     let report = walk(&file, &header, None)?;
+    // Behind a trailer stands the index.
     let rest = match report.stop {
         Stop::Sealed | Stop::Limit => Remainder::default(),
         Stop::End | Stop::Bad(_) => remainder(&file, report.end, header.nonce)?,

@@ -16,6 +16,9 @@
 //! cut, if the cut comes within [`JournalOptions::idle_mark_after`]. A damaged record in that
 //! window is taken for a torn write and cut; copies on other nodes are what protects it.
 //!
+//! A start reads the two newest segments whole; of older ones, which their trailers prove to be
+//! synced, only header, trailer and index.
+//!
 //! At start the entries above the highest mark are written once more, to a new segment, and
 //! synced before they count: their pages may be in the cache and nowhere else, even if a sync
 //! of the old file reports success now.

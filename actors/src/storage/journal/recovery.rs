@@ -17,7 +17,7 @@ use super::options::JournalOptions;
 use super::reader::JournalReader;
 use super::scan::{Remainder, Stop};
 use super::segment::{ActiveSegment, NewSegment, Resume, Start, parse_file_name};
-use super::survey::{DAMAGE_FILE, Survey, survey};
+use super::survey::{DAMAGE_FILE, Depth, Survey, survey};
 use super::table::{Segment, Table};
 use super::witness::Witness;
 use crate::storage::durable::{replace_file, sync_dir};
@@ -120,7 +120,7 @@ impl OpenJournal {
         let folders = Folders::of(&options);
         let dir = options.dir.clone();
         let opened = prepare(&folders)
-            .and_then(|()| survey(&dir))
+            .and_then(|()| survey(&dir, Depth::Newest))
             .and_then(|survey| refuse_newer(survey).map_err(io::Error::other));
         match opened {
             Ok(survey) => repair(options, folders, survey)
@@ -151,7 +151,7 @@ impl OpenJournal {
             .folders
             .start_after(&self.segments, (preceding, chain), identity)
             .map_err(|source| OpenError::Io { path: self.options.dir.clone(), source })?;
-        self.segments = vec![Segment::of(&active, Vec::new())];
+        self.segments = vec![Segment::of(&active)];
         self.active = active;
         self.recovered = Recovered {
             first: preceding.seq.next(),
@@ -275,13 +275,14 @@ fn repair(
         };
         let start = Start { header, capacity: folders.segment_bytes };
         let active = NewSegment::begin(&folders.dir, start)?.publish()?;
-        segments.push(Segment::of(&active, Vec::new()));
+        segments.push(Segment::of(&active));
         active
     } else {
         let resume = Resume {
             last: report.last,
             chain: report.chain,
             count: report.count,
+            index: report.index,
             position: report.end,
         };
         ActiveSegment::resume(surveyed.path.clone(), surveyed.header, resume)?
@@ -339,7 +340,7 @@ fn create(
     let header = base_header(preceding, (options.cluster, options.generation));
     let start = Start { header, capacity: folders.segment_bytes };
     let active = NewSegment::begin(&folders.dir, start)?.publish()?;
-    let segments = vec![Segment::of(&active, Vec::new())];
+    let segments = vec![Segment::of(&active)];
     let recovered = survey.recovered(false);
     Ok(OpenJournal { options, folders, segments, active, recovered })
 }

@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use quorate_protocol::record::{
-    FRAME_MAGIC, Frame, RECORD_HEADER_BYTES, RecordFault, RecordHeader, SEGMENT_HEADER_BYTES,
-    SegmentHeader, SegmentTrailer, SyncMark,
+    FRAME_MAGIC, Frame, INDEX_FOOTER_BYTES, IndexFooter, RECORD_HEADER_BYTES, RecordFault,
+    RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentIndex, SegmentTrailer, SyncMark,
 };
-use quorate_protocol::types::{Chain, EntryId, EntryKind, Epoch, Seq};
+use quorate_protocol::types::{Chain, EntryId, EntryKind, Seq};
 
 const WINDOW_BYTES: usize = 1 << 20;
 
@@ -170,10 +170,8 @@ pub(super) struct Report {
     /// First byte behind the last good frame.
     pub(super) end: u64,
     pub(super) stop: Stop,
-    /// Position and offset of an entry every [`INDEX_STEP`] bytes.
-    pub(super) index: Vec<(Seq, u64)>,
-    /// First position of each run of entries of one epoch.
-    pub(super) epochs: Vec<(Seq, Epoch)>,
+    pub(super) index: SegmentIndex,
+    /// The payloads of its `Cluster` entries.
     pub(super) clusters: Vec<(EntryId, Bytes)>,
 }
 
@@ -201,8 +199,7 @@ pub(super) fn walk(file: &File, header: &SegmentHeader, limit: Option<Seq>) -> i
         marks: 0,
         end: SEGMENT_HEADER_BYTES as u64,
         stop: Stop::End,
-        index: Vec::new(),
-        epochs: Vec::new(),
+        index: SegmentIndex::default(),
         clusters: Vec::new(),
     };
     report.stop = loop {
@@ -240,12 +237,7 @@ impl Report {
         if entry.chain_after(self.chain) != entry.chain {
             return Err(Stop::Bad(ScanFault::Chain(entry.id)));
         }
-        if self.index.last().is_none_or(|(_, indexed)| at - indexed >= INDEX_STEP) {
-            self.index.push((entry.id.seq, at));
-        }
-        if self.epochs.last().is_none_or(|(_, epoch)| *epoch != entry.id.epoch) {
-            self.epochs.push((entry.id.seq, entry.id.epoch));
-        }
+        note(&mut self.index, entry.id, entry.kind, at);
         if entry.kind == EntryKind::Cluster {
             self.clusters.push((entry.id, Bytes::copy_from_slice(payload)));
         }
@@ -276,6 +268,68 @@ impl Report {
         }
         Err(Stop::Bad(ScanFault::Mark { last: self.last, found: id }))
     }
+}
+
+/// Adds an entry, whose record starts at `at`, to its segment's index.
+pub(super) fn note(index: &mut SegmentIndex, id: EntryId, kind: EntryKind, at: u64) {
+    if index.places.last().is_none_or(|(_, indexed)| at - indexed >= INDEX_STEP) {
+        index.places.push((id.seq, at));
+    }
+    if index.epochs.last().is_none_or(|(_, epoch)| *epoch != id.epoch) {
+        index.epochs.push((id.seq, id.epoch));
+    }
+    if kind == EntryKind::Cluster {
+        index.clusters.push((id, at));
+    }
+}
+
+/// What a walk over a sealed segment would report, from its trailer and index. `None` where these
+/// aren't whole: then only a walk tells.
+pub(super) fn read_sealed(file: &File, header: &SegmentHeader) -> io::Result<Option<Report>> {
+    let len = file.metadata()?.len();
+    let Some(footer_at) = len.checked_sub(INDEX_FOOTER_BYTES as u64) else { return Ok(None) };
+    let mut footer = [0; INDEX_FOOTER_BYTES];
+    read_up_to(file, &mut footer, footer_at)?;
+    let Some(footer) = IndexFooter::decode(&footer).filter(|f| f.nonce == header.nonce) else {
+        return Ok(None);
+    };
+    let Some(bytes) = footer.content_bytes() else { return Ok(None) };
+    let mut content = vec![0; RECORD_HEADER_BYTES + bytes];
+    if footer.trailer_at.checked_add(content.len() as u64) != Some(footer_at) {
+        return Ok(None);
+    }
+    read_up_to(file, &mut content, footer.trailer_at)?;
+    let (trailer, content) = content.split_first_chunk().expect("it is longer than a frame");
+    let Ok(Frame::Trailer(trailer)) = Frame::decode(trailer) else { return Ok(None) };
+    let Some(index) = SegmentIndex::decode(&footer, content) else { return Ok(None) };
+    let fits = trailer.nonce == header.nonce
+        && header.preceding.seq.0.checked_add(trailer.count) == Some(trailer.last.seq.0)
+        && index.places.is_sorted();
+    if !fits {
+        return Ok(None);
+    }
+    let mut clusters = Vec::with_capacity(index.clusters.len());
+    for (id, at) in &index.clusters {
+        match Scanner::new(file, *at)?.next()? {
+            Item::Entry(found, payload) if found.id == *id => {
+                clusters.push((*id, Bytes::copy_from_slice(payload)));
+            }
+            Item::Entry(..) | Item::Mark(_) | Item::Trailer(_) | Item::End | Item::Bad(_) => {
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(Report {
+        last: trailer.last,
+        chain: trailer.chain,
+        proven: (trailer.last, trailer.chain),
+        count: trailer.count,
+        marks: 0,
+        end: footer.trailer_at + RECORD_HEADER_BYTES as u64,
+        stop: Stop::Sealed,
+        index,
+        clusters,
+    }))
 }
 
 /// What stands behind the place where a walk ended.

@@ -17,16 +17,21 @@ use nix::fcntl::posix_fallocate;
 use nix::sys::uio::pwritev;
 use quorate_protocol::entry::Entry;
 use quorate_protocol::record::{
-    RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentTrailer,
-    SyncMark,
+    INDEX_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader,
+    SegmentIndex, SegmentTrailer, SyncMark,
 };
 use quorate_protocol::types::{Chain, EntryId, Seq};
 
+use super::scan::note;
 use crate::storage::durable::{random_u128, sync_dir, with_suffix};
 
 /// How far ahead bytes are set to zero.
 const ZERO_STEP: u64 = 256 << 10;
 static ZEROS: [u8; ZERO_STEP as usize] = [0; ZERO_STEP as usize];
+
+/// Space kept free for what one group may add to the index; if that isn't enough, the segment
+/// goes without one.
+const INDEX_GROWTH: u64 = 1 << 10;
 
 /// `pwritev` takes at most this many pieces (Linux's `UIO_MAXIOV`).
 const PIECES_MAX: usize = 1024;
@@ -51,6 +56,7 @@ pub(super) struct ActiveSegment {
     pub(super) last: EntryId,
     pub(super) chain: Chain,
     pub(super) count: u64,
+    pub(super) index: SegmentIndex,
     /// Where the next frame goes.
     pub(super) position: u64,
     capacity: u64,
@@ -99,6 +105,7 @@ impl NewSegment {
             last: header.preceding,
             chain: header.preceding_chain,
             count: 0,
+            index: SegmentIndex::default(),
             position,
             capacity: start.capacity,
             zeroed: position,
@@ -107,12 +114,12 @@ impl NewSegment {
     }
 
     /// Copies one entry in; it must be the next.
-    pub(super) fn push(&mut self, header: &RecordHeader, payload: &[u8]) -> io::Result<u64> {
+    pub(super) fn push(&mut self, header: &RecordHeader, payload: &[u8]) -> io::Result<()> {
         let at = self.segment.position;
         let head = header.encode();
         self.segment.write(&mut [IoSlice::new(&head), IoSlice::new(payload)])?;
-        self.segment.note(header.id, header.chain, 1);
-        Ok(at)
+        self.segment.note(header, at);
+        Ok(())
     }
 
     /// The position that the next entry will have.
@@ -147,15 +154,17 @@ impl ActiveSegment {
             last: at.last,
             chain: at.chain,
             count: at.count,
+            index: at.index,
             position: at.position,
             capacity,
             zeroed: at.position,
         })
     }
 
-    /// Whether `bytes` more fit and leave room for a mark and the trailer.
+    /// Whether `bytes` more fit and leave room for a mark, the trailer and the index.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
-        self.position + bytes + 2 * RECORD_HEADER_BYTES as u64 <= self.capacity
+        let end = INDEX_GROWTH + self.index.encoded_bytes() as u64;
+        self.position + bytes + 2 * RECORD_HEADER_BYTES as u64 + end <= self.capacity
     }
 
     /// Writes frames at the end, in one call where the system takes it in one.
@@ -179,11 +188,12 @@ impl ActiveSegment {
         Ok(())
     }
 
-    /// Records that entries through `last` were written.
-    pub(super) fn note(&mut self, last: EntryId, chain: Chain, entries: u64) {
-        self.last = last;
-        self.chain = chain;
-        self.count += entries;
+    /// Records that an entry was written at this offset.
+    pub(super) fn note(&mut self, entry: &RecordHeader, at: u64) {
+        note(&mut self.index, entry.id, entry.kind, at);
+        self.last = entry.id;
+        self.chain = entry.chain;
+        self.count += 1;
     }
 
     /// A mark for everything in the segment.
@@ -195,7 +205,7 @@ impl ActiveSegment {
         self.file.sync_data()
     }
 
-    /// Adds the trailer, gives back the space that wasn't used, and syncs. Everything in the
+    /// Adds the trailer and the index, gives back the space that wasn't used, and syncs. Everything in the
     /// segment must be synced already: the trailer is a mark.
     pub(super) fn seal(&mut self) -> io::Result<()> {
         let trailer = SegmentTrailer {
@@ -204,8 +214,17 @@ impl ActiveSegment {
             count: self.count,
             chain: self.chain,
         };
+        let trailer_at = self.position;
         self.write(&mut [IoSlice::new(&trailer.encode())])?;
-        self.file.set_len(self.position)?;
+        let bytes = self.index.encoded_bytes();
+        let mut end = self.position;
+        // Without one the segment is read whole at the next start, which is no loss.
+        if bytes <= INDEX_BYTES_MAX && end + bytes as u64 <= self.capacity {
+            let index = self.index.encode(self.header.nonce, trailer_at);
+            self.file.write_all_at(&index, end)?;
+            end += bytes as u64;
+        }
+        self.file.set_len(end)?;
         self.file.sync_all()
     }
 
@@ -221,11 +240,12 @@ impl ActiveSegment {
 }
 
 /// Where an existing segment goes on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Resume {
     pub(super) last: EntryId,
     pub(super) chain: Chain,
     pub(super) count: u64,
+    pub(super) index: SegmentIndex,
     pub(super) position: u64,
 }
 
@@ -236,7 +256,8 @@ fn reserve(file: &File, capacity: u64, header: &SegmentHeader) -> io::Result<()>
 
 /// Bytes that a segment must have to hold this entry.
 pub(super) fn capacity_for(entry: &Entry) -> u64 {
-    SEGMENT_HEADER_BYTES as u64 + entry.record_bytes() as u64 + 3 * RECORD_HEADER_BYTES as u64
+    let frames = 3 * RECORD_HEADER_BYTES as u64;
+    SEGMENT_HEADER_BYTES as u64 + entry.record_bytes() as u64 + frames + 2 * INDEX_GROWTH
 }
 
 fn write_all_at(file: &File, pieces: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {

@@ -9,7 +9,7 @@ use quorate_protocol::record::{SEGMENT_HEADER_BYTES, SegmentFault, SegmentHeader
 use quorate_protocol::types::{Chain, ClusterId, EntryId, Seq};
 
 use super::recovery::{Damage, Recovered, TornTail};
-use super::scan::{Remainder, Report, Stop, remainder, walk};
+use super::scan::{Remainder, Report, Stop, read_sealed, remainder, walk};
 use super::segment::parse_file_name;
 use super::table::Segment;
 use crate::storage::durable::read_bounded;
@@ -47,8 +47,21 @@ pub(super) struct Surveyed {
     pub(super) report: Report,
 }
 
-/// Reads everything and changes nothing.
-pub(super) fn survey(dir: &Path) -> io::Result<Survey> {
+/// How much of a log is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// The newest segments; of older ones, header, trailer and index. Damage inside older ones is
+    /// found when they are read.
+    Newest,
+    /// Every byte.
+    Whole,
+}
+
+/// Segments at the end that are always read whole.
+const NEWEST: usize = 2;
+
+/// Reads a journal and changes nothing.
+pub(super) fn survey(dir: &Path, depth: Depth) -> io::Result<Survey> {
     let mut survey = Survey {
         segments: Vec::new(),
         stale: Vec::new(),
@@ -65,13 +78,23 @@ pub(super) fn survey(dir: &Path) -> io::Result<Survey> {
     survey.stale.extend(headers.drain(..base).map(|(path, _, _)| path));
     let followers: Vec<_> = headers.iter().skip(1).map(|(_, _, header)| *header).collect();
     let mut followers = followers.into_iter();
-    for (path, file, header) in headers {
+    let newest_from = headers.len().saturating_sub(NEWEST);
+    for (n, (path, file, header)) in headers.into_iter().enumerate() {
         if survey.damage.as_ref().is_some_and(|_| survey.is_severed_by(&header)) {
             survey.severed.push(path);
             continue;
         }
         let next = followers.next();
-        let report = walk(&file, &header, next.map(|next| next.preceding.seq))?;
+        let limit = next.map(|next| next.preceding.seq);
+        let indexed = if depth == Depth::Newest && n < newest_from {
+            read_sealed(&file, &header)?.filter(|report| Some(report.last.seq) == limit)
+        } else {
+            None
+        };
+        let report = match indexed {
+            Some(report) => report,
+            None => walk(&file, &header, limit)?,
+        };
         let segment = Surveyed { path, file, header, report };
         survey.judge(&segment, next)?;
         survey.segments.push(segment);
@@ -163,7 +186,7 @@ impl Survey {
                     path: segment.path.clone(),
                     header: segment.header,
                     end: segment.report.end,
-                    index: segment.report.index.clone(),
+                    index: segment.report.index.places.clone(),
                 })
             })
             .collect()
@@ -194,7 +217,7 @@ impl Survey {
             if header.cluster != ClusterId(0) {
                 recovered.cluster = Some(header.cluster);
             }
-            for (seq, epoch) in &report.epochs {
+            for (seq, epoch) in &report.index.epochs {
                 if recovered.epochs.last().is_none_or(|(_, known)| known != epoch) {
                     recovered.epochs.push((*seq, *epoch));
                 }

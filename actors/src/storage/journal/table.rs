@@ -131,13 +131,13 @@ impl Table {
 }
 
 impl Segment {
-    pub(super) fn of(active: &ActiveSegment, index: Vec<(Seq, u64)>) -> Self {
+    pub(super) fn of(active: &ActiveSegment) -> Self {
         Self {
             file: Arc::clone(&active.file),
             path: active.path.clone(),
             header: active.header,
             end: active.position,
-            index,
+            index: active.index.places.clone(),
         }
     }
 }

@@ -178,7 +178,11 @@ impl Writer {
         }
         let (first, last) = (&group[0], &group[group.len() - 1]);
         let persisted = self.active.last;
-        self.active.note(last.id, last.chain, group.len() as u64);
+        let mut at = first_at;
+        for entry in group {
+            self.active.note(&entry.header(), at);
+            at += entry.record_bytes() as u64;
+        }
         self.shared.table.appended((first.id.seq, first_at), self.active.position, last.id);
         self.record()?;
         self.publish(last.id, persisted);
@@ -277,7 +281,7 @@ impl Writer {
         if replaces {
             segments.pop();
         }
-        segments.push(Segment::of(&active, Vec::new()));
+        segments.push(Segment::of(&active));
         let last = active.last;
         self.shared.table.replace(segments, last);
         self.marked = last;
@@ -340,7 +344,7 @@ impl Writer {
             .start_after(&self.shared.table.segments(), (id, chain), identity)
             .map_err(|source| self.folder_fault("restart", source))?;
         self.branch = branch;
-        self.switch(vec![Segment::of(&active, Vec::new())], active);
+        self.switch(vec![Segment::of(&active)], active);
         self.record()?;
         self.publish(id, id);
         (self.wake)();

@@ -7,6 +7,8 @@ use quorate_protocol::record::{RECORD_HEADER_BYTES, SyncMark};
 fn stopped(scratch: &Scratch) -> Log {
     let mut log = Log::new();
     let running = Running::start(scratch.options());
+    let id = EntryId::new(Epoch(1), Seq(1));
+    running.append(1, vec![log.seal(id, EntryKind::Cluster, Bytes::from_static(b"members"))]);
     for _ in 0..12 {
         running.append(1, log.extend(1, 4, 500));
     }
@@ -57,9 +59,50 @@ fn a_flipped_bit_below_a_mark_is_damage_wherever_it_is() {
         for at in (0..last_frame).step_by(331) {
             let copy = scratch.crashed();
             flip(&copy.segments()[n], at);
-            assert_damaged(&copy, &log, &format!("segment {n} byte {at}"));
+            let what = format!("segment {n} byte {at}");
+            if n + 2 >= segments.len() || at < 128 {
+                assert_damaged(&copy, &log, &what);
+            } else {
+                assert_found_when_read(&copy, &log, &what);
+            }
         }
     }
+}
+
+/// Older segments aren't read at a start: reading them, or verifying, finds the damage.
+fn assert_found_when_read(scratch: &Scratch, log: &Log, what: &str) {
+    let verified = verify(&scratch.path().join("journal")).expect("it can be read");
+    assert!(verified.faults.iter().any(|fault| fault.synced), "{what}");
+    let running = Running::start(scratch.options());
+    let reader = running.journal.reader();
+    assert_eq!(reader.last(), log.last());
+    let mut corrupt = 0;
+    for entry in &log.entries {
+        match reader.read(entry.id.seq, 0) {
+            Ok(read) => assert_eq!(read[0], *entry, "{what}"),
+            Err(ReadError::Corrupt { .. }) => corrupt += 1,
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+    // A damaged mark spoils nothing but the reading across it.
+    assert!(corrupt >= 1, "{what}");
+    running.stop();
+}
+
+#[test]
+fn a_damaged_index_is_done_without() {
+    let scratch = Scratch::new();
+    let log = stopped(&scratch);
+    let segment = scratch.segments().remove(0);
+    let len = fs::metadata(&segment).expect("it is there").len() as usize;
+    let whole = OpenJournal::open(scratch.crashed().options()).expect("it opens");
+    for back in 1..200 {
+        let copy = scratch.crashed();
+        flip(&copy.segments()[0], len - back);
+        let open = OpenJournal::open(copy.options()).expect("it opens");
+        assert_eq!(open.recovered(), whole.recovered(), "{back} bytes from the end");
+    }
+    assert_holds(&scratch.options(), &log);
 }
 
 #[test]

@@ -252,16 +252,21 @@ proptest! {
         };
         let recovered = open.recovered().clone();
         let running = Running::start_open(open);
-        let entries = read_all(&running.journal.reader());
-        prop_assert!(entries.len() <= log.entries.len());
-        if let Some(first) = entries.first() {
-            let from = first.id.seq.0 as usize - 1;
-            prop_assert_eq!(&entries[..], &log.entries[from..from + entries.len()]);
+        let reader = running.journal.reader();
+        for seq in reader.first().0..=reader.last().seq.0 {
+            match reader.read(Seq(seq), 0) {
+                Ok(read) => prop_assert_eq!(&read[0], &log.entries[seq as usize - 1]),
+                Err(ReadError::Corrupt { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
         }
-        let again = inspect(&spoilt.path().join("journal")).expect("it can be read");
-        prop_assert_eq!(again.log.last, recovered.last);
-        prop_assert_eq!(again.log.damage, recovered.damage);
         running.stop();
+        let again = OpenJournal::open(options(&spoilt)).expect("it opens again");
+        // What was an old segment may be among the newest now, and its damage be found.
+        prop_assert!(again.recovered().last.seq <= recovered.last.seq);
+        if recovered.damage.is_some() {
+            prop_assert_eq!(&again.recovered().damage, &recovered.damage);
+        }
     }
 }
 
