@@ -46,6 +46,9 @@ use crate::submit::{Batch, GateInput};
 use crate::supervisor::{ExitReason, Phase, Supervisor};
 use crate::view::Published;
 
+/// How long a node whose journal has failed tries to note that before it ends.
+const IO_ERROR_NOTE_DEADLINE: Duration = Duration::from_millis(500);
+
 /// A folder that outlives the process and not the machine: it tells a kill from a power cut.
 const WITNESS_DIR: &str = "/dev/shm";
 
@@ -303,10 +306,14 @@ async fn start_threads(
 
     let reservation = opened.data_dir.load_reservation()?;
     let report_in_memory = Arc::new(AtomicBool::new(true));
-    let journal =
-        wiring.start_journal(opened.journal, report_in_memory.clone(), metrics.storage.clone())?;
     let hard_saved = Arc::new(AtomicU64::new(0));
     let hard = Arc::new(wiring.start_hard_state(opened.hard, hard_saved.clone())?);
+    let journal = wiring.start_journal(
+        opened.journal,
+        report_in_memory.clone(),
+        metrics.storage.clone(),
+        hard.clone(),
+    )?;
     let cache = Arc::new(LogCache::new(wiring.config.journal.cache_bytes));
     let source = Arc::new(LogSource { cache: cache.clone(), journal: journal.reader() });
     let apply =
@@ -449,6 +456,7 @@ impl Wiring {
         journal: OpenJournal,
         report_in_memory: Arc<AtomicBool>,
         metrics: StorageMetrics,
+        hard: Arc<HardStateWriter>,
     ) -> Result<Journal, StartError> {
         let wake = self.wake.wake.clone();
         let supervisor = self.supervisor.clone();
@@ -457,7 +465,13 @@ impl Wiring {
             observe: Arc::new(move |group| metrics.journalled(group)),
             ..JournalHooks::new(
                 Arc::new(move || wake.wake()),
-                Arc::new(move |fault| supervisor.failed("journal", fault.to_string())),
+                Arc::new(move |fault| {
+                    // Nothing is published any more, so nothing is acknowledged meanwhile.
+                    if !hard.note_io_error(IO_ERROR_NOTE_DEADLINE) {
+                        tracing::warn!("the failure could not be noted for the next start");
+                    }
+                    supervisor.failed("journal", fault.to_string());
+                }),
             )
         };
         Journal::start(journal, self.incarnation, Branch(0), hooks)
