@@ -132,7 +132,7 @@ async fn local(shared: &Shared, session: &Session, deadline: Deadline) -> Result
     if silent > lag {
         return Err(Denied::Stale(route));
     }
-    let until = deadline.at.min(Instant::now() + (lag - silent));
+    let until = deadline.at.min(Instant::now() + lag.saturating_sub(silent));
     let wait = shared.published.applied_through(shared.published.committed());
     match tokio::time::timeout_at(until.into(), wait).await {
         Ok(()) => Ok(Right::Granted),
