@@ -1,11 +1,13 @@
 //! The node's published state: written by its owners only, read by everyone without a mailbox.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::types::{ClusterId, EntryId, Epoch, Incarnation, MonoTime, NodeId, Seq};
+
+use crate::clock;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -32,7 +34,9 @@ pub struct Published {
     committed: AtomicU64,
     acknowledgeable: AtomicU64,
     applied: AtomicU64,
-    cluster_time: AtomicU64,
+    /// Cluster time less this node's monotonic clock, in microseconds, as last raised. 0 is
+    /// unknown: a cluster that runs counts from 1970, a machine from its start.
+    cluster_offset_us: AtomicI64,
     /// When a primary was last heard.
     heard: AtomicU64,
     /// The last primary that was heard; 0 before the first.
@@ -143,10 +147,14 @@ impl Published {
         Seq(self.applied.load(Ordering::Acquire))
     }
 
-    /// Cluster time as of the last entry or heartbeat, in milliseconds.
+    /// Cluster time now, in milliseconds: that of the last entry or heartbeat, and what has gone
+    /// by since. Never goes back, as the monotonic clock doesn't. 0 before the first.
     #[must_use]
     pub fn cluster_time_ms(&self) -> u64 {
-        self.cluster_time.load(Ordering::Acquire)
+        match self.cluster_offset_us.load(Ordering::Acquire) {
+            0 => 0,
+            offset => clock::now().0.saturating_add_signed(offset) / 1_000,
+        }
     }
 
     /// When another node was last heard as primary; 0 if never.
@@ -221,6 +229,26 @@ impl Published {
 
     /// For the quorum actor: cluster time never goes back.
     pub fn raise_cluster_time(&self, ms: u64) {
-        self.cluster_time.fetch_max(ms, Ordering::AcqRel);
+        let us = i64::try_from(ms.saturating_mul(1_000)).unwrap_or(i64::MAX);
+        let offset = us.saturating_sub_unsigned(clock::now().0);
+        self.cluster_offset_us.fetch_max(offset, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_time_goes_on_by_itself_and_never_back() {
+        let published = Published::new();
+        assert_eq!(published.cluster_time_ms(), 0);
+        let start = 1_800_000_000_000;
+        published.raise_cluster_time(start);
+        published.raise_cluster_time(start - 60_000);
+        let first = published.cluster_time_ms();
+        assert!(first >= start);
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        assert!(published.cluster_time_ms() >= first + 3);
     }
 }

@@ -39,6 +39,8 @@ use crate::wake::Wake;
 enum Log {
     Commit,
     Refuse(Refusal),
+    /// Commits so many batches; then another node is primary.
+    StepDownAfter(u32),
     Doubt(DoubtReason),
     /// Takes batches and never answers.
     Hold,
@@ -100,6 +102,14 @@ impl Fake {
                     let outcome = match log {
                         Log::Commit => Outcome::Done { id, index: 0, replies: self.apply(&batch, seq) },
                         Log::Refuse(refusal) => Outcome::Refused(refusal),
+                        Log::StepDownAfter(0) => {
+                            self.set_primary(Some(2));
+                            Outcome::Refused(Refusal::NotPrimary { primary: Some(NodeId(2)) })
+                        }
+                        Log::StepDownAfter(left) => {
+                            self.set_log(Log::StepDownAfter(left - 1));
+                            Outcome::Done { id, index: 0, replies: self.apply(&batch, seq) }
+                        }
                         Log::Doubt(reason) => Outcome::InDoubt { id: Some(id), index: 3, reason },
                         Log::Hold => {
                             held.push(batch);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
 use super::{Log, Node};
 use crate::submit::DoubtReason;
@@ -54,6 +54,47 @@ async fn a_pipeline_of_fifty_thousand_is_answered_once_each_and_in_order() {
     tokio::time::timeout(Duration::from_mins(1), read).await.expect("in time").expect("all");
     assert!(got == expected.as_bytes());
     drop(sending.await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_down_answers_every_command_of_a_pipeline_and_runs_none_twice() {
+    for (count, batches) in [(1, 0), (2_000, 0), (2_000, 2), (50_000, 5)] {
+        let node = Node::start();
+        node.fake.set_log(Log::StepDownAfter(batches));
+        let mut client = node.connect().await;
+        let (reader, mut writer) = client.stream.split();
+        let sending = async {
+            let pipeline = "INCR counter\r\n".repeat(count);
+            writer.write_all(pipeline.as_bytes()).await.expect("it reads");
+        };
+        let reading = async {
+            let mut lines = tokio::io::BufReader::new(reader).lines();
+            let mut done = 0;
+            for at in 0..count {
+                let line = lines.next_line().await.expect("open").expect("a reply to each");
+                if let Some(number) = line.strip_prefix(':') {
+                    done += 1;
+                    assert_eq!(number, (at + 1).to_string(), "in order, and once");
+                } else {
+                    assert_eq!(line, "-MOVED 6680 127.0.0.1:7402");
+                }
+            }
+            done
+        };
+        let both = async { tokio::join!(sending, reading).1 };
+        let done = tokio::time::timeout(Duration::from_mins(1), both).await.expect("in time");
+        assert!(batches > 0 || done == 0);
+        client.ask("PING", "+PONG\r\n").await;
+        node.fake.set_primary(Some(1));
+        client.ask("GET counter", &value(done)).await;
+    }
+}
+
+fn value(done: usize) -> String {
+    match done {
+        0 => "$-1\r\n".to_owned(),
+        done => format!("${}\r\n{done}\r\n", done.to_string().len()),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
