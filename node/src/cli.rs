@@ -30,7 +30,13 @@ enum Verb {
     /// Run a cluster of processes on this machine, to try things on
     Dev(DevArgs),
     /// Run one node in the foreground
-    Start(ConfigArgs),
+    Start {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Accept a data directory on tmpfs or overlay; for tests, as storage.allow_volatile
+        #[arg(long)]
+        allow_volatile: bool,
+    },
     /// Show members, roles, positions and policy, as one node sees them
     Status {
         #[command(flatten)]
@@ -171,7 +177,9 @@ impl Cli {
     pub(crate) fn run(self) -> Result<(), Failure> {
         match self.verb {
             Verb::Dev(args) => dev::run(args),
-            Verb::Start(args) => start::run(&load(&args.config)?),
+            Verb::Start { config, allow_volatile } => {
+                start::run(&load(&config.config)?, allow_volatile)
+            }
             Verb::Status { admin, json, watch } => status::run(&admin.admin, json, watch),
             Verb::Shutdown(args) => shutdown(&args.admin),
             Verb::Journal(JournalVerb::Inspect { path, entries, json }) => {

@@ -29,10 +29,13 @@ const BLOCKING_THREADS_MAX: usize = 8;
 /// A stop keeps its deadline by itself. One that hangs beyond it is given up.
 const STOP_MARGIN: Duration = Duration::from_secs(3);
 
-/// Runs the node until it is told to stop, or until it must.
-pub(crate) fn run(source: &Source) -> Result<(), Failure> {
+/// Runs the node until it is told to stop, or until it must. The flag adds to what the settings
+/// say.
+pub(crate) fn run(source: &Source, allow_volatile: bool) -> Result<(), Failure> {
     let started = Instant::now();
-    let settings = config::resolve(source).map_err(|errors| Failure::Usage(errors.to_string()))?;
+    let mut settings =
+        config::resolve(source).map_err(|errors| Failure::Usage(errors.to_string()))?;
+    settings.node.allow_volatile |= allow_volatile;
     logging::start(&settings.log)?;
     if let (Some(file), true) = (&settings.log.file, std::io::stderr().is_terminal()) {
         eprintln!("node {} logs to {}", settings.node.node, file.display());

@@ -129,6 +129,7 @@ impl RunningNode {
         let tls =
             TlsMaterial::from_pem(&config.tls.cert_pem, &config.tls.key_pem, &config.tls.ca_pem)?;
         tls.check(config.node, &config.cluster.name)?;
+        tls.check_acceptance(config.node, &config.cluster.name)?;
         let opened = open(&config)?;
         start_threads(config, tls, opened, started).await
     }

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quorate_protocol::types::NodeId;
 use rustls::RootCertStore;
-use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
@@ -57,6 +58,10 @@ pub enum TlsError {
         /// What is wrong.
         source: IdentityError,
     },
+    /// Peers that trust the same authorities would refuse it: signed by another one, expired, or
+    /// not for both directions.
+    #[error("peers would refuse the certificate: {0}")]
+    Refused(rustls::Error),
     /// The cluster's name can't be part of a DNS name.
     #[error("{0:?} can't be part of a DNS name")]
     Name(String),
@@ -132,6 +137,37 @@ impl TlsMaterial {
         let provider = provider();
         CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &provider)?
             .keys_match()?;
+        Ok(())
+    }
+
+    /// Checks that peers with the same authorities accept the certificate now, in either direction
+    /// of a handshake: found out here, a mistake is named; found out by the peers, the node is
+    /// merely alone.
+    ///
+    /// # Errors
+    /// It is signed by another authority, expired, or not for both directions.
+    pub fn check_acceptance(&self, node: NodeId, cluster: &str) -> Result<(), TlsError> {
+        let name = server_name(node, cluster)?;
+        let name = ServerName::try_from(name).map_err(|_| TlsError::Name(cluster.to_owned()))?;
+        self.verify_as_peer(&name).map_err(TlsError::Refused)
+    }
+
+    fn verify_as_peer(&self, name: &ServerName<'_>) -> Result<(), rustls::Error> {
+        let provider = provider();
+        let roots = Arc::new(self.root_store().map_err(|e| rustls::Error::General(e.to_string()))?);
+        let general = |error: VerifierBuilderError| rustls::Error::General(error.to_string());
+        let Some((own, others)) = self.chain.split_first() else {
+            return Err(rustls::Error::NoCertificatesPresented);
+        };
+        let now = UnixTime::now();
+        WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .build()
+            .map_err(general)?
+            .verify_server_cert(own, others, name, &[], now)?;
+        WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+            .build()
+            .map_err(general)?
+            .verify_client_cert(own, others, now)?;
         Ok(())
     }
 

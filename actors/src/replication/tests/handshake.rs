@@ -374,3 +374,20 @@ impl Mortal {
         self.thread.join().expect("it doesn't panic");
     }
 }
+
+#[test]
+fn a_certificate_that_peers_would_refuse_is_named() {
+    let (own, other) = (Authority::new(), Authority::new());
+    let names = || vec![crate::replication::node_name(NodeId(1), "prod")];
+    own.trusting(names(), &own).check_acceptance(NodeId(1), "prod").expect("its own authority");
+    let error = own
+        .trusting(names(), &other)
+        .check_acceptance(NodeId(1), "prod")
+        .expect_err("another authority's certificate");
+    assert!(matches!(error, TlsError::Refused(_)), "{error}");
+    let error = own
+        .trusting(names(), &own)
+        .check_acceptance(NodeId(2), "prod")
+        .expect_err("another node's certificate");
+    assert!(matches!(error, TlsError::Refused(_)), "{error}");
+}
