@@ -15,10 +15,11 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::registry::Registry;
 use super::slowlog::SlowLog;
+use crate::health::Health;
 use crate::metrics::ClientMetrics;
 use crate::node::config::ClientSettings;
 use crate::quorum::QuorumHandle;
-use crate::storage::state::StateReader;
+use crate::storage::state::{StateError, StateReader};
 use crate::view::Published;
 
 /// The applied state, as connections read it. `now_ms` is cluster time in milliseconds: keys that
@@ -57,21 +58,27 @@ impl State for StateReader {
             // An entry that wrote several keys is seen as a whole.
             execute_read(read, now_ms, &self.snapshot())
         };
-        reply.map_err(StateFault::new)
+        reply.map_err(|error| fault(self, &error))
     }
 
     fn walk(&self, walk: &Walk, now_ms: u64) -> Result<Reply, StateFault> {
         let random = RandomState::new().build_hasher().finish();
-        execute_walk(walk, now_ms, random, &self.snapshot()).map_err(StateFault::new)
+        execute_walk(walk, now_ms, random, &self.snapshot()).map_err(|error| fault(self, &error))
     }
 
     fn watch(&self, key: Bytes, applied: Seq, now_ms: u64) -> Result<Watched, StateFault> {
-        watch(key, now_ms, applied, self).map_err(StateFault::new)
+        watch(key, now_ms, applied, self).map_err(|error| fault(self, &error))
     }
 
     fn count(&self) -> Result<u64, StateFault> {
-        Lookup::count(self).map_err(StateFault::new)
+        Lookup::count(self).map_err(|error| fault(self, &error))
     }
+}
+
+/// What the connection is told; the node's health learns of it, too.
+fn fault(state: &StateReader, error: &StateError) -> StateFault {
+    state.report(error);
+    StateFault::new(error)
 }
 
 /// The state couldn't be read.
@@ -93,6 +100,8 @@ pub struct ClientParts {
     pub quorum: QuorumHandle,
     /// The applied state.
     pub state: Arc<dyn State>,
+    /// Whether writes may be taken.
+    pub health: Arc<Health>,
     /// Counters of this listener.
     pub metrics: ClientMetrics,
 }
@@ -120,6 +129,7 @@ pub(super) struct Shared {
     pub published: Arc<Published>,
     pub quorum: QuorumHandle,
     pub state: Arc<dyn State>,
+    pub health: Arc<Health>,
     pub metrics: ClientMetrics,
     pub registry: Registry,
     /// Bytes of batches that may wait to be sealed.
@@ -138,6 +148,7 @@ impl Shared {
             published: parts.published,
             quorum: parts.quorum,
             state: parts.state,
+            health: parts.health,
             metrics: parts.metrics,
             registry: Registry::default(),
             admission: Arc::new(Semaphore::new(budget)),

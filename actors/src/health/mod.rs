@@ -14,4 +14,6 @@ mod shared;
 pub use disk::{DiskGate, DiskOptions, Space};
 pub use latch::{Input, Latch, LatchOptions, Severity, Transition, step};
 pub use monitor::{HealthMonitor, HealthOptions, HealthParts};
+#[cfg(test)]
+pub(crate) use shared::Sample;
 pub use shared::{Health, HealthView};

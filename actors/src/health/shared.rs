@@ -45,11 +45,11 @@ pub struct HealthView {
 
 /// What the monitor found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sample {
-    pub(super) background_errors: u64,
-    pub(super) journal_stall: Duration,
+pub(crate) struct Sample {
+    pub(crate) background_errors: u64,
+    pub(crate) journal_stall: Duration,
     /// `None` where the file system couldn't be asked.
-    pub(super) space: Option<Space>,
+    pub(crate) space: Option<Space>,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +101,7 @@ impl Health {
         self.raise(Severity::Soft, what.into());
     }
 
-    pub(super) fn sampled(&self, sample: Sample) {
+    pub(crate) fn sampled(&self, sample: Sample) {
         let mut judged = self.judged.lock();
         if let Some(space) = sample.space {
             let gate = judged.gate.step(space, &self.disk_options);

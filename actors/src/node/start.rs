@@ -303,7 +303,7 @@ async fn start_threads(
     let quorum = QuorumHandle::new(submit, read, wiring.wake.wake.clone());
     // Bound before anything is shown to peers: a port in use is found out first.
     let state = opened.state.reader().clone();
-    let clients = wiring.start_clients(quorum, &state, &metrics)?;
+    let clients = wiring.start_clients(quorum, &state, &metrics, &health)?;
 
     let reservation = opened.data_dir.load_reservation()?;
     let report_in_memory = Arc::new(AtomicBool::new(true));
@@ -534,6 +534,8 @@ impl Wiring {
         PublishedCollector::register(metrics, self.published.clone())?;
         HealthCollector::register(metrics, health.clone())?;
         StorageCollector::register(metrics, state.clone(), journal.clone())?;
+        let observer = health.clone();
+        state.on_error(move |error| observer.report(error));
         let parts = HealthParts {
             health: health.clone(),
             state: state.clone(),
@@ -550,6 +552,7 @@ impl Wiring {
         quorum: QuorumHandle,
         state: &StateReader,
         metrics: &Metrics,
+        health: &Arc<Health>,
     ) -> Result<ClientServer, StartError> {
         let options = ClientOptions {
             settings: self.config.client.clone(),
@@ -563,6 +566,7 @@ impl Wiring {
             published: self.published.clone(),
             quorum,
             state: Arc::new(state.clone()),
+            health: health.clone(),
             metrics: metrics.client.clone(),
         };
         Ok(ClientServer::start(options, parts)?)

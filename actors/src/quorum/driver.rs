@@ -312,7 +312,8 @@ impl Driver {
             Ok(()) => {
                 let lag = self.core.committed().0.saturating_sub(self.published.applied().0);
                 let overloaded = (lag > APPLY_LAG_MAX).then_some(Refusal::Overloaded);
-                self.ports.health.refusal(false).or(overloaded)
+                // What needs space on a full disk was refused by its connection already.
+                self.ports.health.refusal(true).or(overloaded)
             }
         }
     }

@@ -63,6 +63,8 @@ struct Ask {
 struct Open {
     encoder: Encoder,
     slots: Vec<Slot>,
+    /// Whether every write in it only removes, which a full disk allows.
+    frees_space: bool,
 }
 
 /// One command after the first write of a round.
@@ -175,11 +177,16 @@ impl<'a, 's> Round<'a, 's> {
     async fn write(&mut self, write: &Write, wanted: bool) -> io::Result<()> {
         let key = write_key(write).cloned();
         let slot = Slot::Logged { key, write: true, wanted };
-        self.log(slot, |encoder| encoder.write(write)).await
+        self.log(slot, write.frees_space(), |encoder| encoder.write(write)).await
     }
 
     /// Puts a command into the open batch, or opens one if this node is the primary.
-    async fn log(&mut self, slot: Slot, encode: impl FnOnce(&mut Encoder)) -> io::Result<()> {
+    async fn log(
+        &mut self,
+        slot: Slot,
+        frees_space: bool,
+        encode: impl FnOnce(&mut Encoder),
+    ) -> io::Result<()> {
         self.counts.writes += 1;
         if self.shared.is_paused() {
             self.shared.paused(true).await;
@@ -196,8 +203,12 @@ impl<'a, 's> Round<'a, 's> {
                 return self.relieve().await;
             }
         }
-        let open =
-            self.batch.get_or_insert_with(|| Open { encoder: Encoder::new(), slots: Vec::new() });
+        let open = self.batch.get_or_insert_with(|| Open {
+            encoder: Encoder::new(),
+            slots: Vec::new(),
+            frees_space: true,
+        });
+        open.frees_space &= frees_space;
         encode(&mut open.encoder);
         open.slots.push(slot);
         self.submit_if_large().await
@@ -212,11 +223,16 @@ impl<'a, 's> Round<'a, 's> {
 
     /// Sends the open batch through the log and answers its commands.
     async fn submit(&mut self) -> io::Result<()> {
-        let Some(Open { encoder, slots }) = self.batch.take() else { return Ok(()) };
+        let Some(Open { encoder, slots, frees_space }) = self.batch.take() else { return Ok(()) };
         let encoded = encoder.finish();
         let deadline = self.deadline();
-        let answer =
-            batch::run(self.shared, &encoded, self.started, deadline, self.primary_until()).await;
+        let answer = match self.shared.health.refusal(frees_space) {
+            Some(refusal) => Answer::Refused(refusal),
+            None => {
+                let until = self.primary_until();
+                batch::run(self.shared, &encoded, self.started, deadline, until).await
+            }
+        };
         match answer {
             Answer::Done { id, replies } => {
                 self.session.last_write = Some(id);

@@ -101,7 +101,11 @@ impl Round<'_, '_> {
         let (key, write) = (plan.first_key(), plan.writes());
         let slot = Slot::Exec { key, write, wanted, layout: plan.layout };
         let exec = plan.exec;
-        self.log(slot, |encoder| encoder.unit(&Unit::Exec(exec))).await
+        let frees_space = exec.steps.iter().all(|step| match step {
+            Step::Write(write) => write.frees_space(),
+            Step::Read(_) => true,
+        });
+        self.log(slot, frees_space, |encoder| encoder.unit(&Unit::Exec(exec))).await
     }
 
     /// Queues a command between `MULTI` and `EXEC`; returns what the client is told now.

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 
 use super::ClientServer;
 use super::shared::{ClientOptions, ClientParts, State, StateFault};
+use crate::health::{DiskOptions, Health, LatchOptions};
 use crate::metrics::Metrics;
 use crate::node::config::ClientSettings;
 use crate::quorum::{ConfirmedRead, QuorumHandle};
@@ -58,6 +59,7 @@ struct Fake {
 
 struct Node {
     fake: Arc<Fake>,
+    health: Arc<Health>,
     server: ClientServer,
 }
 
@@ -228,9 +230,11 @@ impl Node {
         tokio::spawn(fake.clone().run(batches, reads));
         let quorum = QuorumHandle::new(submit, ask, Arc::new(Wake::new(|| {})));
         let metrics = Metrics::new().expect("names are unique").client;
-        let parts = ClientParts { published, quorum, state: fake.clone(), metrics };
+        let health = Health::new(LatchOptions::default(), DiskOptions::default());
+        let state = fake.clone();
+        let parts = ClientParts { published, quorum, state, health: health.clone(), metrics };
         let server = ClientServer::start(options, parts).expect("a free port");
-        Self { fake, server }
+        Self { fake, health, server }
     }
 
     async fn connect(&self) -> Client {

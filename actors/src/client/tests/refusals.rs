@@ -6,6 +6,8 @@ use quorate_protocol::types::{MonoTime, NodeId, Seq};
 use tokio::io::AsyncWriteExt;
 
 use super::{Log, Node, options};
+use crate::health::{Sample, Space};
+use crate::storage::state::StateError;
 use crate::submit::Refusal;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -26,6 +28,29 @@ async fn each_refusal_has_its_own_code() {
         let line = client.line().await;
         assert!(line.starts_with(code), "{line}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_takes_deletes_only_and_an_unhealthy_node_no_write() {
+    let node = Node::start();
+    let mut client = node.connect().await;
+    client.ask("SET a 1", "+OK\r\n").await;
+    let space = |free_bytes| {
+        let space = Space { free_bytes, total_bytes: 1000, ..Space::default() };
+        Sample { space: Some(space), ..Sample::default() }
+    };
+    node.health.sampled(space(1));
+    client.send("SET b 1\r\n").await;
+    assert!(client.line().await.starts_with("-DISKFULL "));
+    client.ask("GET a", "$1\r\n1\r\n").await;
+    client.ask("DEL a", ":1\r\n").await;
+    node.health.sampled(space(900));
+    client.ask("SET b 1", "+OK\r\n").await;
+    node.health.report(&StateError::BadRecord { record: "epochs" });
+    client.send("DEL b\r\n").await;
+    let line = client.line().await;
+    assert!(line.starts_with("-UNHEALTHY ") && line.contains("epochs"), "{line}");
+    client.ask("GET b", "$1\r\n1\r\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

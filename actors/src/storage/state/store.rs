@@ -1,7 +1,7 @@
 //! Opening, flushing and closing RocksDB.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rocksdb::{Cache, ColumnFamilyDescriptor, DB, FlushOptions, ReadOptions};
 
@@ -25,9 +25,14 @@ pub(crate) struct Store {
     pub(crate) db: DB,
     pub(crate) read_options: ReadOptions,
     /// Kept for its usage; RocksDB holds its own reference.
-    #[expect(dead_code, reason = "read by the health samples")]
+    #[expect(dead_code, reason = "keeps the cache while the store is open")]
     pub(crate) cache: Cache,
+    /// Whom failed accesses are reported to.
+    pub(super) observer: OnceLock<Observer>,
 }
+
+/// Learns of failed accesses.
+type Observer = Box<dyn Fn(&StateError) + Send + Sync>;
 
 impl State {
     /// Opens the state in `path`, or makes an empty one. It holds what the last completed flush
@@ -50,7 +55,12 @@ impl State {
         }
         let family = ColumnFamilyDescriptor::new(DEFAULT_FAMILY, rocks.clone());
         let db = DB::open_cf_descriptors(&rocks, path, [family]).map_err(failed)?;
-        let store = Arc::new(Store { db, read_options: ReadOptions::default(), cache });
+        let store = Arc::new(Store {
+            db,
+            read_options: ReadOptions::default(),
+            cache,
+            observer: OnceLock::new(),
+        });
         let reader = StateReader::new(store);
         let applied_at_open = check_format(path, &reader)?;
         let writer = StateWriter::new(reader.clone(), applied_at_open)?;
@@ -71,6 +81,18 @@ impl State {
 }
 
 impl StateReader {
+    /// Reports failed accesses here from now on; only the first call counts.
+    pub fn on_error(&self, observer: impl Fn(&StateError) + Send + Sync + 'static) {
+        let _ = self.store().observer.set(Box::new(observer));
+    }
+
+    /// For whoever runs commands on a reader: an access failed.
+    pub fn report(&self, error: &StateError) {
+        if let Some(observer) = self.store().observer.get() {
+            observer(error);
+        }
+    }
+
     /// Writes everything that is applied now to disk and waits for it. Blocks.
     pub fn flush(&self) -> Result<(), StateError> {
         self.flush_with(true)
