@@ -21,6 +21,14 @@ impl Core {
     /// Asks the voters whether an election could be won, without moving any epoch.
     pub(super) fn start_pre_vote(&mut self, now: MonoTime, random: u64, out: &mut Vec<Command>) {
         self.restart_election_timer(now, random);
+        if let Duty::Candidate(candidacy) = &self.duty
+            && candidacy.real
+            && candidacy.hard_id > self.durable_id
+        {
+            // Its own vote is not synced yet. Another round would raise an epoch in which no one
+            // has voted, and end the tenure of whoever is elected meanwhile.
+            return;
+        }
         if !self.is_voter() {
             if matches!(self.duty, Duty::Replica { primary: Some(_) } | Duty::Candidate(_)) {
                 self.duty = Duty::Replica { primary: None };
