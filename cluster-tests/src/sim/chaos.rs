@@ -79,6 +79,7 @@ impl World {
                 self.slow_down(node, fault);
             }
             Fault::ClockJump => self.jump_clock(node),
+            Fault::Squeeze => self.squeeze(node, other),
             Fault::Silence => {
                 self.outcome.fault("silence");
                 let for_us = self.random.between(100_000, 3_000_000);
@@ -141,7 +142,31 @@ impl World {
         self.cut_for_a_while("partition", cut);
     }
 
-    fn cut_for_a_while(&mut self, name: &'static str, cut: Cut) {
+    /// `primary` goes on with `replica` alone, which loses power; then `primary` goes.
+    fn squeeze(&mut self, primary: usize, replica: usize) {
+        if primary == replica {
+            return;
+        }
+        let others = |node: usize| node != primary && node != replica;
+        let cut = self.pairs(|a, b| a == primary && others(b) || b == primary && others(a));
+        self.cut_for_a_while("squeeze", cut);
+        // With a slow disk much of what the replica acknowledges is in its memory only.
+        if self.random.percent(70) {
+            self.nodes[replica].disk_factor = self.random.between(5, 100);
+            self.after(2_000_000, Action::DiskRecovers { node: replica });
+        }
+        let power_us = self.random.below(600_000);
+        self.after(power_us, Action::Crash { node: replica, power: true });
+        let gone_us = power_us + self.random.below(500_000);
+        if self.random.percent(50) {
+            self.after(gone_us, Action::Crash { node: primary, power: false });
+        } else {
+            let cut = self.pairs(|a, b| a == primary || b == primary);
+            self.after(gone_us, Action::Cut { cut });
+        }
+    }
+
+    pub(super) fn cut_for_a_while(&mut self, name: &'static str, cut: Cut) {
         self.outcome.fault(name);
         self.network.cut(&cut);
         for (a, b) in &cut {

@@ -68,11 +68,14 @@ pub(super) enum Fault {
     Silence,
     /// Journals lose what every node's flushed state holds.
     Trim,
+    /// The primary is cut off from all replicas but one, which loses its memory and returns; then
+    /// the primary goes too. Who is left may have seen nothing of what is acknowledged.
+    Squeeze,
 }
 
 impl Fault {
     /// Every class.
-    pub(super) const ALL: [Self; 26] = [
+    pub(super) const ALL: [Self; 27] = [
         Self::Delay,
         Self::Loss,
         Self::Duplication,
@@ -99,6 +102,7 @@ impl Fault {
         Self::UnprovenTail,
         Self::Silence,
         Self::Trim,
+        Self::Squeeze,
     ];
 
     /// Whether it comes at moments, rather than being there all the time.
@@ -119,7 +123,8 @@ impl Fault {
             | Self::StalledDisk
             | Self::SlowHardState
             | Self::ClockJump
-            | Self::Silence => true,
+            | Self::Silence
+            | Self::Squeeze => true,
             Self::Delay
             | Self::Loss
             | Self::Duplication

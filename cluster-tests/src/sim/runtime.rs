@@ -199,8 +199,8 @@ impl World {
     }
 
     fn hard_state_starts(&mut self, node: usize) {
-        let delay_us =
-            self.random.latency(2 * self.plan.sync_us * self.nodes[node].hard_factor.min(20));
+        let mean_us = 2 * self.plan.sync_us * self.nodes[node].hard_factor.min(20);
+        let delay_us = self.random.latency(mean_us).min(DISK_US_MAX);
         let life = self.nodes[node].life;
         self.after(delay_us, Action::HardState { node, life });
     }

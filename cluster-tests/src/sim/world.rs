@@ -35,7 +35,9 @@ pub(super) enum Action {
     Boot { node: usize },
     Flush { node: usize },
     Fault,
+    Cut { cut: Cut },
     Mend { cut: Cut },
+    Crash { node: usize, power: bool },
     Flap { a: usize, b: usize, times: u64 },
     DiskRecovers { node: usize },
     Propose,
@@ -247,7 +249,10 @@ impl World {
             Action::Boot { node } => self.boot(node),
             Action::Flush { node } => self.flush(node),
             Action::Fault => self.on_fault(),
+            Action::Cut { cut } if !self.calm => self.cut_for_a_while("squeeze", cut),
             Action::Mend { cut } => self.network.mend(&cut),
+            Action::Crash { node, power } if !self.calm => self.crash(node, power),
+            Action::Cut { .. } | Action::Crash { .. } => {}
             Action::Flap { a, b, times } => self.flap(a, b, times),
             Action::DiskRecovers { node } => self.disk_recovers(node),
             Action::Propose => self.propose(),
@@ -361,7 +366,9 @@ fn stopped_by_pause(action: &Action) -> Option<usize> {
         | Action::Idle { .. }
         | Action::Boot { .. }
         | Action::Fault
+        | Action::Cut { .. }
         | Action::Mend { .. }
+        | Action::Crash { .. }
         | Action::Flap { .. }
         | Action::DiskRecovers { .. }
         | Action::Propose
