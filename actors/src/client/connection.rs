@@ -125,6 +125,7 @@ impl<'a> Connection<'a> {
         }
         let mut counts = round.finish().await?;
         let took = started.elapsed().saturating_sub(round.waited());
+        counts.took = took;
         counts.input_bytes = received as u64;
         counts.output_bytes = self.out.taken() - out_before;
         self.shared.metrics.round(&counts);

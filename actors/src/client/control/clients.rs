@@ -9,7 +9,7 @@ use quorate_protocol::command::{
 use quorate_protocol::resp::Reply;
 
 use super::greeting::is_printable;
-use super::{Control, bulk, text};
+use super::{Control, bulk, text, verbatim};
 use crate::client::refusal::error;
 use crate::client::registry::Client;
 use crate::client::session::Replies;
@@ -27,7 +27,7 @@ impl Control<'_> {
                 Err(refused) => refused,
             },
             ClientCommand::SetInfo { attribute, value } => self.set_info(attribute, &value),
-            ClientCommand::Info => text(line(self.client) + "\n"),
+            ClientCommand::Info => verbatim(line(self.client) + "\n"),
             ClientCommand::List { kind, ids } => self.list(kind, &ids),
             ClientCommand::Kill(ClientKill::Address(address)) => {
                 let filters = ClientFilters { address: Some(address), ..ClientFilters::default() };
@@ -115,7 +115,7 @@ impl Control<'_> {
                 lines.push('\n');
             }
         }
-        text(lines)
+        verbatim(lines)
     }
 
     /// Ends the connections that match; returns how many.

@@ -77,7 +77,7 @@ fn threshold(shared: &Shared) -> i64 {
 fn set(shared: &Shared, pairs: &[(Bytes, Bytes)]) -> Reply {
     let mut changes = Vec::with_capacity(pairs.len());
     for (name, value) in pairs {
-        match Change::parse(name, value) {
+        match Change::parse(shared, name, value) {
             Ok(change) => changes.push(change),
             Err(refused) => return refused,
         }
@@ -97,7 +97,7 @@ enum Change {
 }
 
 impl Change {
-    fn parse(name: &[u8], value: &[u8]) -> Result<Self, Reply> {
+    fn parse(shared: &Shared, name: &[u8], value: &[u8]) -> Result<Self, Reply> {
         let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
         let value = std::str::from_utf8(value).unwrap_or_default();
         let failed = |why: &str| {
@@ -121,7 +121,15 @@ impl Change {
             "appendonly" if value == "yes" => Self::Nothing,
             "maxmemory" if value == "0" => Self::Nothing,
             "latency-monitor-threshold" if value == "0" => Self::Nothing,
-            _ => return Err(failed("can't set immutable config")),
+            name if values(shared).iter().any(|(known, _)| *known == name) => {
+                return Err(failed("can't set immutable config"));
+            }
+            name => {
+                let name = name.replace(['\r', '\n'], " ");
+                return Err(Reply::error(format!(
+                    "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
+                )));
+            }
         })
     }
 

@@ -144,3 +144,8 @@ fn bulk(text: &'static str) -> Reply {
 fn text(text: String) -> Reply {
     Reply::Bulk(Bytes::from(text))
 }
+
+/// Text for people: a bulk string in RESP2.
+fn verbatim(text: String) -> Reply {
+    Reply::Verbatim("txt", Bytes::from(text))
+}

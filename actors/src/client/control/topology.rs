@@ -12,7 +12,7 @@ use quorate_protocol::command::{Cluster, SLOTS, slot};
 use quorate_protocol::resp::Reply;
 use quorate_protocol::types::{ClusterId, NodeId};
 
-use super::{bulk, text};
+use super::{bulk, text, verbatim};
 use crate::client::refusal::error;
 use crate::client::shared::Shared;
 use crate::clock;
@@ -29,8 +29,8 @@ pub(super) fn cluster(shared: &Shared, query: &Cluster) -> Reply {
     match query {
         Cluster::Slots => slots(&topology),
         Cluster::Shards => shards(&topology, shared),
-        Cluster::Nodes => text(nodes(&topology)),
-        Cluster::Info => text(info(&topology)),
+        Cluster::Nodes => verbatim(nodes(&topology)),
+        Cluster::Info => verbatim(info(&topology)),
         Cluster::MyId => text(node_hex(topology.cluster, shared.options.node)),
         Cluster::MyShardId => text(shard_hex(topology.cluster)),
         Cluster::Links => Reply::Array(Vec::new()),

@@ -49,6 +49,8 @@ pub(super) struct Round<'a, 's> {
     reads: Vec<Ask>,
     batch: Option<Open>,
     counts: RoundCounts,
+    /// The last command's name, and how many of that name in a row aren't counted yet.
+    called: (&'static str, u64),
     /// Time in commands that wait because they were asked to: nothing was slow.
     waited: Duration,
 }
@@ -94,6 +96,7 @@ impl<'a, 's> Round<'a, 's> {
             reads: Vec::new(),
             batch: None,
             counts: RoundCounts::default(),
+            called: ("", 0),
             waited: Duration::ZERO,
         }
     }
@@ -103,11 +106,18 @@ impl<'a, 's> Round<'a, 's> {
     /// # Errors
     /// The connection is gone, or its client doesn't read.
     pub(super) async fn take(&mut self, argv: &mut [Bytes]) -> io::Result<()> {
+        self.note_call(&argv[0]);
         let parsed = command::parse(argv);
         let wanted = self.session.take_wanted();
         if !self.session.authenticated && !is_open_to_all(&parsed) {
             self.session.transaction.abort();
             return self.answer(error(NO_AUTH), wanted).await;
+        }
+        if let Err(CommandError::WrongArity { name }) = &parsed
+            && name == "exec"
+        {
+            self.session.transaction.discard();
+            return self.answer(error(transacting::BAD_EXEC), wanted).await;
         }
         if self.session.transaction.is_open() && !transacting::ends_transaction(&parsed) {
             let reply = self.queue(parsed);
@@ -119,10 +129,7 @@ impl<'a, 's> Round<'a, 's> {
             Ok(Command::Write(write)) => self.write(&write, wanted).await,
             Ok(Command::Transaction(command)) => self.transaction(command, wanted).await,
             Ok(Command::Connection(command)) => self.connection(*command, wanted).await,
-            Err(error) => {
-                self.counts.errors += 1;
-                self.answer(error.to_reply(), wanted).await
-            }
+            Err(error) => self.answer(error.to_reply(), wanted).await,
         }
     }
 
@@ -131,6 +138,7 @@ impl<'a, 's> Round<'a, 's> {
     /// # Errors
     /// As `take`.
     pub(super) async fn finish(&mut self) -> io::Result<RoundCounts> {
+        self.count_calls();
         self.settle().await?;
         Ok(std::mem::take(&mut self.counts))
     }
@@ -148,6 +156,22 @@ impl<'a, 's> Round<'a, 's> {
     /// Whether the client has shown who it is.
     pub(super) fn is_authenticated(&self) -> bool {
         self.session.authenticated
+    }
+
+    /// Counts a call. Commands of the same name in a row are counted together.
+    fn note_call(&mut self, name: &[u8]) {
+        if !self.called.0.as_bytes().eq_ignore_ascii_case(name) {
+            self.count_calls();
+            self.called.0 = command::find(name).map_or("", |spec| spec.name);
+        }
+        self.called.1 += 1;
+    }
+
+    fn count_calls(&mut self) {
+        let (name, count) = std::mem::take(&mut self.called);
+        if count > 0 {
+            self.shared.metrics.called(name, count);
+        }
     }
 
     /// Answers the input's end: what came before it was answered in order.
@@ -198,7 +222,6 @@ impl<'a, 's> Round<'a, 's> {
                 let (key, write, wanted) = slot.into_parts();
                 let reply =
                     routing::answer(&route, self.session.mode, key.as_deref().map(slot_of), write);
-                self.counts.errors += 1;
                 self.emit(&reply, wanted);
                 return self.relieve().await;
             }
@@ -272,7 +295,6 @@ impl<'a, 's> Round<'a, 's> {
                 Slot::Answered(reply) => self.emit(&reply, true),
                 Slot::Logged { wanted, .. } => {
                     let reply = next();
-                    self.count_error(&reply);
                     self.emit(&reply, wanted);
                 }
                 Slot::Exec { wanted, layout, .. } => {
@@ -281,7 +303,6 @@ impl<'a, 's> Round<'a, 's> {
                     let reply = transaction::merge(layout, next(), |command| {
                         Control { shared, session, client }.answer(command)
                     });
-                    self.count_error(&reply);
                     self.emit(&reply, wanted);
                 }
             }
@@ -298,7 +319,6 @@ impl<'a, 's> Round<'a, 's> {
             match slot {
                 Slot::Answered(reply) => self.emit(&reply, true),
                 Slot::Logged { key, write, wanted } | Slot::Exec { key, write, wanted, .. } => {
-                    self.counts.errors += 1;
                     let reply = reply(key.as_ref(), write, wanted);
                     self.emit(&reply, wanted);
                 }
@@ -369,13 +389,12 @@ impl<'a, 's> Round<'a, 's> {
     }
 
     fn emit(&mut self, reply: &Reply, wanted: bool) {
+        if let Reply::Error(text) = reply {
+            self.shared.metrics.error(text);
+        }
         if wanted {
             reply.write(self.session.protocol, self.out.buffer());
         }
-    }
-
-    fn count_error(&mut self, reply: &Reply) {
-        self.counts.errors += u64::from(matches!(reply, Reply::Error(_)));
     }
 
     /// Keeps what waits for the client below its limit.

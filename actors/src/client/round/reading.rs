@@ -60,7 +60,6 @@ impl Round<'_, '_> {
         for ask in asks {
             let key_slot = read_key(&ask.read).map(slot_of);
             let reply = reads::denial(denied, self.session, key_slot);
-            self.counts.errors += 1;
             self.emit(&reply, ask.wanted);
         }
     }

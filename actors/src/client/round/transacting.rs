@@ -17,6 +17,10 @@ use crate::client::routing::{self, Route};
 use crate::client::shared::StateFault;
 use crate::client::transaction::{self, Aborted, Queued, read_key, write_key};
 
+/// Whatever is wrong with `EXEC` itself ends the transaction.
+pub(super) const BAD_EXEC: &str = "EXECABORT Transaction discarded because of: wrong number of \
+                                   arguments for 'exec' command";
+
 const NOT_IN_TRANSACTION: &str = "ERR Command not allowed inside a transaction";
 
 impl Round<'_, '_> {
@@ -146,7 +150,6 @@ impl Round<'_, '_> {
                 error("ERR too many commands in one transaction")
             }
             Err(reply) => {
-                self.counts.errors += 1;
                 self.session.transaction.abort();
                 reply
             }

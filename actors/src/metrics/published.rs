@@ -1,0 +1,124 @@
+//! Positions, role and replicas, read from the published view when they are scraped.
+
+use std::sync::Arc;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Gauge, GaugeVec, Opts};
+
+use super::Metrics;
+use crate::view::{PeerView, Published};
+
+type ReadNode = fn(&Published) -> f64;
+type ReadReplica = fn(&PeerView, &Published) -> f64;
+
+/// Reads the published view when it is scraped.
+pub struct PublishedCollector {
+    published: Arc<Published>,
+    gauges: Vec<(Gauge, ReadNode)>,
+    replicas: Vec<(GaugeVec, ReadReplica)>,
+    policy: GaugeVec,
+}
+
+impl PublishedCollector {
+    /// Registers a collector over this node's published view.
+    ///
+    /// # Errors
+    /// A name is taken.
+    pub fn register(metrics: &Metrics, published: Arc<Published>) -> Result<(), prometheus::Error> {
+        let gauge = |name: &str, help: &str, read: ReadNode| {
+            Ok::<_, prometheus::Error>((Gauge::new(name, help)?, read))
+        };
+        let replica = |name: &str, help: &str, read: ReadReplica| {
+            Ok::<_, prometheus::Error>((GaugeVec::new(Opts::new(name, help), &["node"])?, read))
+        };
+        let collector = Self {
+            gauges: vec![
+                gauge("quorate_role", "0 replica, 1 candidate, 2 primary", |p| {
+                    f64::from(p.role() as u8)
+                })?,
+                gauge("quorate_epoch", "Current epoch", |p| p.epoch().0 as f64)?,
+                gauge("quorate_has_primary", "Whether a primary is heard, or is this node", |p| {
+                    f64::from(u8::from(p.view().primary.is_some()))
+                })?,
+                gauge("quorate_commit_seq", "Commit position", |p| p.committed().0 as f64)?,
+                gauge("quorate_acknowledgeable_seq", "Position that meets the policy", |p| {
+                    p.acknowledgeable().0 as f64
+                })?,
+                gauge("quorate_applied_seq", "Position that the state holds", |p| {
+                    p.applied().0 as f64
+                })?,
+                gauge("quorate_last_seq", "Last entry of the log here", |p| {
+                    p.view().last.seq.0 as f64
+                })?,
+                gauge("quorate_persisted_seq", "Highest synced position here", |p| {
+                    p.view().persisted.0 as f64
+                })?,
+                gauge("quorate_memory_loss", "Whether this node may have lost entries", |p| {
+                    f64::from(u8::from(p.view().memory_loss))
+                })?,
+                gauge("quorate_degraded", "Whether the policy can't be met", |p| {
+                    f64::from(u8::from(p.view().degraded.is_some()))
+                })?,
+                gauge("quorate_incarnation", "Starts of this node", |p| {
+                    p.view().incarnation.0 as f64
+                })?,
+            ],
+            replicas: vec![
+                replica("quorate_replica_connected", "Whether a session is up", |peer, _| {
+                    f64::from(u8::from(peer.connected))
+                })?,
+                replica("quorate_replica_in_memory_seq", "Cursor in memory", |peer, _| {
+                    peer.in_memory.0 as f64
+                })?,
+                replica("quorate_replica_persisted_seq", "Cursor on disk", |peer, _| {
+                    peer.persisted.0 as f64
+                })?,
+                replica("quorate_replica_applied_seq", "Applied position", |peer, _| {
+                    peer.applied.0 as f64
+                })?,
+                replica("quorate_replica_lag_entries", "Entries not on its disk", |peer, p| {
+                    p.view().last.seq.0.saturating_sub(peer.persisted.0) as f64
+                })?,
+            ],
+            policy: GaugeVec::new(
+                Opts::new("quorate_policy_info", "The durability policy in force"),
+                &["policy"],
+            )?,
+            published,
+        };
+        metrics.register(Box::new(collector))
+    }
+}
+
+impl Collector for PublishedCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        let gauges = self.gauges.iter().flat_map(|(gauge, _)| gauge.desc());
+        let replicas = self.replicas.iter().flat_map(|(gauge, _)| gauge.desc());
+        gauges.chain(replicas).chain(self.policy.desc()).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let view = self.published.view();
+        let mut families = Vec::new();
+        for (gauge, read) in &self.gauges {
+            gauge.set(read(&self.published));
+            families.extend(gauge.collect());
+        }
+        for (gauge, read) in &self.replicas {
+            // Members come and go.
+            gauge.reset();
+            for peer in &view.peers {
+                let node = peer.node.to_string();
+                gauge.with_label_values(&[node.as_str()]).set(read(peer, &self.published));
+            }
+            families.extend(gauge.collect());
+        }
+        self.policy.reset();
+        if let Some(config) = &view.config {
+            self.policy.with_label_values(&[config.policy.to_string().as_str()]).set(1.0);
+        }
+        families.extend(self.policy.collect());
+        families
+    }
+}
