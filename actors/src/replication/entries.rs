@@ -67,9 +67,13 @@ impl EntrySource for LogSource {
         self.cache.range(first, bytes_max)
     }
 
+    /// The journal's thread cuts and writes a little later than the log says, so that where the
+    /// cache has entries, the journal may still hold the branch that they replaced (S8).
     fn read(&self, first: Seq, bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
+        // Before the read: a cut that comes later spares what was committed by now.
+        let cached_from = self.cache.bounds().map(|(first, _)| first);
         match self.journal.read(first, bytes_max) {
-            Ok(entries) => Ok(entries),
+            Ok(entries) => Ok(below(entries, cached_from)),
             Err(journal::ReadError::Compacted { first }) => {
                 Err(ReadError::Trimmed { start: first })
             }
@@ -78,5 +82,38 @@ impl EntrySource for LogSource {
                 Err(ReadError::Failed(error.to_string()))
             }
         }
+    }
+}
+
+/// The entries below `limit`, where there is one.
+fn below(mut entries: Vec<Entry>, limit: Option<Seq>) -> Vec<Entry> {
+    if let Some(limit) = limit {
+        entries.retain(|entry| entry.id.seq < limit);
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use quorate_protocol::types::{Chain, ClusterTime, EntryId, EntryKind, Epoch};
+
+    use super::*;
+
+    fn entry(epoch: u64, seq: u64) -> Entry {
+        let id = EntryId::new(Epoch(epoch), Seq(seq));
+        Entry::seal(id, EntryKind::Commands, ClusterTime(0), Chain(0), Bytes::new())
+    }
+
+    #[test]
+    fn a_branch_that_is_being_cut_is_not_read() {
+        let cache = LogCache::new(1 << 20);
+        // The log was cut at 3; the journal has not done it yet.
+        cache.push(entry(5, 3));
+        cache.push(entry(5, 4));
+        let journal = (1..=4).map(|seq| entry(4, seq)).collect();
+        let read = below(journal, cache.bounds().map(|(first, _)| first));
+        assert_eq!(read, [entry(4, 1), entry(4, 2)]);
+        assert_eq!(below(vec![entry(4, 1)], None), [entry(4, 1)]);
     }
 }

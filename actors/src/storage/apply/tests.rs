@@ -55,14 +55,8 @@ impl Log {
         let mut entries = self.entries.lock();
         let seq = entries.len() as u64 + 1;
         let id = EntryId::new(Epoch(epoch), Seq(seq));
-        entries.push(Entry {
-            id,
-            kind,
-            time: ClusterTime(1_000_000 + 10 * seq),
-            chain: Chain(u128::from(seq)),
-            payload_crc: 0,
-            payload,
-        });
+        let prev = entries.last().map_or(Chain(0), |entry| entry.chain);
+        entries.push(Entry::seal(id, kind, ClusterTime(1_000_000 + 10 * seq), prev, payload));
         id
     }
 
@@ -366,4 +360,17 @@ fn what_is_not_committed_is_not_applied() {
     let writer = node.apply.stop().expect("no fault");
     assert_eq!(writer.applied().id.seq, Seq(7));
     assert_eq!(writer.get(b"a").unwrap().unwrap().data, "6");
+}
+
+#[test]
+fn an_entry_of_another_history_ends_the_thread_before_it_does_anything() {
+    let (dir, log) = (Scratch::new(), Arc::new(Log::default()));
+    log.push(1, EntryKind::EpochStart, Bytes::new());
+    log.push(1, EntryKind::EpochStart, Bytes::new());
+    log.entries.lock()[1].chain = Chain(7);
+    let node = Node::start(&dir, &log, ApplyOptions { round_entries_max: 1, ..tiny_rounds() });
+    node.apply.handle().commit(log.last(), None);
+    wait("the fault", || !node.faults.lock().is_empty());
+    let fault = node.faults.lock()[0].clone();
+    assert!(fault.contains("entry 1.2 does not continue"), "{fault}");
 }

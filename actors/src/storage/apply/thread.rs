@@ -48,6 +48,12 @@ pub enum ApplyFault {
         /// Which one.
         seq: Seq,
     },
+    /// An entry of another history than that of the state.
+    #[error("entry {id} does not continue the log that the state was made from")]
+    Chain {
+        /// Which one.
+        id: EntryId,
+    },
     /// A committed entry holds what this version can't carry out.
     #[error("entry {id} can't be decoded: {source}")]
     Payload {
@@ -172,6 +178,9 @@ impl Loop {
     fn apply(&mut self, entry: &Entry, replies: Option<&mut Vec<Reply>>) -> Result<(), ApplyFault> {
         let writer = &mut self.parts.writer;
         let id = entry.id;
+        if !entry.follows(writer.applied().chain) {
+            return Err(ApplyFault::Chain { id });
+        }
         match entry.kind {
             EntryKind::Commands => {
                 writer
