@@ -29,6 +29,9 @@ const BLOCKING_THREADS_MAX: usize = 8;
 /// A stop keeps its deadline by itself. One that hangs beyond it is given up.
 const STOP_MARGIN: Duration = Duration::from_secs(3);
 
+/// How long the last tasks may take to end once the node has stopped.
+const LAST_TASKS_LIMIT: Duration = Duration::from_secs(2);
+
 /// Runs the node until it is told to stop, or until it must. The flag adds to what the settings
 /// say.
 pub(crate) fn run(source: &Source, allow_volatile: bool) -> Result<(), Failure> {
@@ -51,8 +54,9 @@ pub(crate) fn run(source: &Source, allow_volatile: bool) -> Result<(), Failure> 
     if let Err(failure) = &outcome {
         tracing::error!("{failure}");
     }
-    // Whatever still runs there is of no use any more.
-    runtime.shutdown_background();
+    // Tasks there hold the state open. RocksDB aborts the process if that is closed while the
+    // process is ending.
+    runtime.shutdown_timeout(LAST_TASKS_LIMIT);
     outcome
 }
 
