@@ -189,7 +189,9 @@ impl Driver {
         if let Some(id) = self.ports.hard_state_saved() {
             self.step(now, Event::HardStateSaved { id }, Vec::new())?;
         }
-        let Some(progress) = self.ports.journal_progress() else { return Ok(()) };
+        let Some(progress) = self.ports.journal_progress(self.core.log().branch()) else {
+            return Ok(());
+        };
         let branch = progress.branch;
         if self.report_in_memory.load(Ordering::Relaxed) {
             let id = progress.in_memory;

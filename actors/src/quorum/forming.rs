@@ -61,7 +61,8 @@ impl FormingDriver {
             let steps = self.logic.start(self.cluster);
             self.carry_out(steps)?;
         }
-        let persisted = self.parts.ports.journal_progress().map(|progress| progress.persisted);
+        let persisted =
+            self.parts.ports.journal_progress(Branch(0)).map(|progress| progress.persisted);
         if persisted == Some(FIRST_ENTRY)
             && let Some((entry, config)) = self.adopting.take()
         {

@@ -110,9 +110,14 @@ pub(crate) struct Seen {
 
 impl Ports {
     /// The journal's progress, if it moved since it was last asked for.
-    pub(super) fn journal_progress(&mut self) -> Option<Progress> {
+    ///
+    /// `branch` is the log's own: what the journal wrote of an older one says nothing about the
+    /// entries in the cache, which must stay there until the journal has them.
+    pub(super) fn journal_progress(&mut self, branch: Branch) -> Option<Progress> {
         let progress = self.journal.progress();
-        self.cache.set_written(progress.in_memory.seq);
+        if progress.branch == branch {
+            self.cache.set_written(progress.in_memory.seq);
+        }
         (self.seen.progress.replace(progress) != Some(progress)).then_some(progress)
     }
 
