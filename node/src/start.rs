@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_actors::clock;
+use quorate_actors::health::{Health, HealthView};
 use quorate_actors::metrics::Metrics;
 use quorate_actors::node::{RunningNode, ShutdownReport};
 use quorate_actors::storage::state::StateReader;
@@ -175,6 +176,7 @@ struct Adapter {
     supervisor: Supervisor,
     metrics: Metrics,
     state: StateReader,
+    health: Arc<Health>,
     asked: Arc<Notify>,
 }
 
@@ -185,6 +187,7 @@ impl Adapter {
             supervisor: node.supervisor().clone(),
             metrics: node.metrics().clone(),
             state: node.state().clone(),
+            health: node.health().clone(),
             asked,
         }
     }
@@ -209,6 +212,10 @@ impl NodeView for Adapter {
 
     fn may_read(&self) -> bool {
         self.published.may_read(clock::now())
+    }
+
+    fn health(&self) -> Arc<HealthView> {
+        self.health.view()
     }
 
     fn metrics(&self) -> Result<String, String> {

@@ -58,7 +58,13 @@ fn render(status: &Status) -> String {
         name(status.primary),
         status.policy.as_deref().unwrap_or("not formed yet"),
     );
-    for (what, why) in [("DEGRADED", &status.degraded), ("WAITING", &status.waiting)] {
+    let disk_full = status.disk_full.then(|| "writes that need space are refused".to_owned());
+    for (what, why) in [
+        ("DEGRADED", &status.degraded),
+        ("UNHEALTHY", &status.unhealthy),
+        ("DISK FULL", &disk_full),
+        ("WAITING", &status.waiting),
+    ] {
         if let Some(why) = why {
             text.push_str(&format!("{what}: {why}\n"));
         }

@@ -79,6 +79,7 @@ pub struct RunningNode {
     supervisor: Supervisor,
     metrics: Metrics,
     state: StateReader,
+    health: Arc<Health>,
     incarnation: Incarnation,
     started: Instant,
     parts: Parts,
@@ -150,6 +151,12 @@ impl RunningNode {
     #[must_use]
     pub fn state(&self) -> &StateReader {
         &self.state
+    }
+
+    /// Whether writes are refused for the node's own trouble, and why.
+    #[must_use]
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
     }
 
     /// This life of the node.
@@ -374,7 +381,7 @@ async fn start_threads(
     supervisor.enter(Phase::Ready);
     let parts = Parts { clients, gate, consensus, storage, monitor, hard, data_dir };
     let Wiring { published, incarnation, .. } = wiring;
-    Ok(RunningNode { published, supervisor, metrics, state, incarnation, started, parts })
+    Ok(RunningNode { published, supervisor, metrics, state, health, incarnation, started, parts })
 }
 
 /// Everything that the quorum actor acts upon, but the transport, which starts on its thread.

@@ -1,6 +1,7 @@
 //! Whether a node is alive, started and able to serve: one pure function over what it says of
 //! itself.
 
+use quorate_actors::health::HealthView;
 use quorate_actors::supervisor::Phase;
 use quorate_actors::view::{Role, View};
 use serde::{Deserialize, Serialize};
@@ -37,12 +38,13 @@ pub(super) struct Readiness {
 /// Whether the node can serve the purpose now.
 pub(super) fn readiness(
     phase: Phase,
+    health: &HealthView,
     view: &View,
-    positions: Positions,
-    may_read: bool,
+    (positions, may_read): (Positions, bool),
     purpose: Purpose,
 ) -> Readiness {
     let reason = by_phase(phase, purpose)
+        .or_else(|| by_health(health, purpose))
         .or_else(|| by_cluster(view))
         .or_else(|| by_purpose(view, positions, may_read, purpose));
     Readiness { ready: reason.is_none(), reason }
@@ -54,6 +56,17 @@ fn by_phase(phase: Phase, purpose: Purpose) -> Option<String> {
         (Phase::Starting | Phase::Draining | Phase::ShuttingDown | Phase::Stopped, _) => {
             Some(phase.to_string())
         }
+    }
+}
+
+/// A node in trouble should not be sent anything that another can do. Its state can still be read.
+fn by_health(health: &HealthView, purpose: Purpose) -> Option<String> {
+    match (&health.unhealthy, purpose) {
+        (Some(reason), Purpose::Any | Purpose::Write | Purpose::Sync) => {
+            Some(format!("storage_latched: {reason}"))
+        }
+        (None, Purpose::Write) => health.disk_full.then(|| "disk_full".to_owned()),
+        (Some(_), Purpose::Read) | (None, Purpose::Any | Purpose::Read | Purpose::Sync) => None,
     }
 }
 
@@ -117,7 +130,7 @@ mod tests {
 
     fn reason(phase: Phase, view: &View, may_read: bool, purpose: Purpose) -> Option<String> {
         let positions = Positions { committed: 10, acknowledgeable: 10, applied: 10 };
-        readiness(phase, view, positions, may_read, purpose).reason
+        readiness(phase, &HealthView::default(), view, (positions, may_read), purpose).reason
     }
 
     #[test]
@@ -170,7 +183,24 @@ mod tests {
     fn a_replica_that_lags_is_not_in_sync() {
         let replica = view(Role::Replica, Some(1));
         let positions = Positions { committed: 5_000, acknowledgeable: 5_000, applied: 10 };
-        let sync = readiness(Phase::Ready, &replica, positions, false, Purpose::Sync);
+        let health = HealthView::default();
+        let sync = readiness(Phase::Ready, &health, &replica, (positions, false), Purpose::Sync);
         assert_eq!(sync.reason.as_deref(), Some("catching_up: 4990 entries to apply"));
+    }
+
+    #[test]
+    fn a_latched_node_says_why_and_keeps_its_reads() {
+        let primary = view(Role::Primary, Some(1));
+        let positions = Positions::default();
+        let latched =
+            HealthView { unhealthy: Some("corruption".to_owned()), ..HealthView::default() };
+        let reason = |health: &HealthView, purpose| {
+            readiness(Phase::Ready, health, &primary, (positions, true), purpose).reason
+        };
+        assert_eq!(reason(&latched, Purpose::Any).as_deref(), Some("storage_latched: corruption"));
+        assert_eq!(reason(&latched, Purpose::Read), None);
+        let full = HealthView { disk_full: true, ..HealthView::default() };
+        assert_eq!(reason(&full, Purpose::Write).as_deref(), Some("disk_full"));
+        assert_eq!(reason(&full, Purpose::Any), None);
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod status;
 
 pub(crate) use routes::{AdminState, router};
 
+use quorate_actors::health::HealthView;
 use quorate_actors::supervisor::Phase;
 use quorate_actors::view::View;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub(crate) trait NodeView: Send + Sync + 'static {
     fn positions(&self) -> Positions;
     /// Whether it may serve a linearizable read by itself at this moment (S11).
     fn may_read(&self) -> bool;
+    /// Errors and space, as the health monitor last judged them.
+    fn health(&self) -> Arc<HealthView>;
     /// All metrics in Prometheus's text format.
     fn metrics(&self) -> Result<String, String>;
     /// Hash over the whole state; reads all of it.

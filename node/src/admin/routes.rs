@@ -70,8 +70,8 @@ struct ReadyQuery {
 async fn ready(State(state): State<AdminState>, Query(query): Query<ReadyQuery>) -> Response {
     let node = &state.node;
     let phase = node.phase();
-    let readiness =
-        readiness(phase, &node.view(), node.positions(), node.may_read(), query.purpose);
+    let now = (node.positions(), node.may_read());
+    let readiness = readiness(phase, &node.health(), &node.view(), now, query.purpose);
     let body = json!({
         "ready": readiness.ready,
         "reason": readiness.reason,

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use quorate_actors::health::HealthView;
 use quorate_actors::view::{Role, View};
 use quorate_protocol::types::NodeId;
 
@@ -37,6 +38,10 @@ impl NodeView for Fake {
 
     fn may_read(&self) -> bool {
         false
+    }
+
+    fn health(&self) -> Arc<HealthView> {
+        Arc::default()
     }
 
     fn metrics(&self) -> Result<String, String> {

@@ -34,6 +34,10 @@ pub(crate) struct Status {
     pub(crate) policy: Option<String>,
     /// Why the policy can't be met now.
     pub(crate) degraded: Option<String>,
+    /// Why this node refuses writes for trouble of its own.
+    pub(crate) unhealthy: Option<String>,
+    /// Whether this node refuses writes that need space.
+    pub(crate) disk_full: bool,
     /// What the cluster waits for before it is formed.
     pub(crate) waiting: Option<String>,
     /// Whether this node may have lost entries that it acknowledged from memory.
@@ -91,6 +95,7 @@ impl Status {
     pub(super) fn of(node: &dyn NodeView, cluster_name: &str, uptime_seconds: f64) -> Self {
         let view = node.view();
         let positions = node.positions();
+        let health = node.health();
         Self {
             node: view.node.0,
             cluster_name: cluster_name.to_owned(),
@@ -104,6 +109,8 @@ impl Status {
             primary: view.primary.map(|id| id.0),
             policy: view.config.as_ref().map(|config| config.policy.to_string()),
             degraded: view.degraded.clone(),
+            unhealthy: health.unhealthy.clone(),
+            disk_full: health.disk_full,
             waiting: view.waiting.clone(),
             memory_loss: view.memory_loss,
             last_epoch: view.last.epoch.0,
