@@ -1,6 +1,10 @@
 //! What the cluster agrees on about itself: members, policy and the timers that safety needs.
 //! It lives in the log as `EntryKind::Cluster` and in snapshots, never in a node's own file (S10).
 
+mod change;
+
+pub use change::{ChangeError, ClusterChange, MEMBERS_MAX, VOTERS_MAX};
+
 use bincode::{Decode, Encode};
 
 use crate::policy::Policy;

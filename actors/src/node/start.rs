@@ -28,8 +28,8 @@ use crate::metrics::{
     HealthCollector, Metrics, PublishedCollector, StorageCollector, StorageMetrics,
 };
 use crate::quorum::{
-    ConfirmedRead, Driver, DriverParts, FormingDriver, Found, Phase as QuorumPhase, Ports,
-    QuorumHandle, QuorumWake, Seen,
+    Driver, DriverParts, FormingDriver, Found, Phase as QuorumPhase, Ports, QuorumHandle,
+    QuorumQueues, QuorumWake, Seen,
 };
 use crate::replication::{LogSource, PeerAddress, PeerEvents, ReplicationOptions, TlsMaterial};
 use crate::storage::apply::{Apply, ApplyHandle, ApplyHooks, ApplyOptions, ApplyParts};
@@ -42,7 +42,7 @@ use crate::storage::journal::{
 };
 use crate::storage::state::{State, StateReader, StateWriter};
 use crate::storage::{StorageHandle, StorageParts, UpkeepOptions};
-use crate::submit::{Batch, GateInput};
+use crate::submit::GateInput;
 use crate::supervisor::{ExitReason, Phase, Supervisor};
 use crate::view::Published;
 
@@ -51,12 +51,6 @@ const IO_ERROR_NOTE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// A folder that outlives the process and not the machine: it tells a kill from a power cut.
 const WITNESS_DIR: &str = "/dev/shm";
-
-/// Batches that may wait for the quorum actor; their bytes are bounded by admission.
-const SUBMIT_QUEUE: usize = 16 << 10;
-
-/// Confirmed reads that may wait for the quorum actor.
-const READ_QUEUE: usize = 16 << 10;
 
 /// Commands that may wait for the journal: one for each append of a full lane of the transport.
 const JOURNAL_COMMANDS_MAX: usize = 1 << 17;
@@ -305,9 +299,7 @@ async fn start_threads(
     let gate = GateHandle::spawn(metrics.gate.clone(), Some(supervisor.cell()))
         .await
         .map_err(StartError::actor)?;
-    let (submit, submitted) = mpsc::channel(SUBMIT_QUEUE);
-    let (read, reads) = mpsc::channel(READ_QUEUE);
-    let quorum = QuorumHandle::new(submit, read, wiring.wake.wake.clone());
+    let (quorum, asked) = QuorumHandle::new(wiring.wake.wake.clone());
     // Bound before anything is shown to peers: a port in use is found out first.
     let state = opened.state.reader().clone();
     let clients = wiring.start_clients(quorum, &state, &metrics, &health)?;
@@ -364,7 +356,7 @@ async fn start_threads(
         health: health.clone(),
         first,
     };
-    let queues = Queues { submitted, reads, report_in_memory };
+    let queues = Queues { asked, report_in_memory };
     let phase = wiring.phase(local, queues, opened.found, reservation)?;
     let parts = ConsensusParts {
         peers: wiring.peers(),
@@ -402,8 +394,7 @@ struct LocalPorts {
 
 /// The receiving ends of what clients ask of the quorum actor.
 struct Queues {
-    submitted: mpsc::Receiver<Batch>,
-    reads: mpsc::Receiver<ConfirmedRead>,
+    asked: QuorumQueues,
     report_in_memory: Arc<AtomicBool>,
 }
 
@@ -444,8 +435,7 @@ impl Wiring {
                 tuning,
                 ports,
                 published,
-                submitted: queues.submitted,
-                reads: queues.reads,
+                queues: queues.asked,
                 early: Vec::new(),
                 report_in_memory: queues.report_in_memory,
                 seed: seed as u64,

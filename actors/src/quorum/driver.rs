@@ -3,6 +3,8 @@
 //! Runs on the consensus thread, inside the actor's handler, and never waits: journal, hard state,
 //! apply loop, senders and gate are reached through bounded queues.
 
+mod publishing;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,20 +12,24 @@ use std::time::Instant;
 
 use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::core::message::Message;
-use quorate_protocol::core::{Boot, Command, Core, Event, HardState, Log, Refused, Role, Tuning};
+use quorate_protocol::core::{
+    Boot, Command, Core, Event, HandoverOutcome, HardState, Log, Refused, Role, Snapshot, Tuning,
+};
 use quorate_protocol::entry::Entry;
+use quorate_protocol::formation::CLUSTER_VERSION;
 use quorate_protocol::types::{
     Branch, Chain, ClusterTime, DiskId, EntryId, EntryKind, MonoTime, NodeId, Seq,
 };
 use quorate_protocol::wire::AppendHeader;
 use tokio::sync::mpsc;
 
-use super::handle::ConfirmedRead;
+use super::handle::{ConfirmedRead, QuorumQueues};
+use super::orders::Orders;
 use super::sealing::{Payload, refuse, refuse_expired, take_payload};
 use crate::clock;
 use crate::replication::{PeerEvent, SendEntries, Session};
 use crate::submit::{Batch, DoubtReason, GateInput, Refusal, Sealed};
-use crate::view::{PeerView, Published, View};
+use crate::view::Published;
 
 use super::ports::{Fatal, Ports};
 
@@ -40,8 +46,8 @@ const UNCOMMITTED_ENTRIES_MAX: u64 = 4;
 /// Entries that the state may lag behind the commit position before new work is refused.
 const APPLY_LAG_MAX: u64 = 1 << 14;
 
-/// How often the slowly changing view is renewed while nothing else changes it.
-const VIEW_PERIOD_US: u64 = 50_000;
+/// How long batches wait, from when a transfer began, for the primary that it leads to.
+const PARKED_US: u64 = 1_500_000;
 
 /// The driver's own state; everything that must survive is in the core's hands.
 pub(crate) struct Driver {
@@ -50,6 +56,9 @@ pub(crate) struct Driver {
     published: Arc<Published>,
     submitted: mpsc::Receiver<Batch>,
     reads: mpsc::Receiver<ConfirmedRead>,
+    orders: Orders,
+    /// Until when batches wait for the primary that leadership goes to.
+    parked_until: MonoTime,
     /// Chain after the log's last entry.
     chain: Chain,
     /// Batches that wait to be sealed.
@@ -62,6 +71,8 @@ pub(crate) struct Driver {
     /// Whether cursors in memory matter now; read by the journal thread.
     report_in_memory: Arc<AtomicBool>,
     was_primary: bool,
+    /// Where the primary's journal starts, if that is beyond what this node holds.
+    lacks: Option<EntryId>,
     view_due: MonoTime,
     random: Random,
     commands: Vec<Command>,
@@ -78,10 +89,8 @@ pub(crate) struct DriverParts {
     pub ports: Ports,
     /// Where the node's state is published.
     pub published: Arc<Published>,
-    /// Batches of client connections.
-    pub submitted: mpsc::Receiver<Batch>,
-    /// Reads of client connections.
-    pub reads: mpsc::Receiver<ConfirmedRead>,
+    /// What clients and operators ask.
+    pub queues: QuorumQueues,
     /// Sessions that were up before there was a core, as the events that announced them.
     pub early: Vec<PeerEvent>,
     /// Whether the journal should report cursors in memory.
@@ -126,6 +135,7 @@ impl Driver {
             configs: found.configs,
             committed: found.committed,
             time: found.time,
+            version_max: CLUSTER_VERSION,
         };
         let core = Core::new(boot, parts.tuning, clock::now(), random.next());
         parts.published.set_positions(found.committed, found.committed);
@@ -133,8 +143,10 @@ impl Driver {
             core,
             ports: parts.ports,
             published: parts.published,
-            submitted: parts.submitted,
-            reads: parts.reads,
+            submitted: parts.queues.submitted,
+            reads: parts.queues.reads,
+            orders: Orders::new(parts.queues.orders),
+            parked_until: MonoTime(0),
             chain: found.chain,
             waiting: VecDeque::new(),
             confirming: HashMap::new(),
@@ -142,6 +154,7 @@ impl Driver {
             sessions: HashMap::new(),
             report_in_memory: parts.report_in_memory,
             was_primary: false,
+            lacks: None,
             view_due: MonoTime(0),
             random,
             commands: Vec::new(),
@@ -159,6 +172,9 @@ impl Driver {
         self.take_completions(now)?;
         self.take_peer_events(now)?;
         self.take_reads(now)?;
+        while let Some(order) = self.orders.take() {
+            self.step(now, order, Vec::new())?;
+        }
         self.take_batches();
         self.seal_waiting(now)?;
         if now >= self.core.next_deadline() {
@@ -223,6 +239,8 @@ impl Driver {
                     session: session.0,
                     disk: hello.disk,
                     incarnation: hello.incarnation,
+                    generation: hello.generation,
+                    version_max: hello.cluster_version_max,
                 };
                 self.view_due = now;
                 self.ports.offer_first_entry(peer, session, &hello);
@@ -287,6 +305,9 @@ impl Driver {
             return Ok(());
         }
         refuse_expired(&mut self.waiting, Instant::now());
+        if self.is_handing_over(now) {
+            return Ok(());
+        }
         if let Some(refusal) = self.refusal(now) {
             refuse(std::mem::take(&mut self.waiting), &refusal);
             return Ok(());
@@ -297,6 +318,16 @@ impl Driver {
         Ok(())
     }
 
+    /// Whether leadership is about to go, or has gone to a primary that was not heard yet: batches
+    /// wait, and are then sent there or, if it came to nothing, sealed here.
+    fn is_handing_over(&self, now: MonoTime) -> bool {
+        match self.core.admits(now) {
+            Err(Refused::HandingOver(_)) => true,
+            Err(Refused::NotPrimary) => self.core.primary().is_none() && now < self.parked_until,
+            Err(Refused::Degraded(_)) | Ok(()) => false,
+        }
+    }
+
     fn may_seal(&self) -> bool {
         let uncommitted = self.core.log().last().seq.0 - self.core.committed().0;
         uncommitted < UNCOMMITTED_ENTRIES_MAX && self.ports.journal_has_room()
@@ -304,7 +335,7 @@ impl Driver {
 
     fn refusal(&self, now: MonoTime) -> Option<Refusal> {
         match self.core.admits(now) {
-            Err(Refused::NotPrimary) => {
+            Err(Refused::NotPrimary | Refused::HandingOver(_)) => {
                 let primary = self.core.primary();
                 Some(Refusal::NotPrimary { primary })
             }
@@ -348,31 +379,12 @@ impl Driver {
                 self.send(to, message);
                 Ok(())
             }
-            Command::SendEntries {
-                to,
-                session,
-                epoch,
-                prev,
-                first,
-                last: _,
-                bytes_max,
-                commit,
-                round,
-                recover,
-            } => {
-                let time = self.time();
-                let header = AppendHeader { epoch, prev, commit, round, time, recover };
-                let request = SendEntries {
-                    session: Session(session),
-                    header,
-                    first,
-                    bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
-                };
-                self.ports.send_entries(to, request);
+            command @ Command::SendEntries { .. } => {
+                self.send_entries(&command);
                 Ok(())
             }
-            Command::Seal { id, kind, time, cluster: _, branch } => {
-                self.seal(id, kind, time, branch)
+            Command::Seal { id, kind, time, cluster, branch } => {
+                self.seal(id, kind, time, cluster.as_deref(), branch)
             }
             Command::Truncate { from, branch } => {
                 self.chain = self.ports.truncate(from, branch)?;
@@ -388,20 +400,93 @@ impl Driver {
             }
             Command::RoleChanged => self.on_role_changed(),
             Command::ReadReady { token, at } => {
-                for read in self.confirming.remove(&token).into_iter().flatten() {
-                    // A dropped receiver is a connection that is gone.
-                    let _ = read.reply.send(Ok(at));
-                }
+                self.answer_reads(token, &Ok(at));
                 Ok(())
             }
             Command::ReadFailed { token } => {
-                let refusal = Refusal::NotPrimary { primary: self.core.primary() };
-                for read in self.confirming.remove(&token).into_iter().flatten() {
-                    let _ = read.reply.send(Err(refusal.clone()));
-                }
+                let primary = self.core.primary();
+                self.answer_reads(token, &Err(Refusal::NotPrimary { primary }));
                 Ok(())
             }
+            Command::LeaseGivenUp => {
+                self.published.set_lease(false, MonoTime(0));
+                Ok(())
+            }
+            Command::Reconfigured { token, outcome } => {
+                self.view_due = MonoTime(0);
+                self.orders.changed(token, outcome);
+                Ok(())
+            }
+            Command::HandoverStarted { to } => {
+                tracing::info!(%to, "handing leadership over");
+                self.parked_until = clock::now().plus(PARKED_US);
+                Ok(())
+            }
+            Command::HandoverEnded { token, outcome } => {
+                self.on_handover_ended(token, outcome);
+                Ok(())
+            }
+            Command::FetchSnapshot { from, above } => {
+                self.lacks_entries(from, above);
+                Ok(())
+            }
+            Command::InstallSnapshot { snapshot: Snapshot { last, .. }, .. }
+            | Command::SnapshotRefused { last, .. } => {
+                unreachable!("no snapshot was given to the core, and yet it speaks of {last}")
+            }
             Command::Halt { violation } => Err(Fatal::Violation(violation)),
+        }
+    }
+
+    fn send_entries(&mut self, command: &Command) {
+        let Command::SendEntries {
+            to,
+            session,
+            epoch,
+            prev,
+            first,
+            last: _,
+            bytes_max,
+            commit,
+            round,
+            recover,
+        } = *command
+        else {
+            return;
+        };
+        let time = self.time();
+        let header = AppendHeader { epoch, prev, commit, round, time, recover };
+        let request = SendEntries {
+            session: Session(session),
+            header,
+            first,
+            bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+        };
+        self.ports.send_entries(to, request);
+    }
+
+    fn answer_reads(&mut self, token: u64, answer: &Result<Seq, Refusal>) {
+        for read in self.confirming.remove(&token).into_iter().flatten() {
+            // A dropped receiver is a connection that is gone.
+            let _ = read.reply.send(answer.clone());
+        }
+    }
+
+    fn on_handover_ended(&mut self, token: Option<u64>, outcome: HandoverOutcome) {
+        tracing::info!(?outcome, "handing over ended");
+        if let Some(token) = token {
+            self.orders.transferred(token, outcome);
+        }
+    }
+
+    /// Said with every heartbeat of the primary, and logged once.
+    fn lacks_entries(&mut self, primary: NodeId, above: EntryId) {
+        if self.lacks.replace(above) != Some(above) {
+            tracing::error!(
+                %primary, journal_starts_after = %above,
+                "this node is behind the primary's journal and can't catch up: remove its data \
+                 directory and let it join anew, or raise journal.retain_bytes"
+            );
         }
     }
 
@@ -411,13 +496,15 @@ impl Driver {
         id: EntryId,
         kind: EntryKind,
         time: ClusterTime,
+        cluster: Option<&ClusterEntry>,
         branch: Branch,
     ) -> Result<(), Fatal> {
         let time = time.max(self.time());
-        let payload = match kind {
-            EntryKind::Commands => take_payload(&mut self.waiting, ENTRY_BYTES_MAX)
+        let payload = match (kind, cluster) {
+            (EntryKind::Commands, _) => take_payload(&mut self.waiting, ENTRY_BYTES_MAX)
                 .expect("the core seals commands only when asked to"),
-            EntryKind::EpochStart | EntryKind::Cluster | EntryKind::Mark => Payload::default(),
+            (EntryKind::Cluster, Some(config)) => Payload::of_cluster(config)?,
+            (EntryKind::Cluster | EntryKind::EpochStart | EntryKind::Mark, _) => Payload::default(),
         };
         let Payload { bytes, crc, waiting } = payload;
         let entry = Entry::seal_with_crc(id, kind, time, self.chain, bytes, crc);
@@ -488,75 +575,6 @@ impl Driver {
     fn fail_reads(&mut self) {
         for read in self.confirming.drain().flat_map(|(_, reads)| reads) {
             let _ = read.reply.send(Err(Refusal::NoPrimary));
-        }
-    }
-
-    fn publish(&mut self, now: MonoTime) {
-        let lease = self.core.lease_until(now);
-        self.published.set_lease(lease.is_some(), lease.unwrap_or(MonoTime(0)));
-        self.published.raise_cluster_time(self.time().0);
-        self.published.set_heard(self.core.heard().unwrap_or(MonoTime(0)));
-        if now < self.view_due {
-            return;
-        }
-        self.note_trimmed(now);
-        self.view_due = now.plus(VIEW_PERIOD_US);
-        let config = self.core.configs().newest().clone();
-        let needs_memory = config.policy.needs_memory(config.voters().count());
-        self.report_in_memory.store(needs_memory, Ordering::Relaxed);
-        self.published.set_view(self.view(now));
-    }
-
-    /// The journal drops old segments by itself; the core must know where the log starts.
-    fn note_trimmed(&mut self, now: MonoTime) {
-        let first = self.ports.reader.first();
-        if first > self.core.log().first()
-            && let Some(preceding) = self.core.log().id_at(first.prev())
-        {
-            let mut commands = std::mem::take(&mut self.commands);
-            let random = self.random.next();
-            self.core.step(now, random, Event::Trimmed { first, preceding }, &mut commands);
-            assert!(commands.is_empty(), "trimming asks for nothing");
-            self.commands = commands;
-        }
-    }
-
-    fn view(&self, now: MonoTime) -> View {
-        let config = self.core.configs().newest().clone();
-        let statuses = self.core.peers(now);
-        let peers =
-            config.members.iter().filter(|member| member.node != self.ports.node).map(|member| {
-                let status = statuses.iter().find(|status| status.node == member.node);
-                PeerView {
-                    node: member.node,
-                    connected: self.sessions.contains_key(&member.node),
-                    in_memory: status.map_or(Seq::ZERO, |status| status.in_memory),
-                    persisted: status.map_or(Seq::ZERO, |status| status.persisted),
-                    applied: status.map_or(Seq::ZERO, |status| status.applied),
-                }
-            });
-        let degraded = match self.core.admits(now) {
-            Err(Refused::Degraded(unmet)) => Some(unmet.to_string()),
-            Err(Refused::NotPrimary) | Ok(()) => None,
-        };
-        View {
-            node: self.ports.node,
-            incarnation: self.ports.incarnation,
-            role: match self.core.role() {
-                Role::Replica => crate::view::Role::Replica,
-                Role::Candidate => crate::view::Role::Candidate,
-                Role::Primary => crate::view::Role::Primary,
-            },
-            epoch: self.core.epoch(),
-            primary: self.core.primary(),
-            cluster: Some(config.cluster),
-            peers: peers.collect(),
-            last: self.core.log().last(),
-            persisted: self.core.log().persisted(),
-            memory_loss: self.core.memory_loss(),
-            degraded,
-            waiting: None,
-            config: Some(config),
         }
     }
 }

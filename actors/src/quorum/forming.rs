@@ -185,11 +185,11 @@ impl FormingDriver {
     }
 
     fn refuse_clients(&mut self) {
-        while let Ok(batch) = self.parts.submitted.try_recv() {
+        while let Ok(batch) = self.parts.queues.submitted.try_recv() {
             // A dropped receiver is a connection that is gone.
             let _ = batch.reply.send(crate::submit::Outcome::Refused(Refusal::NoPrimary));
         }
-        while let Ok(read) = self.parts.reads.try_recv() {
+        while let Ok(read) = self.parts.queues.reads.try_recv() {
             let _ = read.reply.send(Err(Refusal::NoPrimary));
         }
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use quorate_protocol::types::Seq;
 use tokio::sync::{mpsc, oneshot};
 
+use super::orders::{ORDER_QUEUE, Order};
 use crate::submit::{Batch, Refusal};
 use crate::wake::Wake;
 
@@ -14,8 +15,27 @@ use crate::wake::Wake;
 pub struct QuorumHandle {
     submit: mpsc::Sender<Batch>,
     reads: mpsc::Sender<ConfirmedRead>,
+    orders: mpsc::Sender<Order>,
     wake: Arc<Wake>,
 }
+
+/// The receiving ends of the handle's queues: the actor drains them each time that it wakes.
+#[derive(Debug)]
+pub struct QuorumQueues {
+    /// Batches of client connections.
+    pub submitted: mpsc::Receiver<Batch>,
+    /// Reads of client connections.
+    pub reads: mpsc::Receiver<ConfirmedRead>,
+    /// What operators ask.
+    pub(crate) orders: mpsc::Receiver<Order>,
+}
+
+/// Batches that may wait for the quorum actor to look: each holds its bytes of the admission
+/// budget besides.
+const SUBMIT_QUEUE: usize = 16 << 10;
+
+/// Reads that may wait for a heartbeat round.
+const READ_QUEUE: usize = 16 << 10;
 
 /// A read that no lease covers: it is answered by a heartbeat round sent after it arrived (S11).
 #[derive(Debug)]
@@ -28,14 +48,21 @@ pub struct ConfirmedRead {
 }
 
 impl QuorumHandle {
-    /// The actor drains both queues each time that `wake` reaches its mailbox.
+    /// `wake` tells the owner of the queues that something is in them.
     #[must_use]
-    pub fn new(
-        submit: mpsc::Sender<Batch>,
-        reads: mpsc::Sender<ConfirmedRead>,
-        wake: Arc<Wake>,
-    ) -> Self {
-        Self { submit, reads, wake }
+    pub fn new(wake: Arc<Wake>) -> (Self, QuorumQueues) {
+        let (submit, submitted) = mpsc::channel(SUBMIT_QUEUE);
+        let (read, reads) = mpsc::channel(READ_QUEUE);
+        let (order, orders) = mpsc::channel(ORDER_QUEUE);
+        let handle = Self { submit, reads: read, orders: order, wake };
+        (handle, QuorumQueues { submitted, reads, orders })
+    }
+
+    /// Hands over an order, if the queue has room and the actor is there.
+    pub(super) fn order(&self, order: Order) -> Result<(), ()> {
+        self.orders.try_send(order).map_err(|_| ())?;
+        self.wake.wake();
+        Ok(())
     }
 
     /// Hands over a batch; its outcome arrives on `batch.reply`. Waits for room in the queue

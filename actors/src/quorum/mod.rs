@@ -6,17 +6,20 @@
 //! - `sealing`: waiting batches to one entry's payload.
 //! - `ports`: journal, cache, hard state, apply loop, gate and peers, as the actor sees them.
 //! - `handle`: what the rest of the node may ask.
+//! - `orders`: what operators may ask.
 
 mod actor;
 mod driver;
 mod forming;
 mod handle;
+mod orders;
 mod ports;
 mod sealing;
 
 pub(crate) use actor::{Phase, QuorumWake};
 pub(crate) use driver::{Driver, DriverParts, Found};
 pub(crate) use forming::FormingDriver;
-pub use handle::{ConfirmedRead, QuorumHandle};
+pub use handle::{ConfirmedRead, QuorumHandle, QuorumQueues};
+pub use orders::{ChangeError, TransferError};
 pub use ports::Fatal;
 pub(crate) use ports::{Ports, Seen};

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use quorate_protocol::cluster::ClusterEntry;
+use quorate_protocol::wire::encode_cluster;
 
+use super::ports::Fatal;
 use crate::submit::{Batch, Outcome, Refusal, Waiting};
 
 /// Payload and waiters of one entry.
@@ -16,6 +19,14 @@ pub(super) struct Payload {
     pub crc: u32,
     /// The batches' waiters, in the same order.
     pub waiting: Vec<Waiting>,
+}
+
+impl Payload {
+    /// The payload of a `Cluster` entry, which nobody waits for at the gate.
+    pub(super) fn of_cluster(config: &ClusterEntry) -> Result<Self, Fatal> {
+        let bytes = encode_cluster(config).map_err(Fatal::Cluster)?;
+        Ok(Self { crc: crc32c::crc32c(&bytes), bytes, waiting: Vec::new() })
+    }
 }
 
 /// Refuses every batch whose deadline has passed. It was not sealed, so it certainly did not

@@ -150,6 +150,7 @@ impl Node {
             configs: vec![(EntryId::new(Epoch(1), Seq(1)), cluster.clone())],
             committed: disk.flushed.seq,
             time: ClusterTime(0),
+            version_max: cluster.version,
         };
         let core = Core::new(boot, tuning, self.clock.read(now_us), random.next());
         let mut writer = JournalWriter::default();

@@ -84,6 +84,13 @@ impl World {
                 Command::ReadFailed { token } => {
                     self.nodes[node].process.as_mut().expect("runs").reads.remove(&token);
                 }
+                Command::LeaseGivenUp
+                | Command::Reconfigured { .. }
+                | Command::HandoverStarted { .. }
+                | Command::HandoverEnded { .. }
+                | Command::FetchSnapshot { .. }
+                | Command::SnapshotRefused { .. }
+                | Command::InstallSnapshot { .. } => {}
                 Command::Halt { violation } => {
                     self.fail("Halt", format!("node {}: {violation}", node + 1));
                 }
@@ -454,7 +461,15 @@ impl World {
         let session = process.session_number;
         process.sessions[peer] =
             Some(PeerSession { number: session, connection, incarnation, up: true });
-        self.step(node, Event::Connected { peer: id, session, disk, incarnation });
+        let connected = Event::Connected {
+            peer: id,
+            session,
+            disk,
+            incarnation,
+            generation: self.cluster.generation,
+            version_max: self.cluster.version,
+        };
+        self.step(node, connected);
         if self.plan.strength(Fault::Replay) > 0 && !self.calm && self.random.percent(50) {
             self.replay_last(peer, node);
         }

@@ -1,68 +1,101 @@
-//! The configurations in the log: one in force, and at most one that is appended but not yet in
-//! force (S10).
+//! The configurations in the log: one in force, and those appended after it (S10).
 
 use std::sync::Arc;
 
 use crate::cluster::ClusterEntry;
 use crate::types::{EntryId, Seq};
 
+/// A cluster entry with its id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Config {
+    /// Where it stands in the log.
+    pub id: EntryId,
+    /// What it says.
+    pub entry: Arc<ClusterEntry>,
+}
+
 /// Cluster entries by position. Never empty: a node without a configuration has no core.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Configs {
-    in_force: (EntryId, Arc<ClusterEntry>),
-    /// Entries after the one in force, in order.
-    pending: Vec<(EntryId, Arc<ClusterEntry>)>,
+    in_force: Config,
+    /// Entries that are not known to be in force, in order. A primary appends one at a time; a
+    /// replica may hold more, since it learns of the first only by a commit.
+    pending: Vec<Config>,
 }
 
 impl Configs {
     /// `entries` as found in state and log, in order; those at or below `committed` are in force.
     #[must_use]
     pub fn new(entries: Vec<(EntryId, Arc<ClusterEntry>)>, committed: Seq) -> Self {
-        let mut entries = entries.into_iter();
+        let mut entries = entries.into_iter().map(|(id, entry)| Config { id, entry });
         let first = entries.next().expect("a formed cluster has a cluster entry");
-        let mut configs = Self { in_force: first, pending: entries.collect() };
-        configs.on_committed(committed);
+        let mut configs = Self { in_force: first, pending: Vec::new() };
+        for config in entries {
+            configs.push(config.id, config.entry);
+        }
+        configs.bring_in_force(committed);
         configs
     }
 
     /// The configuration that judges commits.
     #[must_use]
     pub fn in_force(&self) -> &Arc<ClusterEntry> {
-        &self.in_force.1
+        &self.in_force.entry
+    }
+
+    /// Where the configuration in force stands.
+    #[must_use]
+    pub fn in_force_at(&self) -> EntryId {
+        self.in_force.id
     }
 
     /// The configuration that decides membership: the last one appended.
     #[must_use]
     pub fn newest(&self) -> &Arc<ClusterEntry> {
-        self.pending.last().map_or(&self.in_force.1, |(_, entry)| entry)
+        self.pending.last().map_or(&self.in_force.entry, |config| &config.entry)
     }
 
-    /// Where the oldest entry that is not in force stands: nothing at or after it commits yet.
+    /// The oldest one that is not in force: nothing at or after it commits yet.
     #[must_use]
-    pub fn pending_at(&self) -> Option<Seq> {
-        self.pending.first().map(|(id, _)| id.seq)
+    pub fn pending(&self) -> Option<&Config> {
+        self.pending.first()
     }
 
     /// Every configuration that a candidate must win under, and a lease must hold under.
     pub fn all(&self) -> impl Iterator<Item = &Arc<ClusterEntry>> {
-        std::iter::once(&self.in_force.1).chain(self.pending.iter().map(|(_, entry)| entry))
+        std::iter::once(&self.in_force).chain(&self.pending).map(|config| &config.entry)
     }
 
-    /// A cluster entry was appended.
+    /// A cluster entry was appended. One of a higher generation is in force at once: it is an
+    /// operator's act that no election could confirm (S12).
     pub fn push(&mut self, id: EntryId, entry: Arc<ClusterEntry>) {
-        self.pending.push((id, entry));
+        let recovery = entry.generation > self.newest().generation;
+        self.pending.push(Config { id, entry });
+        if recovery {
+            self.bring_in_force(id.seq);
+        }
     }
 
-    /// Entries from `from` on were cut.
+    /// Entries from `from` on were cut. What is in force can't be among them: no later primary
+    /// lacks it.
     pub fn truncate(&mut self, from: Seq) {
-        self.pending.retain(|(id, _)| id.seq < from);
+        assert!(self.in_force.id.seq < from, "the configuration in force is cut at {from}");
+        self.pending.retain(|config| config.id.seq < from);
     }
 
-    /// What is committed is in force.
-    pub fn on_committed(&mut self, committed: Seq) {
-        let count = self.pending.partition_point(|(id, _)| id.seq <= committed);
+    /// What stands at or before `through` is in force, as everything committed is.
+    pub fn bring_in_force(&mut self, through: Seq) {
+        let count = self.pending.partition_point(|config| config.id.seq <= through);
         if let Some(last) = self.pending.drain(..count).next_back() {
             self.in_force = last;
         }
+    }
+
+    /// A snapshot through `through`, with this configuration, replaced the log up to there; the
+    /// log now ends at `last`.
+    pub fn install(&mut self, config: (EntryId, Arc<ClusterEntry>), through: Seq, last: Seq) {
+        let (id, entry) = config;
+        self.in_force = Config { id, entry };
+        self.pending.retain(|config| config.id.seq > through && config.id.seq <= last);
     }
 }

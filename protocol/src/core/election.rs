@@ -29,7 +29,7 @@ impl Core {
             // has voted, and end the tenure of whoever is elected meanwhile.
             return;
         }
-        if !self.is_voter() {
+        if !self.is_voter() || self.installing.is_some() {
             if matches!(self.duty, Duty::Replica { primary: Some(_) } | Duty::Candidate(_)) {
                 self.duty = Duty::Replica { primary: None };
                 out.push(Command::RoleChanged);
@@ -37,28 +37,30 @@ impl Core {
             return;
         }
         let own_vote = BTreeMap::from([(self.node, self.memory_loss())]);
-        self.stand(false, own_vote, 0, out);
+        self.stand(
+            Candidacy { real: false, round: 0, votes: own_vote, hard_id: 0, transfer: None },
+            out,
+        );
         self.request_votes(self.hard.epoch.next(), out);
         self.count_votes(now, out);
     }
 
     /// The pre-vote was won: enters the next epoch with a vote for itself. The requests leave,
     /// and the own vote counts, once that is synced (S1).
-    fn start_vote(&mut self, out: &mut Vec<Command>) {
+    /// With a `transfer` there was no pre-vote: the primary of that epoch asked for it.
+    pub(super) fn start_vote(&mut self, transfer: Option<Epoch>, out: &mut Vec<Command>) {
         self.enter_epoch(self.hard.epoch.next(), Some(self.node), out);
-        self.stand(true, BTreeMap::new(), self.hard_id, out);
+        let hard_id = self.hard_id;
+        self.stand(
+            Candidacy { real: true, round: 0, votes: BTreeMap::new(), hard_id, transfer },
+            out,
+        );
         self.request_votes(self.hard.epoch, out);
     }
 
-    fn stand(
-        &mut self,
-        real: bool,
-        votes: BTreeMap<NodeId, bool>,
-        hard_id: u64,
-        out: &mut Vec<Command>,
-    ) {
+    fn stand(&mut self, candidacy: Candidacy, out: &mut Vec<Command>) {
         self.vote_round += 1;
-        self.duty = Duty::Candidate(Candidacy { real, round: self.vote_round, votes, hard_id });
+        self.duty = Duty::Candidate(Candidacy { round: self.vote_round, ..candidacy });
         out.push(Command::RoleChanged);
     }
 
@@ -66,8 +68,8 @@ impl Core {
         let Duty::Candidate(candidacy) = &self.duty else {
             return;
         };
-        let request =
-            VoteRequest { round: candidacy.round, epoch, last: self.log.last(), transfer: None };
+        let Candidacy { round, transfer, .. } = *candidacy;
+        let request = VoteRequest { round, epoch, last: self.log.last(), transfer };
         let (real, hard_id) = (candidacy.real, candidacy.hard_id);
         for peer in self.other_voters() {
             let message = if real { Message::Vote(request) } else { Message::PreVote(request) };
@@ -116,7 +118,7 @@ impl Core {
             });
         match (won, candidacy.real) {
             (true, false) => {
-                self.start_vote(out);
+                self.start_vote(None, out);
                 // Nothing is synced yet, but a lone voter's disk may be instant.
                 self.count_own_vote(now, out);
             }
@@ -159,7 +161,7 @@ impl Core {
         out: &mut Vec<Command>,
     ) {
         let granted =
-            self.may_vote(now) && request.epoch > self.hard.epoch && self.is_behind(&request);
+            self.may_vote(now, None) && request.epoch > self.hard.epoch && self.is_behind(&request);
         // The durable epoch: a pre-vote waits for no disk.
         let epoch = self.durable.epoch;
         let reply = self.vote_reply(&request, epoch, granted);
@@ -174,7 +176,10 @@ impl Core {
         request: VoteRequest,
         out: &mut Vec<Command>,
     ) {
-        if !self.may_vote(now) || request.epoch < self.hard.epoch {
+        // A transfer is for the epoch after the one whose primary gave up its lease for it.
+        let transfer =
+            request.transfer.filter(|epoch| epoch.0.checked_add(1) == Some(request.epoch.0));
+        if !self.may_vote(now, transfer) || request.epoch < self.hard.epoch {
             let reply = self.vote_reply(&request, self.hard.epoch, false);
             self.send_after(self.epoch_id, from, Message::VoteReply(reply), out);
             return;
@@ -206,14 +211,16 @@ impl Core {
         self.log.last() <= request.last
     }
 
-    /// S2: no vote within the silence after boot, nor while a primary is or was lately heard.
-    fn may_vote(&self, now: MonoTime) -> bool {
+    /// S2: no vote within the silence after boot, nor while a primary is or was lately heard,
+    /// unless that primary, of this epoch or an earlier one, hands over.
+    fn may_vote(&self, now: MonoTime, transfer: Option<Epoch>) -> bool {
         let silence_us = self.configs.newest().timers.election_timeout_min_us;
         let lately = |at: MonoTime| now.since(at) < silence_us;
         let hears_primary = match &self.duty {
             Duty::Primary(tenure) => lately(tenure.contact),
             Duty::Replica { .. } | Duty::Candidate(_) => self.heard.is_some_and(lately),
         };
-        self.is_voter() && now >= self.silent_until && !hears_primary
+        let handed_over = transfer.is_some_and(|epoch| epoch >= self.hard.epoch);
+        self.is_voter() && now >= self.silent_until && (!hears_primary || handed_over)
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::message::{Message, RecoverTarget};
-use crate::cluster::ClusterEntry;
+use super::snapshot::Snapshot;
+use crate::cluster::{ChangeError, ClusterChange, ClusterEntry};
 use crate::types::{
-    Branch, ClusterTime, DiskId, EntryId, EntryKind, Epoch, Incarnation, NodeId, Seq,
+    Branch, ClusterTime, DiskId, EntryId, EntryKind, Epoch, Generation, Incarnation, NodeId, Seq,
 };
 
 /// Something happened.
@@ -23,6 +24,10 @@ pub enum Event {
         disk: DiskId,
         /// The peer's current life.
         incarnation: Incarnation,
+        /// Lossy recoveries that the peer knows of; a session with another count is ignored (S12).
+        generation: Generation,
+        /// Highest cluster version that the peer's binary follows.
+        version_max: u32,
     },
     /// The session is gone.
     Disconnected {
@@ -45,6 +50,36 @@ pub enum Event {
         bytes: u32,
         /// The clock for the entry.
         time: ClusterTime,
+    },
+    /// The runtime has a control event to record; answered like `Propose`, with a `Mark`.
+    ProposeMark {
+        /// The clock for the entry.
+        time: ClusterTime,
+    },
+    /// An operator changes members, policy or version. Answered by [`Command::Reconfigured`].
+    Reconfigure {
+        /// Comes back in the answer.
+        token: u64,
+        /// What to change in the configuration in force.
+        change: ClusterChange,
+    },
+    /// Leadership is to go to another voter. Answered by [`Command::HandoverEnded`].
+    Transfer {
+        /// Comes back in the answer.
+        token: u64,
+        /// To whom; `None` for the most caught-up voter.
+        to: Option<NodeId>,
+    },
+    /// A snapshot that [`Command::FetchSnapshot`] asked for is whole, checked and synced beside
+    /// the state.
+    SnapshotFetched {
+        /// What it stands for.
+        snapshot: Snapshot,
+    },
+    /// The switch that [`Command::InstallSnapshot`] asked for is synced.
+    SnapshotInstalled {
+        /// The snapshot's last entry.
+        last: EntryId,
     },
     /// The hard state with this number is synced.
     HardStateSaved {
@@ -201,6 +236,54 @@ pub enum Command {
         /// From [`Event::Read`].
         token: u64,
     },
+    /// A change came to its end. The first answer to a token is the only one.
+    Reconfigured {
+        /// From [`Event::Reconfigure`].
+        token: u64,
+        /// How it ended.
+        outcome: ChangeOutcome,
+    },
+    /// This primary gives up its lease now: no read may be served under it after this command,
+    /// and before the commands that follow it take effect (S11).
+    LeaseGivenUp,
+    /// A transfer began: nothing is admitted until it ends. What waits may be parked.
+    HandoverStarted {
+        /// To whom.
+        to: NodeId,
+    },
+    /// A transfer ended.
+    HandoverEnded {
+        /// From [`Event::Transfer`]; `None` for one that the core began by itself.
+        token: Option<u64>,
+        /// How it ended.
+        outcome: HandoverOutcome,
+    },
+    /// This node needs a snapshot whose last entry is at or after `above`. Comes again with
+    /// heartbeats; the runtime fetches one at a time, resumes what was interrupted, and says
+    /// [`Event::SnapshotFetched`].
+    FetchSnapshot {
+        /// The primary, which has one or makes one.
+        from: NodeId,
+        /// The entry before the first one that the primary's journal holds.
+        above: EntryId,
+    },
+    /// Switch state and journal to this snapshot in one synced step, then say
+    /// [`Event::SnapshotInstalled`]. What the switch cuts from the log is archived (S8).
+    InstallSnapshot {
+        /// Which.
+        snapshot: Snapshot,
+        /// Whether the log's entries after it stay.
+        keep_suffix: bool,
+        /// The journal's branch from then on.
+        branch: Branch,
+    },
+    /// A fetched snapshot is of no use and can be deleted.
+    SnapshotRefused {
+        /// Its last entry.
+        last: EntryId,
+        /// Why.
+        reason: SnapshotRefused,
+    },
     /// An invariant is broken: the node must stop.
     Halt {
         /// Which.
@@ -221,6 +304,14 @@ pub enum Violation {
         /// What is committed.
         held: EntryId,
     },
+    /// A committed configuration needs a newer binary.
+    #[error("cluster version {cluster} is in force, and this binary follows {supported} at most")]
+    ClusterVersion {
+        /// In force.
+        cluster: u32,
+        /// Supported here.
+        supported: u32,
+    },
     /// Two primaries in one epoch.
     #[error("node {other} claims to be primary of epoch {epoch}, which belongs to node {primary}")]
     TwoPrimaries {
@@ -231,4 +322,127 @@ pub enum Violation {
         /// The other claimant.
         other: NodeId,
     },
+}
+
+/// How a change of the configuration ended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChangeOutcome {
+    /// It is in force: no later primary lacks it (S10).
+    InForce(EntryId),
+    /// It did not happen.
+    Refused(ChangeRefused),
+    /// The tenure ended before it was in force: a later primary may have it or not.
+    InDoubt(EntryId),
+}
+
+/// Why a change is not proposed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum ChangeRefused {
+    /// This node doesn't lead.
+    #[error("this node is not primary")]
+    NotPrimary,
+    /// Entries of earlier tenures may be committed and unknown here.
+    #[error("this primary has not committed an entry of its own epoch yet; try again")]
+    NotReady,
+    /// One at a time.
+    #[error("the change at entry {0} is not in force yet")]
+    Pending(EntryId),
+    /// Leadership is about to go.
+    #[error("leadership is being handed over")]
+    HandingOver,
+    /// A primary leaves by handing over first.
+    #[error("node {0} is primary; hand leadership over first")]
+    RemovesPrimary(NodeId),
+    /// Without so many voters no change is safe.
+    #[error(
+        "the change needs {needed} voters and {reachable} answer; missing: {}. If they are lost for \
+         good, see `quorate recover`",
+        node_list(missing)
+    )]
+    Unreachable {
+        /// Voters that must hold the change before it is in force.
+        needed: usize,
+        /// Voters that answer.
+        reachable: usize,
+        /// Voters that don't.
+        missing: Vec<NodeId>,
+    },
+    /// A member's binary is too old.
+    #[error("node {node} follows cluster versions up to {supported}, not {asked}")]
+    Version {
+        /// Which member.
+        node: NodeId,
+        /// The version asked for.
+        asked: u32,
+        /// What it supports; 0 if it was not heard of since this node started.
+        supported: u32,
+    },
+    /// The change has no result.
+    #[error(transparent)]
+    Invalid(#[from] ChangeError),
+}
+
+fn node_list(nodes: &[NodeId]) -> String {
+    let names: Vec<String> = nodes.iter().map(|node| format!("node {node}")).collect();
+    names.join(", ")
+}
+
+/// How a transfer ended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HandoverOutcome {
+    /// This node leads no more; that the target does shows in its messages.
+    SteppedDown(NodeId),
+    /// The target did not take over in time; this node goes on, without a lease in this epoch.
+    TimedOut(NodeId),
+    /// It did not begin.
+    Refused(HandoverRefused),
+}
+
+/// Why no transfer begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum HandoverRefused {
+    /// This node doesn't lead.
+    #[error("this node is not primary")]
+    NotPrimary,
+    /// One at a time.
+    #[error("leadership is being handed over to node {0} already")]
+    UnderWay(NodeId),
+    /// The target leads.
+    #[error("this node is primary already")]
+    Itself,
+    /// The target is no voter that answers.
+    #[error("node {0} is not a voter that answers")]
+    NotReachable(NodeId),
+    /// No other voter answers.
+    #[error("no other voter answers")]
+    NoOther,
+}
+
+/// Why a fetched snapshot is not installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum SnapshotRefused {
+    /// It holds less than this node.
+    #[error("it ends at or before the committed position {committed}")]
+    Older {
+        /// What is committed here.
+        committed: Seq,
+    },
+    /// It holds another entry than this node committed.
+    #[error("entry {held} is committed here, and the snapshot has another one")]
+    Conflicting {
+        /// What is held here.
+        held: EntryId,
+    },
+    /// Another cluster or generation.
+    #[error("it is of another cluster or generation")]
+    Foreign,
+    /// Its facts contradict each other.
+    #[error("its configuration or epoch does not fit its last entry")]
+    Malformed,
+    /// Another one is being installed.
+    #[error("another snapshot is being installed")]
+    Busy,
+    /// This node leads.
+    #[error("this node is primary")]
+    Primary,
 }

@@ -145,6 +145,26 @@ impl Log {
         }
     }
 
+    /// What an installed snapshot that ends with `last` leaves: whether the entries after it stay,
+    /// which they do if the log holds `last` itself, and the branch from then on.
+    #[must_use]
+    pub fn after_install(&self, last: EntryId) -> (bool, Branch) {
+        let keep_suffix = self.holds(last);
+        (keep_suffix, Branch(self.branch.0 + u64::from(!keep_suffix)))
+    }
+
+    /// A snapshot that ends with `last` replaced everything through it, and is synced.
+    pub fn install(&mut self, last: EntryId) {
+        let (keep_suffix, branch) = self.after_install(last);
+        if keep_suffix {
+            self.trim(last);
+            self.persisted = self.persisted.max(last.seq);
+            self.in_memory = self.in_memory.max(last.seq);
+        } else {
+            *self = Self { branch, ..Self::new(last, Vec::new(), last, last.seq) };
+        }
+    }
+
     /// Entries up to `preceding` are gone from the journal.
     pub fn trim(&mut self, preceding: EntryId) {
         if preceding.seq <= self.preceding.seq {
@@ -209,6 +229,21 @@ mod tests {
         assert_eq!(log.persisted(), Seq(4));
         log.on_in_memory(log.branch(), id(3, 5));
         assert_eq!((log.in_memory(), log.persisted()), (Seq(5), Seq(4)));
+    }
+
+    #[test]
+    fn an_installed_snapshot_keeps_what_continues_it_and_nothing_else() {
+        let mut same = log();
+        same.install(id(3, 5));
+        assert_eq!((same.first(), same.last(), same.persisted()), (Seq(6), id(7, 6), Seq(5)));
+        assert_eq!(same.branch(), Branch(0));
+        let mut other = log();
+        other.install(id(5, 5));
+        assert_eq!((other.first(), other.last(), other.persisted()), (Seq(6), id(5, 5), Seq(5)));
+        assert_eq!((other.branch(), other.epoch_at(Seq(5))), (Branch(1), Some(Epoch(5))));
+        let mut short = log();
+        short.install(id(7, 60));
+        assert_eq!((short.last(), short.in_memory()), (id(7, 60), Seq(60)));
     }
 
     #[test]

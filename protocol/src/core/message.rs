@@ -24,6 +24,8 @@ pub enum Message {
     AppendAck(AppendAck),
     /// Tells the target of a transfer to stand for election at once.
     TimeoutNow(TimeoutNow),
+    /// Tells a replica that what it needs next is no longer in the journal.
+    SnapshotOffer(SnapshotOffer),
 }
 
 /// A candidate's question, for a pre-vote and for a vote.
@@ -115,6 +117,8 @@ pub struct AppendAck {
     pub round: u64,
     /// Whether the replica has memory loss now (S5).
     pub memory_loss: bool,
+    /// How many voters the replica has a live session with, itself included.
+    pub reach: u8,
     /// Set when the receiver doesn't hold `prev`.
     pub reject: Option<Reject>,
 }
@@ -136,4 +140,13 @@ pub struct TimeoutNow {
     pub epoch: Epoch,
     /// The entry that the target must hold as its last.
     pub last: EntryId,
+}
+
+/// The primary's journal starts after what the replica holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct SnapshotOffer {
+    /// The primary's epoch.
+    pub epoch: Epoch,
+    /// The entry before the first one in its journal: a snapshot must reach as far.
+    pub preceding: EntryId,
 }

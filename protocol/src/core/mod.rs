@@ -6,6 +6,10 @@
 //!             │ replica    appends, log matching, truncation, acks (S5, S8, S9)
 //!             │ primary    sealing, flow control, commit (S4, S10)
 //!             │ reads      heartbeat rounds, lease, check-quorum, confirmed reads (S11)
+//!             │ membership members, policy, version (S10); learners become voters
+//!             │ transfer   leadership goes to another voter
+//!             │ snapshot   log and state are replaced where no journal reaches back
+//!             └ recovery   a survivor goes on alone, by an operator's act (S12)
 //! ```
 //!
 //! The shape is Raft's (epoch = term, seq = index, primary = leader; Ongaro, 2014), with one
@@ -20,14 +24,22 @@ mod configs;
 mod election;
 mod event;
 mod log;
+mod membership;
 pub mod message;
 mod primary;
 mod progress;
 mod reads;
+mod recovery;
 mod replica;
+mod snapshot;
 mod state;
+mod transfer;
 
-pub use configs::Configs;
-pub use event::{Command, Event, HardState, Violation};
+pub use configs::{Config, Configs};
+pub use event::{
+    ChangeOutcome, ChangeRefused, Command, Event, HandoverOutcome, HandoverRefused, HardState,
+    SnapshotRefused, Violation,
+};
 pub use log::Log;
+pub use snapshot::Snapshot;
 pub use state::{Boot, Core, PeerStatus, Refused, Role, Tuning};

@@ -1,12 +1,15 @@
 //! Leading: sealing entries, sending them, and committing by the policy (S4).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use super::event::Command;
+use super::membership::WaitingChange;
 use super::message::{Append, AppendAck, Message, RecoverTarget, Reject};
 use super::progress::{Flow, Progress};
 use super::reads::WaitingReads;
 use super::state::{Core, Duty, PeerStatus, Refused};
+use super::transfer::{Handover, Pace};
 use crate::cluster::ClusterEntry;
 use crate::policy::{Cursors, Evaluation};
 use crate::types::{ClusterTime, EntryId, EntryKind, MonoTime, NodeId, Seq};
@@ -34,6 +37,14 @@ pub(super) struct Tenure {
     pub proven: bool,
     /// Reads that wait for a round.
     pub reads: WaitingReads,
+    /// The change that somebody waits for.
+    pub change: Option<WaitingChange>,
+    /// The transfer under way.
+    pub handover: Option<Handover>,
+    /// Whether a target was told to stand in this epoch: no lease is taken again in it (S11).
+    pub lease_forgone: bool,
+    /// When this primary last got on.
+    pub pace: Pace,
 }
 
 impl Core {
@@ -52,11 +63,15 @@ impl Core {
             contact: now,
             proven: false,
             reads: WaitingReads::new(),
+            change: None,
+            handover: None,
+            lease_forgone: false,
+            pace: Pace::new(now),
         }));
         // What earlier tenures acknowledged stays so; nothing new is met yet.
         self.acknowledgeable = self.acknowledgeable.min(self.committed);
         out.push(Command::RoleChanged);
-        self.seal(EntryKind::EpochStart, self.time, out);
+        self.seal(EntryKind::EpochStart, self.time, None, out);
         self.start_round(now, out);
         self.advance_commit(now, out);
     }
@@ -70,6 +85,9 @@ impl Core {
         let Duty::Primary(tenure) = &self.duty else {
             return Err(Refused::NotPrimary);
         };
+        if let Some(handover) = &tenure.handover {
+            return Err(Refused::HandingOver(handover.to));
+        }
         match self.evaluate(self.configs.newest(), tenure, now) {
             Evaluation::Met { .. } => Ok(()),
             Evaluation::Degraded(unmet) => Err(Refused::Degraded(unmet)),
@@ -93,7 +111,7 @@ impl Core {
         };
         let status = |(node, progress): (&NodeId, &Progress)| PeerStatus {
             node: *node,
-            connected: self.sessions.contains_key(node),
+            connected: self.sessions.get(node).is_some_and(|session| session.up),
             in_view: self.is_in_view(progress, now),
             in_memory: progress.in_memory,
             persisted: progress.persisted,
@@ -103,30 +121,48 @@ impl Core {
         tenure.peers.iter().map(status).collect()
     }
 
-    pub(super) fn propose(
-        &mut self,
-        now: MonoTime,
-        _bytes: u32,
-        time: ClusterTime,
-        out: &mut Vec<Command>,
-    ) {
+    pub(super) fn propose(&mut self, now: MonoTime, time: ClusterTime, out: &mut Vec<Command>) {
         if self.admits(now).is_err() {
             return;
         }
-        self.seal(EntryKind::Commands, time, out);
+        self.seal(EntryKind::Commands, time, None, out);
+        self.send_entries_to_all(out);
+    }
+
+    /// A control event needs no policy to be met: it commits when it is sealed (S4).
+    pub(super) fn propose_mark(
+        &mut self,
+        now: MonoTime,
+        time: ClusterTime,
+        out: &mut Vec<Command>,
+    ) {
+        if let Err(Refused::NotPrimary | Refused::HandingOver(_)) = self.admits(now) {
+            return;
+        }
+        self.seal(EntryKind::Mark, time, None, out);
         self.send_entries_to_all(out);
     }
 
     /// Puts the next entry of this tenure into the log.
-    fn seal(&mut self, kind: EntryKind, time: ClusterTime, out: &mut Vec<Command>) {
+    pub(super) fn seal(
+        &mut self,
+        kind: EntryKind,
+        time: ClusterTime,
+        cluster: Option<Arc<ClusterEntry>>,
+        out: &mut Vec<Command>,
+    ) -> EntryId {
         let id = EntryId { epoch: self.hard.epoch, seq: self.log.last().seq.next() };
         self.time = self.time.max(time);
         self.log.push(id);
         if let (Duty::Primary(tenure), true) = (&mut self.duty, kind != EntryKind::Commands) {
             tenure.sealed_kinds.push_back(id.seq);
         }
+        if let Some(cluster) = &cluster {
+            self.configs.push(id, cluster.clone());
+        }
         let branch = self.log.branch();
-        out.push(Command::Seal { id, kind, time: self.time, cluster: None, branch });
+        out.push(Command::Seal { id, kind, time: self.time, cluster, branch });
+        id
     }
 
     pub(super) fn tick_primary(&mut self, now: MonoTime, random: u64, out: &mut Vec<Command>) {
@@ -142,7 +178,11 @@ impl Core {
         if now >= tenure.heartbeat_due {
             self.resend_lost(now);
             self.start_round(now, out);
+            self.offer_snapshots(out);
             self.advance_commit(now, out);
+            self.promote_learner(now, out);
+            self.consider_handover(now, out);
+            self.drive_handover(now, out);
         }
     }
 
@@ -188,7 +228,7 @@ impl Core {
         out.push(Command::Send { to: peer, message });
     }
 
-    fn send_entries_to_all(&mut self, out: &mut Vec<Command>) {
+    pub(super) fn send_entries_to_all(&mut self, out: &mut Vec<Command>) {
         let Duty::Primary(tenure) = &self.duty else {
             return;
         };
@@ -200,7 +240,7 @@ impl Core {
 
     /// Asks the runtime to send what the peer lacks, within its window. A slow peer's window is
     /// capped and delays no one else.
-    fn send_entries(&mut self, peer: NodeId, out: &mut Vec<Command>) {
+    pub(super) fn send_entries(&mut self, peer: NodeId, out: &mut Vec<Command>) {
         let last = self.log.last();
         let window_bytes = self.tuning.window_bytes;
         let Duty::Primary(tenure) = &mut self.duty else {
@@ -280,7 +320,8 @@ impl Core {
             self.become_replica(now, random, ack.epoch, None, out);
             return;
         }
-        let last = self.log.last();
+        let (last, preceding) = (self.log.last(), self.log.preceding());
+        let learner_lag = self.tuning.learner_lag;
         // An ack of an earlier life speaks of memory that is gone (S5).
         let current = self.sessions.get(&from).is_some_and(|s| s.incarnation == ack.incarnation);
         let Duty::Primary(tenure) = &mut self.duty else {
@@ -296,10 +337,19 @@ impl Core {
         progress.round = progress.round.max(ack.round.min(tenure.round));
         progress.applied = progress.applied.max(ack.applied.min(ack.verified));
         progress.on_cursors(ack.verified, ack.in_memory, ack.persisted, now);
+        progress.memory_loss = ack.memory_loss;
+        progress.reach = ack.reach;
+        progress.note_distance(last.seq, learner_lag, now);
         let newly_in_loss = update_recover(progress, &ack, last.seq);
         match ack.reject {
             Some(reject) => self.on_reject(now, from, reject, out),
             None if progress.flow == Flow::Pipeline => {}
+            None if progress.flow == Flow::BelowJournal && progress.verified < preceding.seq => {}
+            None if progress.flow == Flow::BelowJournal => {
+                // A snapshot has brought it to where the journal begins.
+                progress.probe_from(progress.verified.next(), now);
+                progress.flow = Flow::Pipeline;
+            }
             None if progress.verified >= progress.next.prev() => {
                 progress.flow = Flow::Pipeline;
                 progress.moved = now;
@@ -312,6 +362,7 @@ impl Core {
         self.note_contact(now, out);
         self.advance_commit(now, out);
         self.send_entries(from, out);
+        self.drive_handover_to(from, now, out);
     }
 
     /// The peer doesn't hold `reject.prev`: goes back to the highest entry that may agree. Each
@@ -386,6 +437,7 @@ impl Core {
     /// S4: moves the commit position and the acknowledgeable position as far as the cursors, by
     /// one consistent view of them, allow.
     pub(super) fn advance_commit(&mut self, now: MonoTime, out: &mut Vec<Command>) {
+        self.bring_in_force(now, out);
         let Duty::Primary(tenure) = &self.duty else {
             return;
         };
@@ -395,7 +447,8 @@ impl Core {
             Evaluation::Degraded(_) => Seq::ZERO,
         };
         // Nothing at or after a configuration that is not in force commits (S10).
-        let ceiling = self.configs.pending_at().map_or(self.log.last().seq, Seq::prev);
+        let ceiling =
+            self.configs.pending().map_or(self.log.last().seq, |pending| pending.id.seq.prev());
         let met = met.min(ceiling);
         let own = self.log.epoch_at(met) == Some(self.hard.epoch);
         let mut committed = if own { met.max(self.committed) } else { self.committed };
@@ -407,7 +460,7 @@ impl Core {
         }
         self.committed = committed;
         self.acknowledgeable = acknowledgeable;
-        self.configs.on_committed(committed);
+        self.configs.bring_in_force(committed);
         let Duty::Primary(tenure) = &mut self.duty else {
             return;
         };
@@ -420,10 +473,16 @@ impl Core {
             self.hard.memory_loss = false;
             self.save_hard_state(out);
         }
+        self.check_cluster_version(out);
     }
 
     /// The highest position persisted on enough voters that no later winner can lack it.
-    fn sealed_through(&self, config: &ClusterEntry, tenure: &Tenure, now: MonoTime) -> Seq {
+    pub(super) fn sealed_through(
+        &self,
+        config: &ClusterEntry,
+        tenure: &Tenure,
+        now: MonoTime,
+    ) -> Seq {
         let form = config.policy.normal_form(config.voters().count());
         let mut persisted: Vec<Seq> =
             self.view(config, tenure, now).iter().map(|cursors| cursors.persisted).collect();
@@ -436,7 +495,12 @@ impl Core {
     }
 
     /// One consistent reading: this node and the voters that answer in their current life.
-    fn view(&self, config: &ClusterEntry, tenure: &Tenure, now: MonoTime) -> Vec<Cursors> {
+    pub(super) fn view(
+        &self,
+        config: &ClusterEntry,
+        tenure: &Tenure,
+        now: MonoTime,
+    ) -> Vec<Cursors> {
         let own = Cursors {
             node: self.node,
             in_memory: self.log.in_memory(),
@@ -457,7 +521,7 @@ impl Core {
         own.into_iter().chain(peers).collect()
     }
 
-    fn is_in_view(&self, progress: &Progress, now: MonoTime) -> bool {
+    pub(super) fn is_in_view(&self, progress: &Progress, now: MonoTime) -> bool {
         let silence_us = self.tuning.election_timeout_max_us;
         progress.answered.is_some_and(|at| now.since(at) <= silence_us)
     }

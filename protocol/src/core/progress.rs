@@ -14,6 +14,10 @@ pub(super) struct Session {
     pub disk: DiskId,
     /// The peer's current life.
     pub incarnation: Incarnation,
+    /// Highest cluster version that the peer's binary follows.
+    pub version_max: u32,
+    /// Whether it is up; its facts are kept beyond its end.
+    pub up: bool,
 }
 
 /// How entries flow to a peer.
@@ -57,6 +61,12 @@ pub(super) struct Progress {
     pub sending: bool,
     /// How the peer may leave the set with memory loss (S5).
     pub recover: Option<RecoverTarget>,
+    /// Whether it had memory loss when it last answered.
+    pub memory_loss: bool,
+    /// How many voters it has live sessions with, itself included.
+    pub reach: u8,
+    /// Since when its disk has been close to the log's end; `None` while it isn't.
+    pub close_since: Option<MonoTime>,
 }
 
 impl Progress {
@@ -76,6 +86,9 @@ impl Progress {
             inflight_bytes: 0,
             sending: false,
             recover: None,
+            memory_loss: false,
+            reach: 0,
+            close_since: None,
         }
     }
 
@@ -92,6 +105,7 @@ impl Progress {
             inflight: VecDeque::new(),
             inflight_bytes: 0,
             sending: false,
+            close_since: None,
             round,
             ..kept
         };
@@ -136,6 +150,12 @@ impl Progress {
             self.inflight.pop_front();
             self.inflight_bytes -= bytes;
         }
+    }
+
+    /// Whether the peer's disk is close to the log's end, and since when.
+    pub(super) fn note_distance(&mut self, last: Seq, lag_max: u64, now: MonoTime) {
+        let close = last.0 - self.persisted.0 <= lag_max;
+        self.close_since = close.then(|| self.close_since.unwrap_or(now));
     }
 
     /// Starts to look for the point of agreement anew, from `next`.

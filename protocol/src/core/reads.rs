@@ -27,7 +27,7 @@ impl Core {
         let timers = &self.configs.newest().timers;
         let alone = self.leads_alone();
         let contact = if alone { now } else { tenure.contact };
-        (self.is_readable(tenure) && (alone || tenure.proven))
+        (self.is_readable(tenure) && (alone || tenure.proven) && !tenure.lease_forgone)
             .then(|| contact.plus(timers.lease_us.saturating_sub(timers.drift_us)))
     }
 

@@ -25,6 +25,11 @@ impl Core {
         }
         self.time = self.time.max(append.time);
         self.note_recover_target(append.recover);
+        if self.installing.is_some() {
+            // The log is about to be replaced: what would be appended is as good as lost.
+            self.acknowledge(from, None, out);
+            return;
+        }
         let heartbeat = append.entries.is_empty();
         match self.match_entries(append.epoch, append.prev, append.entries, out) {
             Matched::Through { seq, appended } => {
@@ -108,7 +113,8 @@ impl Core {
         };
         let first = entries[missing].id.seq;
         if first <= self.log.last().seq {
-            if first <= self.committed {
+            // What is in force is as good as committed: every later primary has it (S10).
+            if first <= self.committed.max(self.configs.in_force_at().seq) {
                 let held =
                     self.log.id_at(first).expect("committed entries above the start are held");
                 return Matched::Conflict(held);
@@ -146,6 +152,7 @@ impl Core {
             applied: self.applied.min(self.verified),
             round: self.primary_round,
             memory_loss: self.memory_loss(),
+            reach: self.reach(),
             reject,
         };
         self.send_after(self.epoch_id, to, Message::AppendAck(ack), out);
@@ -173,8 +180,9 @@ impl Core {
         }
         self.committed = through;
         self.acknowledgeable = through;
-        self.configs.on_committed(through);
+        self.configs.bring_in_force(through);
         out.push(Command::Committed { committed: through, acknowledgeable: through });
+        self.check_cluster_version(out);
     }
 }
 

@@ -10,9 +10,12 @@ use super::log::Log;
 use super::message::Message;
 use super::primary::Tenure;
 use super::progress::Session;
+use super::snapshot::Snapshot;
 use crate::cluster::ClusterEntry;
 use crate::policy::Unmet;
-use crate::types::{ClusterTime, DiskId, EntryId, Epoch, Incarnation, MonoTime, NodeId, Seq};
+use crate::types::{
+    ClusterTime, DiskId, EntryId, Epoch, Generation, Incarnation, MonoTime, NodeId, Seq,
+};
 
 /// Timers and limits of one node. Those that safety depends on are in the cluster entry instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +29,13 @@ pub struct Tuning {
     pub window_bytes: u64,
     /// Reads that may wait for a heartbeat round.
     pub reads_max: usize,
+    /// How long a transfer may take, in microseconds, before this node goes on by itself.
+    pub handover_us: u64,
+    /// How long a primary's journal or commit position may stand still while entries wait, in
+    /// microseconds, before it looks for a better-placed voter.
+    pub standstill_us: u64,
+    /// How far a learner's disk may be behind the log's end, in entries, to become a voter.
+    pub learner_lag: u64,
 }
 
 impl Default for Tuning {
@@ -35,6 +45,9 @@ impl Default for Tuning {
             election_timeout_max_us: 600_000,
             window_bytes: 32 << 20,
             reads_max: 1 << 16,
+            handover_us: 1_000_000,
+            standstill_us: 2_000_000,
+            learner_lag: 1_000,
         }
     }
 }
@@ -58,6 +71,8 @@ pub struct Boot {
     pub committed: Seq,
     /// The last entry's time.
     pub time: ClusterTime,
+    /// Highest cluster version that this binary follows.
+    pub version_max: u32,
 }
 
 /// What a node is.
@@ -78,6 +93,8 @@ pub enum Refused {
     NotPrimary,
     /// The policy asks for more voters than are reachable.
     Degraded(Unmet),
+    /// Leadership goes to this node; what waits may be parked until it has.
+    HandingOver(NodeId),
 }
 
 /// A member as the primary sees it.
@@ -121,6 +138,8 @@ pub(super) struct Candidacy {
     pub votes: BTreeMap<NodeId, bool>,
     /// The hard state that must be synced before this node's own vote counts.
     pub hard_id: u64,
+    /// The epoch of the primary that handed over, if one did.
+    pub transfer: Option<Epoch>,
 }
 
 /// The replication state machine of one node.
@@ -129,6 +148,7 @@ pub struct Core {
     pub(super) node: NodeId,
     pub(super) disk: DiskId,
     pub(super) incarnation: Incarnation,
+    pub(super) version_max: u32,
     pub(super) tuning: Tuning,
 
     /// Hard state as decided; `durable` is what the disk is known to hold (S1).
@@ -166,6 +186,8 @@ pub struct Core {
     pub(super) primary_round: u64,
     /// `R` of S5, valid in the current epoch and incarnation.
     pub(super) recover_through: Option<Seq>,
+    /// The snapshot that the runtime is about to switch to.
+    pub(super) installing: Option<Snapshot>,
 
     pub(super) halted: Option<Violation>,
 }
@@ -181,6 +203,7 @@ impl Core {
             node: boot.node,
             disk: boot.disk,
             incarnation: boot.incarnation,
+            version_max: boot.version_max,
             tuning,
             hard: boot.hard,
             durable: boot.hard,
@@ -203,6 +226,7 @@ impl Core {
             verified: Seq::ZERO,
             primary_round: 0,
             recover_through: None,
+            installing: None,
             halted: None,
         };
         core.restart_election_timer(now, random);
@@ -217,12 +241,21 @@ impl Core {
         }
         match event {
             Event::Tick => self.tick(now, random, out),
-            Event::Connected { peer, session, disk, incarnation } => {
-                self.on_connected(now, peer, Session { number: session, disk, incarnation }, out);
+            Event::Connected { peer, session, disk, incarnation, generation, version_max } => {
+                let number = session;
+                let session = Session { number, disk, incarnation, version_max, up: true };
+                self.on_connected(now, peer, session, generation, out);
             }
             Event::Disconnected { peer, session } => self.on_disconnected(now, peer, session, out),
             Event::Received { from, message } => self.on_message(now, random, from, message, out),
-            Event::Propose { bytes, time } => self.propose(now, bytes, time, out),
+            Event::Propose { bytes: _, time } => self.propose(now, time, out),
+            Event::ProposeMark { time } => self.propose_mark(now, time, out),
+            Event::Reconfigure { token, change } => self.reconfigure(now, token, &change, out),
+            Event::Transfer { token, to } => self.transfer(now, token, to, out),
+            Event::SnapshotFetched { snapshot } => {
+                self.on_snapshot_fetched(now, random, snapshot, out);
+            }
+            Event::SnapshotInstalled { last } => self.on_snapshot_installed(now, last, out),
             Event::HardStateSaved { id } => self.on_hard_state_saved(now, id, out),
             Event::InMemory { branch, id } => {
                 self.log.on_in_memory(branch, id);
@@ -392,8 +425,13 @@ impl Core {
         now: MonoTime,
         peer: NodeId,
         session: Session,
+        generation: Generation,
         out: &mut Vec<Command>,
     ) {
+        // S12: what was recovered without a node is not spoken about with it.
+        if generation != self.configs.in_force().generation {
+            return;
+        }
         let old = self.sessions.insert(peer, session);
         let same_life = old
             .is_some_and(|old| (old.disk, old.incarnation) == (session.disk, session.incarnation));
@@ -409,7 +447,9 @@ impl Core {
         session: u64,
         out: &mut Vec<Command>,
     ) {
-        if self.sessions.get(&peer).is_some_and(|current| current.number == session) {
+        let current = self.sessions.get_mut(&peer).filter(|current| current.number == session);
+        if let Some(current) = current {
+            current.up = false;
             self.on_peer_gone(now, peer, out);
         }
     }
@@ -438,9 +478,8 @@ impl Core {
             }
             Message::Append(append) => self.on_append(now, random, from, append, out),
             Message::AppendAck(ack) => self.on_ack(now, random, from, ack, out),
-            // Leadership transfer: a target that does not follow it keeps the primary it has,
-            // and the transfer ends at its deadline.
-            Message::TimeoutNow(_) => {}
+            Message::TimeoutNow(order) => self.on_timeout_now(now, random, from, order, out),
+            Message::SnapshotOffer(offer) => self.on_snapshot_offer(from, offer, out),
         }
     }
 
@@ -455,7 +494,7 @@ impl Core {
         }
     }
 
-    fn on_own_cursor(&mut self, now: MonoTime, out: &mut Vec<Command>) {
+    pub(super) fn on_own_cursor(&mut self, now: MonoTime, out: &mut Vec<Command>) {
         match &self.duty {
             Duty::Primary(_) => self.advance_commit(now, out),
             Duty::Replica { primary: Some(primary) } => {
@@ -480,6 +519,8 @@ impl Core {
         let was_primary = matches!(self.duty, Duty::Primary(_));
         if let Duty::Primary(tenure) = &mut self.duty {
             tenure.fail_reads(out);
+            tenure.end_handover(out);
+            tenure.doubt_change(out);
         }
         self.duty = Duty::Replica { primary };
         if epoch > self.hard.epoch {
@@ -513,6 +554,14 @@ impl Core {
         let min_us = self.configs.newest().timers.election_timeout_min_us;
         let spread_us = self.tuning.election_timeout_max_us.saturating_sub(min_us).max(1);
         self.election_due = now.plus(min_us + random % spread_us);
+    }
+
+    /// A configuration in force that this binary doesn't follow ends the node.
+    pub(super) fn check_cluster_version(&mut self, out: &mut Vec<Command>) {
+        let (cluster, supported) = (self.configs.in_force().version, self.version_max);
+        if cluster > supported {
+            self.halt(Violation::ClusterVersion { cluster, supported }, out);
+        }
     }
 
     pub(super) fn halt(&mut self, violation: Violation, out: &mut Vec<Command>) {

@@ -6,7 +6,7 @@ use std::fmt;
 use super::{Level, Policy, Threshold};
 
 /// Why a policy's text is refused. Every message names the clause.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum PolicyError {
     /// Nothing between two `&&`, or nothing at all.
     #[error("empty clause in policy `{policy}`")]
@@ -67,6 +67,9 @@ impl Policy {
     /// # Errors
     /// Names the first clause that they can't.
     pub fn check(&self, voters: usize) -> Result<(), PolicyError> {
+        if self.clauses().next().is_none() {
+            return Err(PolicyError::EmptyClause { policy: String::new() });
+        }
         for (level, threshold) in self.clauses() {
             let copies = threshold.copies(voters);
             if copies > voters || copies == 0 {

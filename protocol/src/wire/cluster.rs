@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::error::WireError;
 use super::frame::{decode_body, encode_body};
-use crate::cluster::ClusterEntry;
+use crate::cluster::{ClusterEntry, MEMBERS_MAX, VOTERS_MAX};
 
 /// Longest payload of a `Cluster` entry: some hundred members with long names. A control frame
 /// must be able to carry the first one whole.
@@ -36,6 +36,16 @@ pub fn decode_cluster(payload: &[u8]) -> Result<ClusterEntry, WireError> {
 fn check(entry: &ClusterEntry) -> Result<(), WireError> {
     if !entry.members.is_sorted_by(|a, b| a.node < b.node) {
         return Err(WireError::Invalid("members are not sorted by a unique node id"));
+    }
+    let voters = entry.voters().count();
+    if voters == 0 || voters > VOTERS_MAX || entry.members.len() > MEMBERS_MAX {
+        return Err(WireError::Invalid("no voters, or too many members"));
+    }
+    if entry.policy.check(voters).is_err() {
+        return Err(WireError::Invalid("the policy asks for zero copies or more than voters"));
+    }
+    if !entry.timers.are_safe() {
+        return Err(WireError::Invalid("a lease may outlast the shortest election timeout (S11)"));
     }
     if !entry.removed.is_sorted_by(|a, b| a < b) {
         return Err(WireError::Invalid("removed ids are not sorted and unique"));

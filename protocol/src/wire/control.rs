@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use super::error::WireError;
 use super::frame::{decode_frame, encode_frame};
 use super::log::AppendHeader;
-use crate::core::message::{AppendAck, Message, TimeoutNow, VoteReply, VoteRequest};
+use crate::core::message::{AppendAck, Message, SnapshotOffer, TimeoutNow, VoteReply, VoteRequest};
 use crate::types::{ClusterId, DiskId, Generation, Incarnation, NodeId};
 
 /// Longest body of a control frame. The longest real one carries the first `Cluster` record.
@@ -134,6 +134,7 @@ pub fn decode_control(buffer: &mut BytesMut) -> Result<Option<ControlFrame>, Wir
         }
         WireFrame::AppendAck(ack) => ControlFrame::Core(Message::AppendAck(ack)),
         WireFrame::TimeoutNow(order) => ControlFrame::Core(Message::TimeoutNow(order)),
+        WireFrame::SnapshotOffer(offer) => ControlFrame::Core(Message::SnapshotOffer(offer)),
         WireFrame::Formation(formation) => ControlFrame::Formation(formation),
     }))
 }
@@ -150,6 +151,7 @@ enum WireFrame {
     AppendAck(AppendAck),
     TimeoutNow(TimeoutNow),
     Formation(Formation),
+    SnapshotOffer(SnapshotOffer),
 }
 
 fn core_frame(message: &Message) -> Result<WireFrame, WireError> {
@@ -164,6 +166,7 @@ fn core_frame(message: &Message) -> Result<WireFrame, WireError> {
         Message::Append(append) => return Err(WireError::EntriesInControl(append.entries.len())),
         Message::AppendAck(ack) => WireFrame::AppendAck(*ack),
         Message::TimeoutNow(order) => WireFrame::TimeoutNow(*order),
+        Message::SnapshotOffer(offer) => WireFrame::SnapshotOffer(*offer),
     })
 }
 
@@ -211,9 +214,11 @@ mod tests {
             applied: Seq(298),
             round: 7,
             memory_loss: true,
+            reach: 3,
             reject: Some(Reject { prev: id(2, 4), hint: id(1, 3) }),
         };
         let order = TimeoutNow { epoch: Epoch(3), last: id(3, 9) };
+        let offer = SnapshotOffer { epoch: Epoch(3), preceding: id(2, 8) };
         let core = ControlFrame::Core;
         let golden = [
             (core(Message::PreVote(request)), "010101040309".to_owned() + "00"),
@@ -226,10 +231,11 @@ mod tests {
             ),
             (
                 core(Message::AppendAck(ack)),
-                "01060305fb2c01fb2c01fb2b01fb2a010701".to_owned() + "0102040103",
+                "01060305fb2c01fb2c01fb2b01fb2a010701".to_owned() + "030102040103",
             ),
             (core(Message::TimeoutNow(order)), "0107030309".to_owned()),
             (ControlFrame::Formation(Formation::FormedAck), "010803".to_owned()),
+            (core(Message::SnapshotOffer(offer)), "0109030208".to_owned()),
         ];
         for (frame, hex) in golden {
             assert_eq!(body_hex(&frame), hex, "{frame:?}");
@@ -295,7 +301,7 @@ mod tests {
 
     prop_compose! {
         fn any_message()(
-            which in 0..7_u8, a: u64, b: u64, c: u64, d: u64, e: u64, f: u64, yes: bool, more: bool,
+            which in 0..8_u8, a: u64, b: u64, c: u64, d: u64, e: u64, f: u64, yes: bool, more: bool,
         ) -> Message {
             let request = VoteRequest {
                 round: a, epoch: Epoch(b), last: id(c, d), transfer: more.then_some(Epoch(e)),
@@ -316,8 +322,10 @@ mod tests {
                 5 => Message::AppendAck(AppendAck {
                     epoch: Epoch(a), incarnation: Incarnation(b), verified: Seq(f), in_memory: Seq(c),
                     persisted: Seq(d), applied: Seq(e), round: f, memory_loss: yes,
+                    reach: which,
                     reject: more.then_some(Reject { prev: id(a, b), hint: id(c, d) }),
                 }),
+                6 => Message::SnapshotOffer(SnapshotOffer { epoch: Epoch(a), preceding: id(b, c) }),
                 _ => Message::TimeoutNow(TimeoutNow { epoch: Epoch(a), last: id(b, c) }),
             }
         }

@@ -251,9 +251,9 @@ mod tests {
 
     use super::super::frame::hex;
     use super::*;
-    use crate::cluster::{ClusterEntry, SafetyTimers};
+    use crate::cluster::{ClusterEntry, Member, MemberKind, SafetyTimers};
     use crate::policy::{Policy, Threshold};
-    use crate::types::{Chain, ClusterId, Generation};
+    use crate::types::{Chain, ClusterId, DiskId, Generation, NodeId};
     use crate::wire::encode_cluster;
 
     fn header(prev_seq: u64) -> AppendHeader {
@@ -307,7 +307,14 @@ mod tests {
             cluster: ClusterId(7),
             generation: Generation(0),
             version: 1,
-            members: Vec::new(),
+            members: vec![Member {
+                node: NodeId(1),
+                disk: DiskId(2),
+                kind: MemberKind::Voter,
+                peer_addr: String::new(),
+                client_addr: String::new(),
+                plain_addr: String::new(),
+            }],
             policy: Policy { persisted: Some(Threshold::Majority), in_memory: None },
             timers: SafetyTimers::LAN,
             removed: Vec::new(),

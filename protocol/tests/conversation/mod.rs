@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use quorate_protocol::cluster::{ClusterEntry, Member, MemberKind, SafetyTimers};
 use quorate_protocol::core::message::{Append, EntryMeta, Message};
-use quorate_protocol::core::{Boot, Command, Core, Event, HardState, Log, Tuning};
+use quorate_protocol::core::{Boot, Command, Core, Event, HardState, Log, Snapshot, Tuning};
 use quorate_protocol::policy::Policy;
 use quorate_protocol::types::{
     Branch, ClusterId, ClusterTime, DiskId, EntryId, EntryKind, Epoch, Generation, Incarnation,
@@ -23,7 +23,6 @@ const ENTRY_BYTES: u32 = 100;
 #[derive(Default)]
 pub(crate) struct Cluster {
     nodes: Vec<Node>,
-    policy: Option<Policy>,
     now: MonoTime,
     /// On its way, in the order of sending.
     wire: VecDeque<(NodeId, NodeId, Message)>,
@@ -46,13 +45,96 @@ struct Node {
     hard: HardState,
     /// The hard state that waits for its sync.
     saving: Option<(u64, HardState)>,
-    /// The log as its process knows it; `written` and `synced` count entries of it on disk.
-    log: Vec<EntryId>,
-    written: usize,
-    synced: usize,
+    /// The entry before the first of `log`, and the configuration in force there.
+    preceding: EntryId,
+    config: (EntryId, Arc<ClusterEntry>),
+    /// The log as its process knows it; `written` and `synced` are positions on disk.
+    log: Vec<EntryMeta>,
+    written: Seq,
+    synced: Seq,
     branch: Branch,
     applied: Seq,
     sessions: u64,
+    /// The snapshot that it was told to install.
+    installing: Option<(Snapshot, bool)>,
+}
+
+impl Node {
+    fn new(id: NodeId, preceding: EntryId, config: (EntryId, Arc<ClusterEntry>)) -> Self {
+        Self {
+            id,
+            core: None,
+            incarnation: Incarnation(0),
+            hard: HardState { epoch: Epoch(1), vote: None, memory_loss: false },
+            saving: None,
+            preceding,
+            config,
+            log: Vec::new(),
+            written: preceding.seq,
+            synced: preceding.seq,
+            branch: Branch(0),
+            applied: preceding.seq,
+            sessions: 0,
+            installing: None,
+        }
+    }
+
+    fn last(&self) -> EntryId {
+        self.log.last().map_or(self.preceding, |entry| entry.id)
+    }
+
+    fn entry(&self, seq: Seq) -> EntryId {
+        self.range(seq, seq).next().expect("the log holds it").id
+    }
+
+    /// Entries of the log from `first` to `last`.
+    fn range(&self, first: Seq, last: Seq) -> impl Iterator<Item = &EntryMeta> {
+        self.log.iter().filter(move |entry| entry.id.seq >= first && entry.id.seq <= last)
+    }
+
+    /// Cuts everything after `last`.
+    fn cut(&mut self, last: Seq) {
+        self.log.retain(|entry| entry.id.seq <= last);
+        self.written = self.written.min(self.last().seq);
+        self.synced = self.synced.min(self.last().seq);
+    }
+
+    /// Cluster entries that the log holds, after the one below it.
+    fn configs(&self) -> Vec<(EntryId, Arc<ClusterEntry>)> {
+        let own = self.log.iter().filter_map(|entry| Some((entry.id, entry.cluster.clone()?)));
+        std::iter::once(self.config.clone()).chain(own).collect()
+    }
+
+    /// What a snapshot of its state holds now.
+    fn snapshot(&self) -> Snapshot {
+        let core = self.core.as_ref().expect("only a running node makes a snapshot");
+        let last = core.log().id_at(self.applied).expect("what is applied is in the log");
+        let mut configs = self.configs();
+        configs.retain(|(id, _)| *id <= last);
+        let config = configs.pop().expect("there is a first configuration");
+        Snapshot { last, epoch: core.epoch(), config, time: ClusterTime(0) }
+    }
+
+    /// What its disk says.
+    fn found(&self) -> Boot {
+        let mut runs: Vec<(Seq, Epoch)> = Vec::new();
+        for entry in &self.log {
+            if runs.last().is_none_or(|(_, epoch)| *epoch != entry.id.epoch) {
+                runs.push((entry.id.seq, entry.id.epoch));
+            }
+        }
+        Boot {
+            node: self.id,
+            disk: disk_of(self.id),
+            incarnation: self.incarnation,
+            hard: self.hard,
+            log: Log::new(self.preceding, runs, self.last(), self.synced),
+            configs: self.configs(),
+            committed: self.applied,
+            time: ClusterTime(0),
+            version_max: 1,
+        }
+    }
 }
 
 impl Cluster {
@@ -63,22 +145,13 @@ impl Cluster {
 
     fn form(&mut self, nodes: u64, policy: Policy) {
         let first = EntryId::new(Epoch(1), Seq(1));
-        self.policy = Some(policy);
-        self.nodes = (1..=nodes)
-            .map(|id| Node {
-                id: NodeId(id),
-                core: None,
-                incarnation: Incarnation(0),
-                hard: HardState { epoch: Epoch(1), vote: None, memory_loss: false },
-                saving: None,
-                log: vec![first],
-                written: 1,
-                synced: 1,
-                branch: Branch(0),
-                applied: Seq(1),
-                sessions: 0,
-            })
-            .collect();
+        let config = (first, Arc::new(configuration(nodes, policy)));
+        self.nodes = (1..=nodes).map(|id| Node::new(NodeId(id), first, config.clone())).collect();
+        for node in &mut self.nodes {
+            node.preceding = EntryId::ZERO;
+            let kind = EntryKind::Cluster;
+            node.log = vec![EntryMeta { id: first, kind, bytes: ENTRY_BYTES, cluster: None }];
+        }
         self.instant = true;
         for id in 1..=nodes {
             self.boot(NodeId(id));
@@ -91,30 +164,12 @@ impl Cluster {
 
     fn boot(&mut self, id: NodeId) {
         let now = self.now;
-        let cluster = Arc::new(self.configuration());
         let node = self.node(id);
         node.incarnation = Incarnation(node.incarnation.0 + 1);
-        node.log.truncate(node.written);
+        node.installing = None;
+        node.cut(node.written);
         node.branch = Branch(0);
-        let mut runs: Vec<(Seq, Epoch)> = Vec::new();
-        for entry in &node.log {
-            if runs.last().is_none_or(|(_, epoch)| *epoch != entry.epoch) {
-                runs.push((entry.seq, entry.epoch));
-            }
-        }
-        let last = *node.log.last().expect("a log holds the first entry");
-        let synced = Seq(node.synced as u64);
-        let boot = Boot {
-            node: id,
-            disk: disk_of(id),
-            incarnation: node.incarnation,
-            hard: node.hard,
-            log: Log::new(EntryId::ZERO, runs, last, synced),
-            configs: vec![(EntryId::new(Epoch(1), Seq(1)), cluster)],
-            committed: node.applied,
-            time: ClusterTime(0),
-        };
-        node.core = Some(Core::new(boot, Tuning::default(), now, random_of(id)));
+        node.core = Some(Core::new(node.found(), Tuning::default(), now, random_of(id)));
         let running: Vec<NodeId> = self.running().filter(|other| *other != id).collect();
         for other in running {
             self.connect(id, other);
@@ -123,11 +178,20 @@ impl Cluster {
     }
 
     fn connect(&mut self, at: NodeId, peer: NodeId) {
-        let incarnation = self.node(peer).incarnation;
+        let other = self.node(peer);
+        let incarnation = other.incarnation;
+        let generation = other.configs().last().expect("not empty").1.generation;
         let node = self.node(at);
         node.sessions += 1;
-        let session = node.sessions;
-        self.step(at, Event::Connected { peer, session, disk: disk_of(peer), incarnation });
+        let connected = Event::Connected {
+            peer,
+            session: node.sessions,
+            disk: disk_of(peer),
+            incarnation,
+            generation,
+            version_max: 1,
+        };
+        self.step(at, connected);
     }
 
     fn running(&self) -> impl Iterator<Item = NodeId> + '_ {
@@ -140,12 +204,11 @@ impl Cluster {
         let node = self.node(id);
         node.core = None;
         node.saving = None;
-        node.log.truncate(node.written);
+        node.cut(node.written);
         if power {
-            node.log.truncate(node.synced);
-            node.written = node.synced;
+            node.cut(node.synced);
             node.hard.memory_loss = true;
-            node.applied = node.applied.min(Seq(node.synced as u64));
+            node.applied = node.applied.min(node.synced);
         }
         self.wire.retain(|(_, to, _)| *to != id);
     }
@@ -188,19 +251,21 @@ impl Cluster {
             Command::SaveHardState { id, state } => node.saving = Some((id, state)),
             Command::Send { to, message } => self.send(id, to, message),
             command @ Command::SendEntries { .. } => self.send_entries(id, &command),
-            Command::Seal { id, branch, .. } => {
-                node.log.push(id);
+            Command::Seal { id, kind, cluster, branch, .. } => {
+                node.log.push(EntryMeta { id, kind, bytes: ENTRY_BYTES, cluster });
                 node.branch = branch;
             }
             Command::Truncate { from, branch } => {
-                node.log.truncate(from.0 as usize - 1);
-                node.written = node.written.min(node.log.len());
-                node.synced = node.synced.min(node.log.len());
+                node.cut(from.prev());
+                node.branch = branch;
+            }
+            Command::InstallSnapshot { snapshot, keep_suffix, branch } => {
+                node.installing = Some((snapshot, keep_suffix));
                 node.branch = branch;
             }
             Command::Append { first, last, branch } => {
                 let new = received.iter().filter(|e| e.id.seq >= first && e.id.seq <= last);
-                node.log.extend(new.map(|entry| entry.id));
+                node.log.extend(new.cloned());
                 node.branch = branch;
             }
             Command::Committed { committed, .. } => {
@@ -208,6 +273,12 @@ impl Cluster {
                 self.step(id, Event::Applied { seq: committed });
             }
             Command::RoleChanged
+            | Command::Reconfigured { .. }
+            | Command::LeaseGivenUp
+            | Command::HandoverStarted { .. }
+            | Command::HandoverEnded { .. }
+            | Command::FetchSnapshot { .. }
+            | Command::SnapshotRefused { .. }
             | Command::ReadReady { .. }
             | Command::ReadFailed { .. }
             | Command::Halt { .. } => {}
@@ -237,15 +308,7 @@ impl Cluster {
             return;
         };
         let node = self.node(id);
-        let entries: Vec<EntryMeta> = node.log[first.0 as usize - 1..last.0 as usize]
-            .iter()
-            .map(|id| EntryMeta {
-                id: *id,
-                kind: EntryKind::Commands,
-                bytes: ENTRY_BYTES,
-                cluster: None,
-            })
-            .collect();
+        let entries: Vec<EntryMeta> = node.range(*first, *last).cloned().collect();
         let bytes = entries.len() as u64 * u64::from(ENTRY_BYTES);
         let append = Append {
             epoch: *epoch,
@@ -277,10 +340,9 @@ impl Cluster {
 
     fn finish_write(&mut self, id: NodeId) {
         let node = self.node(id);
-        if node.written < node.log.len() {
-            node.written = node.log.len();
-            let event =
-                Event::InMemory { branch: node.branch, id: *node.log.last().expect("not empty") };
+        if node.written < node.last().seq {
+            node.written = node.last().seq;
+            let event = Event::InMemory { branch: node.branch, id: node.last() };
             self.step(id, event);
         }
     }
@@ -289,29 +351,57 @@ impl Cluster {
         let node = self.node(id);
         if node.synced < node.written {
             node.synced = node.written;
-            let event = Event::Persisted { branch: node.branch, id: node.log[node.written - 1] };
+            let event = Event::Persisted { branch: node.branch, id: node.entry(node.written) };
             self.step(id, event);
         }
     }
 
-    fn configuration(&self) -> ClusterEntry {
-        let member = |node: &Node| Member {
-            node: node.id,
-            disk: disk_of(node.id),
-            kind: MemberKind::Voter,
-            peer_addr: String::new(),
-            client_addr: String::new(),
-            plain_addr: String::new(),
-        };
-        ClusterEntry {
-            cluster: ClusterId(1),
-            generation: Generation(0),
-            version: 1,
-            members: self.nodes.iter().map(member).collect(),
-            policy: self.policy.expect("the cluster is formed"),
-            timers: SafetyTimers::LAN,
-            removed: Vec::new(),
-        }
+    /// The switch to the snapshot is synced.
+    fn finish_install(&mut self, id: NodeId) {
+        let node = self.node(id);
+        let (snapshot, keep_suffix) = node.installing.take().expect("told to install one");
+        let last = snapshot.last;
+        node.log.retain(|entry| keep_suffix && entry.id.seq > last.seq);
+        node.preceding = last;
+        node.config = snapshot.config;
+        node.written = node.written.clamp(last.seq, node.last().seq);
+        node.synced = node.synced.clamp(last.seq, node.last().seq);
+        node.applied = last.seq;
+        self.step(id, Event::SnapshotInstalled { last });
+    }
+
+    /// The journal drops everything through `through`.
+    fn trim(&mut self, id: NodeId, through: Seq) {
+        let node = self.node(id);
+        let config = node.configs().into_iter().rfind(|(id, _)| id.seq <= through);
+        node.config = config.expect("there is a first configuration");
+        node.preceding = node.entry(through);
+        node.log.retain(|entry| entry.id.seq > through);
+        let preceding = node.preceding;
+        self.step(id, Event::Trimmed { first: through.next(), preceding });
+    }
+}
+
+fn member(id: NodeId) -> Member {
+    Member {
+        node: id,
+        disk: disk_of(id),
+        kind: MemberKind::Voter,
+        peer_addr: String::new(),
+        client_addr: String::new(),
+        plain_addr: String::new(),
+    }
+}
+
+fn configuration(nodes: u64, policy: Policy) -> ClusterEntry {
+    ClusterEntry {
+        cluster: ClusterId(1),
+        generation: Generation(0),
+        version: 1,
+        members: (1..=nodes).map(|id| member(NodeId(id))).collect(),
+        policy,
+        timers: SafetyTimers::LAN,
+        removed: Vec::new(),
     }
 }
 

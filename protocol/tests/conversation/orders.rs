@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 
+use quorate_protocol::cluster::ClusterChange;
+use quorate_protocol::core::message::EntryMeta;
 use quorate_protocol::core::{Event, Role};
 use quorate_protocol::policy::Policy;
-use quorate_protocol::types::{ClusterTime, EntryId, Epoch, NodeId, Seq};
+use quorate_protocol::types::{ClusterTime, EntryId, EntryKind, Epoch, NodeId, Seq};
 
-use super::{Cluster, show};
+use super::{Cluster, ENTRY_BYTES, Node, member, show};
 
 /// More deliveries than any script needs before nothing is on its way.
 const DELIVERIES_MAX: usize = 10_000;
@@ -21,6 +23,12 @@ impl Cluster {
     /// - `cut A B` (both ways), `oneway A B`, `mend`
     /// - `save N`, `write N`, `sync N`: the disk finishes hard state, journal write, journal sync
     /// - `propose N`, `read N TOKEN`, `lease N`
+    /// - `policy N PRESET`, `add N ID`, `promote N ID`, `remove N ID`, `version N NUMBER`,
+    ///   `mark N`: changes and marks proposed at node N
+    /// - `transfer N`, `transfer N TO`
+    /// - `trim N SEQ`, `fetch N FROM` (a snapshot of what FROM has applied), `install N`
+    /// - `join N FROM`: a new node starts with a snapshot of FROM; `recover N PRESET` (while it is
+    ///   down): it goes on alone
     /// - `kill N`, `power N`, `boot N`, `log N EPOCH.SEQ...` (while it is down), `status`
     pub(crate) fn carry_out(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -69,8 +77,62 @@ impl Cluster {
             ["boot", _] => self.boot(node(1)),
             ["log", _, ..] => self.set_log(node(1), &words[2..]),
             ["status"] => self.show_status(),
+            _ => self.carry_out_change(line),
+        }
+    }
+
+    /// Orders about the configuration, leadership and snapshots.
+    fn carry_out_change(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |index: usize| -> u64 {
+            words[index].parse().unwrap_or_else(|_| panic!("no number: {line}"))
+        };
+        let node = |index: usize| NodeId(number(index));
+        match words[..] {
+            ["mark", _] => self.step(node(1), Event::ProposeMark { time: ClusterTime(0) }),
+            ["policy", _, preset] => {
+                self.reconfigure(node(1), ClusterChange::SetPolicy(policy(preset)));
+            }
+            ["add", _, _] => self.reconfigure(node(1), ClusterChange::AddLearner(member(node(2)))),
+            ["promote", _, _] => self.reconfigure(node(1), ClusterChange::Promote(node(2))),
+            ["remove", _, _] => self.reconfigure(node(1), ClusterChange::Remove(node(2))),
+            ["version", _, _] => {
+                let version = u32::try_from(number(2)).expect("a small number");
+                self.reconfigure(node(1), ClusterChange::RaiseVersion(version));
+            }
+            ["transfer", _] => self.step(node(1), Event::Transfer { token: 0, to: None }),
+            ["transfer", _, _] => {
+                self.step(node(1), Event::Transfer { token: 0, to: Some(node(2)) });
+            }
+            ["trim", _, _] => self.trim(node(1), Seq(number(2))),
+            ["fetch", _, _] => {
+                let snapshot = self.node(node(2)).snapshot();
+                self.step(node(1), Event::SnapshotFetched { snapshot });
+            }
+            ["install", _] => self.finish_install(node(1)),
+            ["join", _, _] => {
+                let snapshot = self.node(node(2)).snapshot();
+                self.nodes.push(Node::new(node(1), snapshot.last, snapshot.config));
+                self.boot(node(1));
+            }
+            ["recover", _, preset] => self.recover(node(1), policy(preset)),
             _ => panic!("unknown order: {line}"),
         }
+    }
+
+    fn reconfigure(&mut self, id: NodeId, change: ClusterChange) {
+        self.step(id, Event::Reconfigure { token: 0, change });
+    }
+
+    fn recover(&mut self, id: NodeId, policy: Policy) {
+        let node = self.node(id);
+        assert!(node.core.is_none(), "only a node that is down is recovered");
+        let mut boot = node.found();
+        let (id, entry) = boot.recover(policy).expect("one voter can meet it");
+        node.hard = boot.hard;
+        let kind = EntryKind::Cluster;
+        node.log.push(EntryMeta { id, kind, bytes: ENTRY_BYTES, cluster: Some(entry) });
+        (node.written, node.synced) = (id.seq, id.seq);
     }
 
     /// Lets time pass: whoever is due gets a tick, messages arrive at once.
@@ -119,15 +181,17 @@ impl Cluster {
             let number = |text: &str| text.parse().expect("an entry has numbers");
             EntryId::new(Epoch(number(epoch)), Seq(number(seq)))
         };
-        let log: Vec<EntryId> = entries.iter().map(entry).collect();
+        let kind = EntryKind::Commands;
+        let meta = |id| EntryMeta { id, kind, bytes: ENTRY_BYTES, cluster: None };
+        let log: Vec<EntryMeta> = entries.iter().map(entry).map(meta).collect();
         let node = self.node(id);
         assert!(node.core.is_none(), "only the log of a node that is down can be set");
-        let epoch = log.last().expect("a log is not empty").epoch;
+        let EntryId { epoch, seq } = log.last().expect("a log is not empty").id;
         if node.hard.epoch < epoch {
             node.hard.epoch = epoch;
             node.hard.vote = None;
         }
-        (node.written, node.synced, node.log) = (log.len(), log.len(), log);
+        (node.written, node.synced, node.log) = (seq, seq, log);
     }
 
     fn show_wire(&mut self) {

@@ -1,7 +1,8 @@
 //! Events, commands and messages in words.
 
+use quorate_protocol::cluster::ClusterChange;
 use quorate_protocol::core::message::{Message, VoteReply, VoteRequest};
-use quorate_protocol::core::{Command, Core, Event, Role};
+use quorate_protocol::core::{ChangeOutcome, Command, Core, Event, HandoverOutcome, Role};
 
 /// What an event is; nothing for those that follow from a command at once.
 pub(super) fn event(event: &Event) -> Option<String> {
@@ -9,6 +10,13 @@ pub(super) fn event(event: &Event) -> Option<String> {
         Event::Tick => " tick".to_owned(),
         Event::Received { from, message } => format!(" <- {from} {}", self::message(message)),
         Event::Propose { .. } => " propose".to_owned(),
+        Event::ProposeMark { .. } => " propose mark".to_owned(),
+        Event::Reconfigure { change, .. } => format!(" reconfigure: {}", self::change(change)),
+        Event::Transfer { to, .. } => {
+            format!(" transfer to {}", to.map_or("any".to_owned(), |to| to.to_string()))
+        }
+        Event::SnapshotFetched { snapshot } => format!(" snapshot {} fetched", snapshot.last),
+        Event::SnapshotInstalled { last } => format!(" snapshot {last} installed"),
         Event::HardStateSaved { id } => format!(" hard state {id} saved"),
         Event::InMemory { id, .. } => format!(" in memory {id}"),
         Event::Persisted { id, .. } => format!(" persisted {id}"),
@@ -45,6 +53,26 @@ pub(super) fn command(command: &Command, core: Option<&Core>) -> Option<String> 
         Command::RoleChanged => role(core?),
         Command::ReadReady { token, at } => format!("read {token} ready at {at}"),
         Command::ReadFailed { token } => format!("read {token} failed"),
+        Command::Reconfigured { outcome, .. } => match outcome {
+            ChangeOutcome::InForce(id) => format!("configuration {id} in force"),
+            ChangeOutcome::Refused(refused) => format!("refused: {refused}"),
+            ChangeOutcome::InDoubt(id) => format!("configuration {id} in doubt"),
+        },
+        Command::LeaseGivenUp => "lease given up".to_owned(),
+        Command::HandoverStarted { to } => format!("hands over to {to}"),
+        Command::HandoverEnded { outcome, .. } => match outcome {
+            HandoverOutcome::SteppedDown(to) => format!("stepped down for {to}"),
+            HandoverOutcome::TimedOut(to) => format!("{to} did not take over"),
+            HandoverOutcome::Refused(refused) => format!("refused: {refused}"),
+        },
+        Command::FetchSnapshot { from, above } => {
+            format!("fetch a snapshot of {from} above {above}")
+        }
+        Command::InstallSnapshot { snapshot, keep_suffix, branch } => format!(
+            "install snapshot {}, keep what follows: {keep_suffix}, branch {branch}",
+            snapshot.last
+        ),
+        Command::SnapshotRefused { last, reason } => format!("snapshot {last} refused: {reason}"),
         Command::Halt { violation } => format!("halt: {violation}"),
     };
     Some(text)
@@ -81,11 +109,26 @@ pub(super) fn message(message: &Message) -> String {
             )
         }
         Message::TimeoutNow(now) => format!("TimeoutNow epoch {} last {}", now.epoch, now.last),
+        Message::SnapshotOffer(offer) => {
+            format!("SnapshotOffer epoch {} from {} on", offer.epoch, offer.preceding)
+        }
+    }
+}
+
+fn change(change: &ClusterChange) -> String {
+    match change {
+        ClusterChange::AddLearner(member) => format!("add {}", member.node),
+        ClusterChange::Promote(node) => format!("promote {node}"),
+        ClusterChange::Remove(node) => format!("remove {node}"),
+        ClusterChange::SetPolicy(policy) => format!("policy {policy}"),
+        ClusterChange::SetAddresses(member) => format!("addresses of {}", member.node),
+        ClusterChange::RaiseVersion(version) => format!("version {version}"),
     }
 }
 
 fn vote_request(request: &VoteRequest) -> String {
-    format!("epoch {} round {} last {}", request.epoch, request.round, request.last)
+    let transfer = if request.transfer.is_some() { ", handed over" } else { "" };
+    format!("epoch {} round {} last {}{transfer}", request.epoch, request.round, request.last)
 }
 
 fn vote_reply(reply: &VoteReply) -> String {

@@ -30,7 +30,7 @@ use super::shared::{ClientOptions, ClientParts, State, StateFault};
 use crate::health::{DiskOptions, Health, LatchOptions};
 use crate::metrics::Metrics;
 use crate::node::config::ClientSettings;
-use crate::quorum::{ConfirmedRead, QuorumHandle};
+use crate::quorum::{ConfirmedRead, QuorumHandle, QuorumQueues};
 use crate::submit::{Batch, DoubtReason, Outcome, Refusal};
 use crate::view::{Published, Role, View};
 use crate::wake::Wake;
@@ -216,8 +216,8 @@ impl Node {
     }
 
     fn start_with(options: ClientOptions) -> Self {
-        let (submit, batches) = mpsc::channel(64);
-        let (ask, reads) = mpsc::channel(64);
+        let (quorum, QuorumQueues { submitted, reads, .. }) =
+            QuorumHandle::new(Arc::new(Wake::new(|| {})));
         let published = Published::new();
         let fake = Arc::new(Fake {
             keyspace: Mutex::default(),
@@ -227,8 +227,7 @@ impl Node {
             rounds: Mutex::default(),
         });
         fake.set_primary(Some(1));
-        tokio::spawn(fake.clone().run(batches, reads));
-        let quorum = QuorumHandle::new(submit, ask, Arc::new(Wake::new(|| {})));
+        tokio::spawn(fake.clone().run(submitted, reads));
         let metrics = Metrics::new().expect("names are unique").client;
         let health = Health::new(LatchOptions::default(), DiskOptions::default());
         let state = fake.clone();

@@ -221,6 +221,7 @@ fn ack(round: u64) -> Message {
         applied: Seq(0),
         round,
         memory_loss: false,
+        reach: 1,
         reject: None,
     })
 }

@@ -23,13 +23,15 @@ impl Invariant for VoteOnceDurable {
             Fact::BecamePrimary { node, epoch } => (*node, *epoch, Some(view.nodes[*node].id)),
             Fact::Sent { from, to, message } => match message {
                 // What a pre-vote asks for is no one's epoch yet.
-                Message::PreVote(_) | Message::TimeoutNow(_) => return Ok(()),
+                Message::PreVote(_) => return Ok(()),
                 Message::PreVoteReply(reply) => (*from, reply.epoch, None),
                 Message::Vote(request) => (*from, request.epoch, Some(view.nodes[*from].id)),
                 Message::VoteReply(reply) => {
                     (*from, reply.epoch, reply.granted.then_some(view.nodes[*to].id))
                 }
                 Message::Append(append) => (*from, append.epoch, Some(view.nodes[*from].id)),
+                Message::TimeoutNow(order) => (*from, order.epoch, Some(view.nodes[*from].id)),
+                Message::SnapshotOffer(offer) => (*from, offer.epoch, Some(view.nodes[*from].id)),
                 Message::AppendAck(ack) => (*from, ack.epoch, None),
             },
             Fact::Pushed { .. } | Fact::Committed { .. } | Fact::Read { .. } | Fact::Stepped => {

@@ -1,0 +1,83 @@
+//! What the rest of the node sees of the core: lease, clock and the slowly changing view.
+
+use std::sync::atomic::Ordering;
+
+use quorate_protocol::core::{Event, Refused, Role};
+use quorate_protocol::types::{MonoTime, Seq};
+
+use super::Driver;
+use crate::view::{PeerView, View};
+
+/// How often the slowly changing view is renewed while nothing else changes it.
+const VIEW_PERIOD_US: u64 = 50_000;
+
+impl Driver {
+    pub(super) fn publish(&mut self, now: MonoTime) {
+        let lease = self.core.lease_until(now);
+        self.published.set_lease(lease.is_some(), lease.unwrap_or(MonoTime(0)));
+        self.published.raise_cluster_time(self.time().0);
+        self.published.set_heard(self.core.heard().unwrap_or(MonoTime(0)));
+        if now < self.view_due {
+            return;
+        }
+        self.note_trimmed(now);
+        self.view_due = now.plus(VIEW_PERIOD_US);
+        let config = self.core.configs().newest().clone();
+        let needs_memory = config.policy.needs_memory(config.voters().count());
+        self.report_in_memory.store(needs_memory, Ordering::Relaxed);
+        self.published.set_view(self.view(now));
+    }
+
+    /// The journal drops old segments by itself; the core must know where the log starts.
+    fn note_trimmed(&mut self, now: MonoTime) {
+        let first = self.ports.reader.first();
+        if first > self.core.log().first()
+            && let Some(preceding) = self.core.log().id_at(first.prev())
+        {
+            let mut commands = std::mem::take(&mut self.commands);
+            let random = self.random.next();
+            self.core.step(now, random, Event::Trimmed { first, preceding }, &mut commands);
+            assert!(commands.is_empty(), "trimming asks for nothing");
+            self.commands = commands;
+        }
+    }
+
+    fn view(&self, now: MonoTime) -> View {
+        let config = self.core.configs().newest().clone();
+        let statuses = self.core.peers(now);
+        let peers =
+            config.members.iter().filter(|member| member.node != self.ports.node).map(|member| {
+                let status = statuses.iter().find(|status| status.node == member.node);
+                PeerView {
+                    node: member.node,
+                    connected: self.sessions.contains_key(&member.node),
+                    in_memory: status.map_or(Seq::ZERO, |status| status.in_memory),
+                    persisted: status.map_or(Seq::ZERO, |status| status.persisted),
+                    applied: status.map_or(Seq::ZERO, |status| status.applied),
+                }
+            });
+        let degraded = match self.core.admits(now) {
+            Err(Refused::Degraded(unmet)) => Some(unmet.to_string()),
+            Err(Refused::NotPrimary | Refused::HandingOver(_)) | Ok(()) => None,
+        };
+        View {
+            node: self.ports.node,
+            incarnation: self.ports.incarnation,
+            role: match self.core.role() {
+                Role::Replica => crate::view::Role::Replica,
+                Role::Candidate => crate::view::Role::Candidate,
+                Role::Primary => crate::view::Role::Primary,
+            },
+            epoch: self.core.epoch(),
+            primary: self.core.primary(),
+            cluster: Some(config.cluster),
+            peers: peers.collect(),
+            last: self.core.log().last(),
+            persisted: self.core.log().persisted(),
+            memory_loss: self.core.memory_loss(),
+            degraded,
+            waiting: None,
+            config: Some(config),
+        }
+    }
+}

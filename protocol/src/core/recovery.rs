@@ -1,0 +1,52 @@
+//! Lossy recovery (S12): an operator's act, for when no election is safe any more.
+//!
+//! The survivor continues alone, in a new generation. Whatever other nodes hold beyond its log is
+//! given up; nodes of the old generation are refused for ever and keep their logs as they are.
+
+use std::sync::Arc;
+
+use super::state::Boot;
+use crate::cluster::{ClusterEntry, MemberKind};
+use crate::policy::{Policy, PolicyError};
+use crate::types::{EntryId, NodeId};
+
+impl Boot {
+    /// The survivor's log and hard state after a lossy recovery: one more entry, which makes this
+    /// node the only member, under a higher generation, with `policy`. The caller syncs entry and
+    /// hard state, on an installation that is stopped, before the node starts.
+    ///
+    /// Everything in the survivor's log stays, committed or not: what may have been acknowledged
+    /// is never dropped here.
+    ///
+    /// # Errors
+    /// `policy` can't be met by one voter.
+    pub fn recover(&mut self, policy: Policy) -> Result<(EntryId, Arc<ClusterEntry>), PolicyError> {
+        policy.check(1)?;
+        let (_, newest) = self.configs.last().expect("a formed cluster has a cluster entry");
+        let mut entry = ClusterEntry::clone(newest);
+        let gone: Vec<NodeId> = entry.members.iter().map(|member| member.node).collect();
+        entry.removed.extend(gone.into_iter().filter(|node| *node != self.node));
+        entry.removed.sort_unstable();
+        entry.removed.dedup();
+        entry.members.retain(|member| member.node == self.node);
+        for member in &mut entry.members {
+            member.kind = MemberKind::Voter;
+            member.disk = self.disk;
+        }
+        assert!(!entry.members.is_empty(), "node {} is no member of its own log", self.node);
+        entry.policy = policy;
+        entry.generation.0 += 1;
+
+        // An epoch that no node of the old generation can have seen an entry of.
+        let epoch = self.hard.epoch.max(self.log.last().epoch).next();
+        let id = EntryId::new(epoch, self.log.last().seq.next());
+        self.log.push(id);
+        self.log.on_persisted(self.log.branch(), id);
+        self.hard.epoch = epoch;
+        self.hard.vote = Some(self.node);
+        self.hard.memory_loss = false;
+        let entry = Arc::new(entry);
+        self.configs.push((id, entry.clone()));
+        Ok((id, entry))
+    }
+}
