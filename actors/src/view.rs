@@ -178,6 +178,20 @@ impl Published {
         self.view_changed.notified()
     }
 
+    /// Waits until another node is known to lead. The caller bounds the wait.
+    pub async fn other_primary(&self) -> NodeId {
+        loop {
+            let mut changed = std::pin::pin!(self.view_changed());
+            // Registered before the look, so that no change falls in between.
+            changed.as_mut().enable();
+            let view = self.view();
+            if let Some(primary) = view.primary.filter(|primary| *primary != view.node) {
+                return primary;
+            }
+            changed.await;
+        }
+    }
+
     /// Waits until the state holds everything through `seq`. The caller bounds the wait.
     pub async fn applied_through(&self, seq: Seq) {
         while self.applied() < seq {

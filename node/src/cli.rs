@@ -8,6 +8,7 @@ use crate::config::{self, Source};
 use crate::dev::{self, DevArgs};
 use crate::failure::Failure;
 use crate::http::AdminUrl;
+use crate::orders::{self, PolicyVerb};
 use crate::output::say;
 use crate::{journal, pki, start, status};
 
@@ -48,6 +49,27 @@ enum Verb {
         #[arg(long)]
         watch: bool,
     },
+    /// Hand leadership from the primary to another node
+    Promote {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// The node that is to lead; without it, the most caught-up voter
+        #[arg(long)]
+        to: Option<u64>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show or replace the durability policy
+    Policy {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        verb: PolicyVerb,
+        /// As JSON
+        #[arg(long, global = true)]
+        json: bool,
+    },
     /// Stop a node in order
     Shutdown(AdminArgs),
     /// Look at a journal's files while its node is stopped
@@ -87,7 +109,7 @@ struct InitArgs {
 #[derive(Debug, Args)]
 struct AdminArgs {
     /// The admin port of a node
-    #[arg(long, env = "QUORATE_ADMIN", default_value = "http://127.0.0.1:7421")]
+    #[arg(long, env = "QUORATE_ADMIN", default_value = "http://127.0.0.1:7421", global = true)]
     admin: AdminUrl,
 }
 
@@ -181,6 +203,8 @@ impl Cli {
                 start::run(&load(&config.config)?, allow_volatile)
             }
             Verb::Status { admin, json, watch } => status::run(&admin.admin, json, watch),
+            Verb::Promote { admin, to, json } => orders::promote(&admin.admin, to, json),
+            Verb::Policy { admin, verb, json } => orders::policy(&admin.admin, &verb, json),
             Verb::Shutdown(args) => shutdown(&args.admin),
             Verb::Journal(JournalVerb::Inspect { path, entries, json }) => {
                 journal::inspect(&path, entries, json)

@@ -9,6 +9,7 @@ mod http;
 mod journal;
 mod logging;
 mod notify;
+mod orders;
 mod output;
 mod pki;
 mod start;

@@ -10,9 +10,10 @@ use quorate_actors::clock;
 use quorate_actors::health::{Health, HealthView};
 use quorate_actors::metrics::Metrics;
 use quorate_actors::node::{RunningNode, ShutdownReport};
+use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::storage::state::StateReader;
 use quorate_actors::supervisor::{Phase, Supervisor};
-use quorate_actors::view::{Published, View};
+use quorate_actors::view::Published;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -177,6 +178,7 @@ struct Adapter {
     metrics: Metrics,
     state: StateReader,
     health: Arc<Health>,
+    quorum: QuorumHandle,
     asked: Arc<Notify>,
 }
 
@@ -188,6 +190,7 @@ impl Adapter {
             metrics: node.metrics().clone(),
             state: node.state().clone(),
             health: node.health().clone(),
+            quorum: node.quorum().clone(),
             asked,
         }
     }
@@ -198,8 +201,12 @@ impl NodeView for Adapter {
         self.supervisor.phase()
     }
 
-    fn view(&self) -> Arc<View> {
-        self.published.view()
+    fn published(&self) -> &Published {
+        &self.published
+    }
+
+    fn quorum(&self) -> &QuorumHandle {
+        &self.quorum
     }
 
     fn positions(&self) -> Positions {

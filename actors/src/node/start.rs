@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_protocol::cluster::ClusterEntry;
-use quorate_protocol::core::Tuning;
+use quorate_protocol::core::{HandoverRefused, Tuning};
 use quorate_protocol::formation::{Addresses, CLUSTER_VERSION, FIRST_ENTRY, Forming, Plan};
 use quorate_protocol::types::{Branch, ClusterId, DiskId, Incarnation};
 use quorate_protocol::wire::{Hello, WIRE_VERSION, decode_cluster};
@@ -29,7 +29,7 @@ use crate::metrics::{
 };
 use crate::quorum::{
     Driver, DriverParts, FormingDriver, Found, Phase as QuorumPhase, Ports, QuorumHandle,
-    QuorumQueues, QuorumWake, Seen,
+    QuorumQueues, QuorumWake, Seen, TransferError,
 };
 use crate::replication::{LogSource, PeerAddress, PeerEvents, ReplicationOptions, TlsMaterial};
 use crate::storage::apply::{Apply, ApplyHandle, ApplyHooks, ApplyOptions, ApplyParts};
@@ -61,6 +61,9 @@ const REPLICA_MAX_LAG: Duration = Duration::from_secs(1);
 /// How long connections may take to write their last replies.
 const CLIENTS_STOP_DEADLINE: Duration = Duration::from_secs(2);
 
+/// How long a primary that stops may take to hand leadership over.
+const HANDOVER_DEADLINE: Duration = Duration::from_secs(3);
+
 /// How long the gate may take to answer what waits.
 const GATE_STOP_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -74,6 +77,7 @@ pub struct RunningNode {
     metrics: Metrics,
     state: StateReader,
     health: Arc<Health>,
+    quorum: QuorumHandle,
     incarnation: Incarnation,
     started: Instant,
     parts: Parts,
@@ -153,6 +157,12 @@ impl RunningNode {
         &self.health
     }
 
+    /// Takes batches, reads and orders for the replication core.
+    #[must_use]
+    pub fn quorum(&self) -> &QuorumHandle {
+        &self.quorum
+    }
+
     /// This life of the node.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
@@ -188,6 +198,7 @@ impl RunningNode {
     pub async fn shutdown(self, deadline: Duration) -> ShutdownReport {
         let began = Instant::now();
         self.supervisor.enter(Phase::Draining);
+        hand_over(&self.quorum, &self.published, deadline.min(HANDOVER_DEADLINE)).await;
         let parts = self.parts;
         self.supervisor.enter(Phase::ShuttingDown);
         // The quorum actor first: its last act answers or refuses what clients wait for.
@@ -302,7 +313,7 @@ async fn start_threads(
     let (quorum, asked) = QuorumHandle::new(wiring.wake.wake.clone());
     // Bound before anything is shown to peers: a port in use is found out first.
     let state = opened.state.reader().clone();
-    let clients = wiring.start_clients(quorum, &state, &metrics, &health)?;
+    let clients = wiring.start_clients(quorum.clone(), &state, &metrics, &health)?;
 
     let reservation = opened.data_dir.load_reservation()?;
     let report_in_memory = Arc::new(AtomicBool::new(true));
@@ -373,7 +384,32 @@ async fn start_threads(
     supervisor.enter(Phase::Ready);
     let parts = Parts { clients, gate, consensus, storage, monitor, hard, data_dir };
     let Wiring { published, incarnation, .. } = wiring;
-    Ok(RunningNode { published, supervisor, metrics, state, health, incarnation, started, parts })
+    Ok(RunningNode {
+        published,
+        supervisor,
+        metrics,
+        state,
+        health,
+        quorum,
+        incarnation,
+        started,
+        parts,
+    })
+}
+
+/// A primary that stops lets another one lead first, so that no one waits for an election. What
+/// waits here is then sent to the new primary.
+async fn hand_over(quorum: &QuorumHandle, published: &Published, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    match quorum.transfer(None, deadline).await {
+        Ok(_) => {
+            let primary = tokio::time::timeout_at(deadline.into(), published.other_primary()).await;
+            tracing::info!(primary = ?primary.ok(), "handed leadership over");
+        }
+        // A replica, or alone.
+        Err(TransferError::Refused(HandoverRefused::NotPrimary | HandoverRefused::NoOther)) => {}
+        Err(error) => tracing::warn!(%error, "leadership was not handed over"),
+    }
 }
 
 /// Everything that the quorum actor acts upon, but the transport, which starts on its thread.

@@ -1,15 +1,17 @@
-//! HTTP for operators: health, status, metrics, and the order to stop.
+//! HTTP for operators: health, status, metrics, and orders.
 
 mod access;
 mod health;
+mod orders;
 mod routes;
 pub(crate) mod status;
 
 pub(crate) use routes::{AdminState, router};
 
 use quorate_actors::health::HealthView;
+use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::supervisor::Phase;
-use quorate_actors::view::View;
+use quorate_actors::view::{Published, View};
 use std::sync::Arc;
 
 /// What the admin port needs to know of a node. A trait, so that its answers are tested without
@@ -17,8 +19,14 @@ use std::sync::Arc;
 pub(crate) trait NodeView: Send + Sync + 'static {
     /// Where the node is in its life.
     fn phase(&self) -> Phase;
-    /// The slowly changing part of its state.
-    fn view(&self) -> Arc<View>;
+    /// Its published state.
+    fn published(&self) -> &Published;
+    /// The slowly changing part of it.
+    fn view(&self) -> Arc<View> {
+        self.published().view()
+    }
+    /// Takes orders for the replication core.
+    fn quorum(&self) -> &QuorumHandle;
     /// Its positions now.
     fn positions(&self) -> Positions;
     /// Whether it may serve a linearizable read by itself at this moment (S11).

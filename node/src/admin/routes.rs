@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::health::{Purpose, readiness};
 use super::status::{self, Status};
-use super::{NodeView, access};
+use super::{NodeView, access, orders};
 
 /// What every route may use.
 #[derive(Clone)]
@@ -40,6 +40,8 @@ pub(crate) fn router(state: AdminState) -> Router {
         .route("/members", get(members))
         .route("/policy", get(policy))
         .route("/admin/content-hash", get(content_hash))
+        .route("/admin/promote", post(orders::promote))
+        .route("/admin/policy", post(orders::set_policy))
         .route("/admin/shutdown", post(shutdown))
         .layer(middleware::from_fn_with_state(state.clone(), access::guard))
         .with_state(state)

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quorate_actors::health::HealthView;
-use quorate_actors::view::{Role, View};
+use quorate_actors::quorum::QuorumHandle;
+use quorate_actors::view::{Published, Role, View};
+use quorate_actors::wake::Wake;
 use quorate_protocol::types::NodeId;
 
 use super::*;
@@ -16,6 +18,8 @@ use crate::http::{AdminUrl, Answer};
 struct Fake {
     phase: Mutex<Phase>,
     stopped: AtomicBool,
+    published: Arc<Published>,
+    quorum: QuorumHandle,
 }
 
 impl NodeView for Fake {
@@ -23,13 +27,12 @@ impl NodeView for Fake {
         *self.phase.lock().expect("not poisoned")
     }
 
-    fn view(&self) -> Arc<View> {
-        Arc::new(View {
-            node: NodeId(2),
-            role: Role::Replica,
-            waiting: Some("node 3 is missing".to_owned()),
-            ..View::default()
-        })
+    fn published(&self) -> &Published {
+        &self.published
+    }
+
+    fn quorum(&self) -> &QuorumHandle {
+        &self.quorum
     }
 
     fn positions(&self) -> Positions {
@@ -65,8 +68,21 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let node =
-            Arc::new(Fake { phase: Mutex::new(Phase::Starting), stopped: AtomicBool::new(false) });
+        let published = Published::new();
+        published.set_view(View {
+            node: NodeId(2),
+            role: Role::Replica,
+            waiting: Some("node 3 is missing".to_owned()),
+            ..View::default()
+        });
+        // Nobody is behind its queues.
+        let (quorum, _) = QuorumHandle::new(Arc::new(Wake::new(|| {})));
+        let node = Arc::new(Fake {
+            phase: Mutex::new(Phase::Starting),
+            stopped: AtomicBool::new(false),
+            published,
+            quorum,
+        });
         let state = AdminState {
             node: node.clone(),
             cluster_name: "test".into(),
