@@ -22,7 +22,7 @@ help: ## List the targets
 
 .PHONY: run
 run: need-build ## Run a three-node cluster on this machine (Ctrl-C stops it)
-	@cargo build --release $(CARGO_FLAGS) --package quorate
+	@cargo build --release $(CARGO_FLAGS) --workspace --bin quorate
 	@exec "$(CARGO_TARGET_DIR)/release/quorate" dev $(ARGS)
 
 .PHONY: test
@@ -51,6 +51,10 @@ verify-long: need-build need-test ## The long forms of the tests of `make test`
 	QUORATE_STEADY_MINUTES=10 cargo test --release $(CARGO_FLAGS) --package quorate-cluster-tests \
 		--test cluster -- --nocapture no_election_happens
 
+.PHONY: check-deploy
+check-deploy: need-build need-deploy ## Build the container image and break its compose cluster
+	deploy/docker/check
+
 .PHONY: clean-dev
 clean-dev: ## Delete the cluster of `make run` and its data
 	@if [ -x "$(CARGO_TARGET_DIR)/release/quorate" ] && [ -d dev-cluster ]; then \
@@ -58,7 +62,7 @@ clean-dev: ## Delete the cluster of `make run` and its data
 	fi
 	rm -rf dev-cluster
 
-.PHONY: need-build need-test need-bench
+.PHONY: need-build need-test need-bench need-deploy
 need-build:
 	@tools/need build
 need-test:
@@ -66,3 +70,5 @@ need-test:
 	@tools/need python "$(PYTHON_ENV)"
 need-bench:
 	@tools/need bench
+need-deploy:
+	@tools/need deploy
