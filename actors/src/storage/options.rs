@@ -52,7 +52,8 @@ pub struct RocksOptions {
     pub obsolete_files_period: Duration,
     /// How many of RocksDB's log files are kept.
     pub keep_log_file_num: usize,
-    /// Bytes of the cache for uncompressed blocks.
+    /// Bytes of the cache for uncompressed blocks of data. Filters and indices of the open tables
+    /// come on top: about two bytes for each stored key.
     pub block_cache_size: usize,
     /// Values of at least this many bytes go to blob files instead of being rewritten by every
     /// compaction; 0 = never.
@@ -240,9 +241,10 @@ impl RocksOptions {
         // 10 bits: one in a hundred absent keys costs a read.
         tables.set_bloom_filter(10.0, false);
         tables.set_whole_key_filtering(true);
-        // So that their memory is bounded by the cache, too.
-        tables.set_cache_index_and_filter_blocks(true);
-        tables.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        // Filters and indices stay in memory, about two bytes for each stored key, and not in the
+        // cache: a table of a million small keys has a filter that no shard of the cache holds, and
+        // every look-up would read it anew.
+        tables.set_cache_index_and_filter_blocks(false);
         options.set_block_based_table_factory(&tables);
         cache
     }

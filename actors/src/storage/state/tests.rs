@@ -291,3 +291,36 @@ fn a_damaged_value_is_named_and_counts_as_damage() {
     let error = state.reader().content_hash().unwrap_err();
     assert!(error.to_string().contains("scan of `bad\\n`"), "{error}");
 }
+
+/// A table with many keys has a filter that is larger than the cache. Read anew for each look-up,
+/// it makes one round of the apply loop take minutes.
+#[test]
+fn the_filter_of_a_large_table_is_not_read_again_for_each_look_up() {
+    const KEYS: u64 = 100_000;
+    let dir = Scratch::new();
+    // A filter has ten bits for each key.
+    let options = RocksOptions { block_cache_size: 64 << 10, ..small() };
+    let (state, mut writer) = State::open(dir.path(), &options).expect("the state opens");
+    for n in 0..KEYS {
+        let value = Value { data: Bytes::new(), version: Seq(1), expires_at_ms: None };
+        writer.put(format!("key {n}").as_bytes(), value, None).expect("it is put");
+    }
+    writer.finish_entry(&entry(EntryKind::Commands, 1, 1, b""));
+    writer.write().expect("it is written");
+    state.reader().flush().expect("it is flushed");
+    // Out of level 0, whose tables RocksDB may treat better than the others.
+    state.reader().store().db.compact_range(None::<&[u8]>, None::<&[u8]>);
+
+    rocksdb::perf::set_perf_stats(rocksdb::perf::PerfStatsLevel::EnableCount);
+    let mut counted = rocksdb::perf::PerfContext::default();
+    counted.reset();
+    let absent = 0..1_000u64;
+    let count = absent.end;
+    for n in absent {
+        assert!(writer.head(format!("no key {n}").as_bytes()).expect("it is read").is_none());
+    }
+    let bytes = counted.metric(rocksdb::perf::PerfMetric::BlockReadByte);
+    rocksdb::perf::set_perf_stats(rocksdb::perf::PerfStatsLevel::Disable);
+    // One in a hundred look-ups reads a block of data, of 4 KiB.
+    assert!(bytes < count * 4096 / 10, "{count} look-ups of absent keys read {bytes} bytes");
+}
