@@ -22,7 +22,7 @@ use prometheus::{
 pub use client::{ClientMetrics, InfoStats, RoundCounts};
 pub use health::HealthCollector;
 pub use published::PublishedCollector;
-pub use storage::{StorageCollector, StorageMetrics};
+pub use storage::{StorageCollector, StorageMetrics, StorageSources};
 
 use crate::submit::DoubtReason;
 

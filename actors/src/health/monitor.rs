@@ -9,8 +9,15 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 
 use super::disk::Space;
 use super::shared::{Health, Sample};
+use crate::storage::apply::{ApplyHandle, Busy};
 use crate::storage::journal::Journal;
 use crate::storage::state::StateReader;
+
+/// An apply loop that publishes nothing for this long is worth a line in the log.
+const STANDSTILL_WARN: Duration = Duration::from_secs(5);
+
+/// And from here on it is an error of the storage: as long as a write may take by default.
+const STANDSTILL_ERROR: Duration = Duration::from_secs(30);
 
 /// The monitor's handle.
 #[derive(Clone, Debug)]
@@ -27,6 +34,8 @@ pub struct HealthParts {
     pub state: StateReader,
     /// The journal.
     pub journal: Journal,
+    /// The apply loop.
+    pub apply: ApplyHandle,
     /// A path on the file system that both are on.
     pub data_dir: PathBuf,
 }
@@ -133,6 +142,9 @@ impl Actor for Monitor {
 
 impl HealthParts {
     fn sample(&self) -> Sample {
+        if let Some(busy) = self.apply.busy() {
+            self.judge_apply(&busy);
+        }
         let space = statvfs(&self.data_dir).map(|found| Space {
             free_bytes: found.blocks_available() * found.fragment_size(),
             total_bytes: found.blocks() * found.fragment_size(),
@@ -146,6 +158,21 @@ impl HealthParts {
             background_errors: self.state.property(c"rocksdb.background-errors").unwrap_or(0),
             journal_stall: self.journal.busy_for(),
             space: space.ok(),
+        }
+    }
+
+    /// Writes go on to be acknowledged while the state doesn't get on, until admission sees the
+    /// lag; so it is told early, and what the loop waits for.
+    pub(crate) fn judge_apply(&self, busy: &Busy) {
+        let Busy { activity, seq, since } = *busy;
+        if since < STANDSTILL_WARN {
+            return;
+        }
+        let causes = self.state.stall_causes();
+        tracing::warn!(%seq, %activity, ?since, %causes, "the apply loop doesn't get on");
+        if since >= STANDSTILL_ERROR {
+            let what = format!("the apply loop has been {activity} at entry {seq} for {since:?}");
+            self.health.report_soft(what);
         }
     }
 }

@@ -7,7 +7,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Histogram, IntCounter, IntGauge, Opts, Registry};
 
 use super::{Metrics, counter, histogram};
-use crate::storage::apply::RoundStats;
+use crate::storage::apply::{ApplyHandle, RoundStats};
 use crate::storage::journal::{GroupStats, Journal};
 use crate::storage::state::StateReader;
 
@@ -23,7 +23,6 @@ pub struct StorageMetrics {
     apply_bytes: IntCounter,
     apply_round: Histogram,
     apply_busy: Counter,
-    write_stalls: IntCounter,
     expired: IntCounter,
 }
 
@@ -48,10 +47,6 @@ impl StorageMetrics {
             apply_bytes: count("quorate_apply_bytes_total", "Bytes written to the state")?,
             apply_round: time("quorate_apply_round_seconds", "One round, without the gate")?,
             apply_busy: busy("apply")?,
-            write_stalls: count(
-                "quorate_state_write_stalls_total",
-                "Writes that RocksDB put off and that were tried again",
-            )?,
             expired: count("quorate_state_expired_keys_total", "Expired keys removed")?,
         })
     }
@@ -62,7 +57,6 @@ impl StorageMetrics {
         self.apply_bytes.inc_by(round.bytes as u64);
         self.apply_round.observe(round.took.as_secs_f64());
         self.apply_busy.inc_by(round.took.as_secs_f64());
-        self.write_stalls.inc_by(round.stalls);
         self.expired.inc_by(round.expired);
     }
 
@@ -76,12 +70,23 @@ impl StorageMetrics {
     }
 }
 
-type Read = fn(&StateReader, &Journal) -> u64;
+type Read = fn(&StorageSources) -> u64;
 
-/// Figures of journal and RocksDB, read when they are scraped.
+/// What the figures are read from.
+#[derive(Clone, Debug)]
+pub struct StorageSources {
+    /// The state.
+    pub state: StateReader,
+    /// The journal.
+    pub journal: Journal,
+    /// The apply loop.
+    pub apply: ApplyHandle,
+}
+
+/// Figures of journal, apply loop and RocksDB, read when they are scraped.
 pub struct StorageCollector {
-    state: StateReader,
-    journal: Journal,
+    sources: StorageSources,
+    stalls: IntCounter,
     gauges: Vec<(IntGauge, Read)>,
     properties: Vec<(IntGauge, &'static CStr)>,
 }
@@ -108,43 +113,47 @@ const PROPERTIES: [(&str, &CStr, &str); 13] = [
 ];
 
 impl StorageCollector {
-    /// Exports figures of these two.
+    /// Exports these figures.
     ///
     /// # Errors
     /// One of the names is taken.
-    pub fn register(
-        metrics: &Metrics,
-        state: StateReader,
-        journal: Journal,
-    ) -> Result<(), prometheus::Error> {
+    pub fn register(metrics: &Metrics, sources: StorageSources) -> Result<(), prometheus::Error> {
         let gauge = |name: &str, help: &str, read: Read| {
             Ok::<_, prometheus::Error>((IntGauge::new(name, help)?, read))
         };
         let gauges = vec![
-            gauge("quorate_state_keys", "Keys stored, expired ones included", |state, _| {
-                state.applied().map_or(0, |applied| applied.keys)
+            gauge("quorate_state_keys", "Keys stored, expired ones included", |of| {
+                of.state.applied().map_or(0, |applied| applied.keys)
             })?,
-            gauge("quorate_state_flushed_seq", "What a restart finds in the state", |state, _| {
-                state.flushed().map_or(0, |flushed| flushed.id.seq.0)
-            })?,
-            gauge("quorate_journal_first_seq", "First entry in the journal", |_, journal| {
-                journal.reader().first().0
-            })?,
-            gauge("quorate_journal_segments", "Files of the journal", |_, journal| {
-                journal.reader().sizes().len() as u64
-            })?,
-            gauge("quorate_journal_size_bytes", "Bytes of the journal", |_, journal| {
-                journal.reader().sizes().iter().map(|(_, bytes)| bytes).sum()
+            gauge("quorate_state_flushed_seq", "What a restart finds in the state", |of| {
+                of.state.flushed().map_or(0, |flushed| flushed.id.seq.0)
             })?,
             gauge(
-                "quorate_journal_waiting_bytes",
-                "Bytes waiting for the writer",
-                |_, journal| journal.waiting_bytes() as u64,
+                "quorate_state_write_stall_milliseconds",
+                "How long RocksDB has been putting off the apply loop's write; 0 = not now",
+                |of| of.state.write_stalls().1.as_millis() as u64,
             )?,
+            gauge(
+                "quorate_apply_stall_milliseconds",
+                "Age of the round that the apply loop is in; 0 = nothing to apply",
+                |of| of.apply.busy().map_or(0, |busy| busy.since.as_millis() as u64),
+            )?,
+            gauge("quorate_journal_first_seq", "First entry in the journal", |of| {
+                of.journal.reader().first().0
+            })?,
+            gauge("quorate_journal_segments", "Files of the journal", |of| {
+                of.journal.reader().sizes().len() as u64
+            })?,
+            gauge("quorate_journal_size_bytes", "Bytes of the journal", |of| {
+                of.journal.reader().sizes().iter().map(|(_, bytes)| bytes).sum()
+            })?,
+            gauge("quorate_journal_waiting_bytes", "Bytes waiting for the writer", |of| {
+                of.journal.waiting_bytes() as u64
+            })?,
             gauge(
                 "quorate_journal_stall_milliseconds",
                 "Age of the system call that the writer is in",
-                |_, journal| journal.busy_for().as_millis() as u64,
+                |of| of.journal.busy_for().as_millis() as u64,
             )?,
         ];
         let property = |(name, property, help): &(&str, &'static CStr, &str)| {
@@ -152,24 +161,31 @@ impl StorageCollector {
         };
         let properties =
             PROPERTIES.iter().map(property).collect::<Result<_, prometheus::Error>>()?;
-        metrics.register(Box::new(Self { state, journal, gauges, properties }))
+        let stalls = IntCounter::new(
+            "quorate_state_write_stalls_total",
+            "Writes that RocksDB put off and that were tried again",
+        )?;
+        metrics.register(Box::new(Self { sources, stalls, gauges, properties }))
     }
 }
 
 impl Collector for StorageCollector {
     fn desc(&self) -> Vec<&Desc> {
         let properties = self.properties.iter().flat_map(|(gauge, _)| gauge.desc());
-        self.gauges.iter().flat_map(|(gauge, _)| gauge.desc()).chain(properties).collect()
+        let gauges = self.gauges.iter().flat_map(|(gauge, _)| gauge.desc());
+        self.stalls.desc().into_iter().chain(gauges).chain(properties).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let mut families = Vec::new();
+        // The state counts; here it only catches up.
+        self.stalls.inc_by(self.sources.state.write_stalls().0.saturating_sub(self.stalls.get()));
+        let mut families = self.stalls.collect();
         for (gauge, read) in &self.gauges {
-            gauge.set(read(&self.state, &self.journal) as i64);
+            gauge.set(read(&self.sources) as i64);
             families.extend(gauge.collect());
         }
         for (gauge, property) in &self.properties {
-            gauge.set(self.state.property(property).unwrap_or(0) as i64);
+            gauge.set(self.sources.state.property(property).unwrap_or(0) as i64);
             families.extend(gauge.collect());
         }
         families
@@ -191,7 +207,6 @@ mod tests {
             bytes: 400,
             took: Duration::from_millis(2),
             write: Duration::from_millis(1),
-            stalls: 5,
             expired: 7,
         });
         let text = metrics.render().unwrap();
@@ -199,7 +214,6 @@ mod tests {
             "quorate_apply_entries_total 3",
             "quorate_apply_bytes_total 400",
             "quorate_apply_round_seconds_count 1",
-            "quorate_state_write_stalls_total 5",
             "quorate_state_expired_keys_total 7",
             "quorate_stage_busy_seconds_total{stage=\"apply\"} 0.002",
         ] {

@@ -25,7 +25,7 @@ use crate::client::{ClientOptions, ClientParts, ClientServer};
 use crate::gate::GateHandle;
 use crate::health::{DiskOptions, Health, HealthMonitor, HealthOptions, HealthParts, LatchOptions};
 use crate::metrics::{
-    HealthCollector, Metrics, PublishedCollector, StorageCollector, StorageMetrics,
+    HealthCollector, Metrics, PublishedCollector, StorageCollector, StorageMetrics, StorageSources,
 };
 use crate::quorum::{
     Driver, DriverParts, FormingDriver, Found, Phase as QuorumPhase, Ports, QuorumHandle,
@@ -352,7 +352,11 @@ async fn start_threads(
         },
         apply,
     };
-    let monitored = journal.clone();
+    let sources = StorageSources {
+        state: state.clone(),
+        journal: journal.clone(),
+        apply: storage_parts.apply.handle().clone(),
+    };
     let local = LocalPorts {
         events,
         hello,
@@ -380,7 +384,7 @@ async fn start_threads(
     let storage = StorageHandle::spawn(storage_parts, Some(supervisor.cell()))
         .await
         .map_err(StartError::actor)?;
-    let monitor = wiring.watch(&metrics, &health, &state, &monitored).await?;
+    let monitor = wiring.watch(&metrics, &health, sources).await?;
     supervisor.enter(Phase::Ready);
     let parts = Parts { clients, gate, consensus, storage, monitor, hard, data_dir };
     let Wiring { published, incarnation, .. } = wiring;
@@ -561,18 +565,19 @@ impl Wiring {
         &self,
         metrics: &Metrics,
         health: &Arc<Health>,
-        state: &StateReader,
-        journal: &Journal,
+        sources: StorageSources,
     ) -> Result<HealthMonitor, StartError> {
         PublishedCollector::register(metrics, self.published.clone())?;
         HealthCollector::register(metrics, health.clone())?;
-        StorageCollector::register(metrics, state.clone(), journal.clone())?;
+        StorageCollector::register(metrics, sources.clone())?;
         let observer = health.clone();
+        let StorageSources { state, journal, apply } = sources;
         state.on_error(move |error| observer.report(error));
         let parts = HealthParts {
             health: health.clone(),
-            state: state.clone(),
-            journal: journal.clone(),
+            state,
+            journal,
+            apply,
             data_dir: self.config.data_dir.clone(),
         };
         HealthMonitor::spawn(parts, HealthOptions::default(), Some(self.supervisor.cell()))

@@ -414,21 +414,34 @@ mod tests {
         use crate::health::{
             DiskOptions, Health, HealthMonitor, HealthOptions, HealthParts, LatchOptions,
         };
-        use crate::metrics::{HealthCollector, Metrics, StorageCollector};
+        use crate::metrics::{HealthCollector, Metrics, StorageCollector, StorageSources};
+        use crate::storage::apply::{Activity, Busy};
 
         let dir = Scratch::new();
         let mut node = Node::start(&dir, eager()).await;
         node.write(2).await;
         let metrics = Metrics::new().unwrap();
         let health = Health::new(LatchOptions::default(), DiskOptions::default());
-        StorageCollector::register(&metrics, node.state.clone(), node.journal.clone()).unwrap();
+        let sources = StorageSources {
+            state: node.state.clone(),
+            journal: node.journal.clone(),
+            apply: node.apply.clone(),
+        };
+        StorageCollector::register(&metrics, sources).unwrap();
         HealthCollector::register(&metrics, health.clone()).unwrap();
         let parts = HealthParts {
             health: health.clone(),
             state: node.state.clone(),
             journal: node.journal.clone(),
+            apply: node.apply.clone(),
             data_dir: dir.path().to_owned(),
         };
+        // An apply loop that stands still is told, and in the end it is trouble.
+        for (seconds, errors) in [(4, 0), (29, 0), (30, 1)] {
+            let since = Duration::from_secs(seconds);
+            parts.judge_apply(&Busy { activity: Activity::Writing, seq: Seq(3), since });
+            assert_eq!(health.view().foreground_errors, errors, "after {seconds} s");
+        }
         let monitor = HealthMonitor::spawn(parts, HealthOptions::default(), None).await.unwrap();
         until("a sample", || health.view().space.free_bytes > 0).await;
         let text = metrics.render().unwrap();
@@ -438,6 +451,9 @@ mod tests {
             "quorate_journal_first_seq 1",
             "quorate_rocksdb_background_errors 0",
             "quorate_load_shed_active 0",
+            "quorate_apply_stall_milliseconds 0",
+            "quorate_state_write_stalls_total 0",
+            "quorate_state_write_stall_milliseconds 0",
         ] {
             assert!(text.contains(line), "{line} is missing:\n{text}");
         }

@@ -6,6 +6,9 @@ use std::time::Duration;
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// RocksDB's own default.
+const LEVEL0_STOP_WRITES_TRIGGER: i32 = 36;
+
 /// `[storage.rocksdb]`: the settings of KumoMTA's RocksDB spool, with its defaults. Where a field
 /// is `None`, RocksDB's own default holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -222,9 +225,13 @@ impl RocksOptions {
         if let Some(size) = self.compaction_readahead_size {
             options.set_compaction_readahead_size(size);
         }
-        if let Some(count) = self.level0_stop_writes_trigger {
-            options.set_level_zero_stop_writes_trigger(count);
-        }
+        // RocksDB slows writers down, before it stops them, by making them wait inside. The apply
+        // loop does not: its attempts are refused, and each of them counts against the rate as if
+        // it had written. So being slowed down would mean being stopped, only earlier.
+        let stop = self.level0_stop_writes_trigger.unwrap_or(LEVEL0_STOP_WRITES_TRIGGER);
+        options.set_level_zero_stop_writes_trigger(stop);
+        options.set_level_zero_slowdown_writes_trigger(stop);
+        options.set_soft_pending_compaction_bytes_limit(0);
         if self.min_blob_size > 0 {
             options.set_enable_blob_files(true);
             options.set_min_blob_size(self.min_blob_size);

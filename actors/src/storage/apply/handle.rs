@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use quorate_protocol::types::{Epoch, Seq};
 use tokio::sync::mpsc;
 
+use super::progress::{Busy, Progress};
 use super::signal::Signal;
 use super::thread::{self, ApplyFault, RoundStats};
 use crate::replication::EntrySource;
@@ -17,6 +19,7 @@ use crate::view::Published;
 #[derive(Clone, Debug)]
 pub struct ApplyHandle {
     signal: Arc<Signal>,
+    progress: Arc<Progress>,
 }
 
 /// The running thread.
@@ -59,6 +62,9 @@ pub struct ApplyOptions {
     pub round_bytes_max: usize,
     /// A round ends after this many entries, so that their clients don't wait for all others.
     pub round_entries_max: usize,
+    /// A round ends after the entry during which this time is over, so that slow look-ups show as
+    /// slow progress and not as none.
+    pub round_time_max: Duration,
     /// Record bytes taken from the log at once, though always one entry.
     pub fetch_bytes_max: usize,
 }
@@ -70,11 +76,12 @@ impl Apply {
     /// The system gives no thread.
     pub fn spawn(parts: ApplyParts, options: ApplyOptions) -> std::io::Result<Self> {
         let signal = Arc::new(Signal::default());
-        let handle = ApplyHandle { signal: Arc::clone(&signal) };
+        let progress = Arc::new(Progress::default());
+        let handle = ApplyHandle { signal: Arc::clone(&signal), progress: Arc::clone(&progress) };
         parts.published.set_applied(parts.writer.applied().id.seq);
         let thread = std::thread::Builder::new()
             .name("apply".to_owned())
-            .spawn(move || thread::run(parts, options, &signal))?;
+            .spawn(move || thread::run(parts, options, &signal, progress))?;
         Ok(Self { handle, thread })
     }
 
@@ -102,12 +109,23 @@ impl ApplyHandle {
             target.tenure = tenure;
         });
     }
+
+    /// What the thread is in, while there is something to apply.
+    #[must_use]
+    pub fn busy(&self) -> Option<Busy> {
+        self.progress.busy()
+    }
 }
 
 impl Default for ApplyOptions {
-    /// 1 MiB, 512 entries, 256 KiB.
+    /// 1 MiB, 512 entries, 50 ms, 256 KiB.
     fn default() -> Self {
-        Self { round_bytes_max: 1 << 20, round_entries_max: 512, fetch_bytes_max: 256 << 10 }
+        Self {
+            round_bytes_max: 1 << 20,
+            round_entries_max: 512,
+            round_time_max: Duration::from_millis(50),
+            fetch_bytes_max: 256 << 10,
+        }
     }
 }
 

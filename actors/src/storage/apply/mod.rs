@@ -7,10 +7,12 @@
 //! A round ends only between entries, so that everyone else sees each entry whole or not at all.
 
 mod handle;
+mod progress;
 mod signal;
 mod thread;
 
 pub use handle::{Apply, ApplyHandle, ApplyHooks, ApplyOptions, ApplyParts};
+pub use progress::{Activity, Busy};
 pub use thread::{ApplyFault, EXPIRED_PER_ENTRY_MAX, RoundStats};
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -76,23 +77,30 @@ struct Node {
 
 impl Node {
     fn start(dir: &Scratch, log: &Arc<Log>, options: ApplyOptions) -> Self {
+        Self::start_on(dir, log.clone(), options, Arc::new(|_| ()))
+    }
+
+    fn start_on(
+        dir: &Scratch,
+        log: Arc<dyn EntrySource>,
+        options: ApplyOptions,
+        observe: Arc<dyn Fn(&RoundStats) + Send + Sync>,
+    ) -> Self {
         let rocks = crate::storage::state::tests::small();
         let (state, writer) = State::open(dir.path(), &rocks).unwrap();
         let published = Published::new();
         let (sender, gate) = mpsc::channel(1024);
         let faults = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&faults);
-        let hooks = ApplyHooks::new(
-            Arc::new(|_| ()),
-            Arc::new(move |fault: &ApplyFault| seen.lock().push(fault.to_string())),
-        );
-        let parts = ApplyParts {
-            writer,
-            log: Arc::clone(log) as Arc<dyn EntrySource>,
-            published: Arc::clone(&published),
-            gate: sender,
-            hooks,
+        let hooks = ApplyHooks {
+            observe,
+            ..ApplyHooks::new(
+                Arc::new(|_| ()),
+                Arc::new(move |fault: &ApplyFault| seen.lock().push(fault.to_string())),
+            )
         };
+        let parts =
+            ApplyParts { writer, log, published: Arc::clone(&published), gate: sender, hooks };
         let apply = Apply::spawn(parts, options).unwrap();
         Self { state, apply, published, gate, faults }
     }
@@ -121,7 +129,12 @@ impl Node {
 }
 
 fn tiny_rounds() -> ApplyOptions {
-    ApplyOptions { round_bytes_max: 200, round_entries_max: 3, fetch_bytes_max: 300 }
+    ApplyOptions {
+        round_bytes_max: 200,
+        round_entries_max: 3,
+        round_time_max: Duration::from_mins(1),
+        fetch_bytes_max: 300,
+    }
 }
 
 fn payload(units: &[Unit]) -> Bytes {
@@ -373,4 +386,69 @@ fn an_entry_of_another_history_ends_the_thread_before_it_does_anything() {
     wait("the fault", || !node.faults.lock().is_empty());
     let fault = node.faults.lock()[0].clone();
     assert!(fault.contains("entry 1.2 does not continue"), "{fault}");
+}
+
+/// A log that gives nothing until it is opened.
+struct Closed {
+    log: Arc<Log>,
+    door: Arc<Mutex<()>>,
+}
+
+impl EntrySource for Closed {
+    fn cached(&self, first: Seq, bytes_max: usize) -> Option<Vec<Entry>> {
+        drop(self.door.lock());
+        self.log.cached(first, bytes_max)
+    }
+
+    fn read(&self, first: Seq, bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
+        self.log.read(first, bytes_max)
+    }
+}
+
+fn log_of(entries: u64) -> Arc<Log> {
+    let log = Arc::new(Log::default());
+    for n in 0..entries {
+        let key = Bytes::from(format!("key {n}"));
+        let write = Write::SetNx { key, value: Bytes::from_static(b"v") };
+        log.push(1, EntryKind::Commands, payload(&[Unit::Write(write)]));
+    }
+    log
+}
+
+#[test]
+fn a_loop_that_stands_still_says_what_it_waits_for() {
+    let (dir, log) = (Scratch::new(), log_of(2));
+    let door = Arc::new(Mutex::new(()));
+    let closed = Arc::new(Closed { log: log.clone(), door: door.clone() });
+    let node = Node::start_on(&dir, closed, ApplyOptions::default(), Arc::new(|_| ()));
+    let handle = node.apply.handle().clone();
+    assert_eq!(handle.busy(), None);
+    let shut = door.lock();
+    handle.commit(log.last(), None);
+    wait("the loop to ask for entries", || {
+        handle.busy().is_some_and(|busy| busy.since > Duration::from_millis(1))
+    });
+    let busy = handle.busy().expect("it waits");
+    assert_eq!((busy.activity, busy.seq), (Activity::ReadingLog, Seq(1)));
+    drop(shut);
+    wait("the loop to be done", || handle.busy().is_none());
+    assert_eq!(node.published.applied(), Seq(2));
+    node.crash();
+}
+
+/// With slow look-ups a round of many entries took longer than anyone waited for it.
+#[test]
+fn a_slow_round_publishes_what_it_has_done() {
+    let (dir, log) = (Scratch::new(), log_of(20));
+    let rounds = Arc::new(AtomicUsize::new(0));
+    let counted = rounds.clone();
+    let observe = Arc::new(move |round: &RoundStats| {
+        assert_eq!(round.entries, 1);
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    let options = ApplyOptions { round_time_max: Duration::ZERO, ..ApplyOptions::default() };
+    let node = Node::start_on(&dir, log.clone(), options, observe);
+    node.apply_all(&log, None);
+    node.crash();
+    assert_eq!(rounds.load(Ordering::Relaxed), 20);
 }

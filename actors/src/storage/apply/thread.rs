@@ -1,6 +1,7 @@
 //! The thread itself.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_protocol::command::batch::DecodeError;
@@ -10,6 +11,7 @@ use quorate_protocol::resp::Reply;
 use quorate_protocol::types::{EntryId, EntryKind, Seq};
 
 use super::handle::{ApplyOptions, ApplyParts};
+use super::progress::{Activity, Progress};
 use super::signal::{Signal, Target};
 use crate::replication::ReadError;
 use crate::storage::state::{StateError, StateWriter};
@@ -78,8 +80,6 @@ pub struct RoundStats {
     pub took: Duration,
     /// The part of `took` that the write took.
     pub write: Duration,
-    /// Writes that RocksDB put off.
-    pub stalls: u64,
     /// Keys removed because they had expired.
     pub expired: u64,
 }
@@ -89,9 +89,10 @@ pub(super) fn run(
     parts: ApplyParts,
     options: ApplyOptions,
     signal: &Signal,
+    progress: Arc<Progress>,
 ) -> Option<StateWriter> {
     let hooks = parts.hooks.clone();
-    let outcome = catch_unwind(AssertUnwindSafe(|| Loop { parts, options }.run(signal)))
+    let outcome = catch_unwind(AssertUnwindSafe(|| Loop { parts, options, progress }.run(signal)))
         .unwrap_or(Err(ApplyFault::Panicked));
     match outcome {
         Ok(writer) => Some(writer),
@@ -105,12 +106,14 @@ pub(super) fn run(
 struct Loop {
     parts: ApplyParts,
     options: ApplyOptions,
+    progress: Arc<Progress>,
 }
 
 impl Loop {
     fn run(mut self, signal: &Signal) -> Result<StateWriter, ApplyFault> {
         loop {
             let applied = self.parts.writer.applied().id.seq;
+            self.progress.enter(Activity::Idle);
             let target = signal.wait_beyond(applied);
             if target.committed > applied {
                 self.round(target)?;
@@ -123,6 +126,7 @@ impl Loop {
     /// One batch of entries, from the log to the gate.
     fn round(&mut self, target: Target) -> Result<(), ApplyFault> {
         let started = Instant::now();
+        self.progress.begin_round();
         let before = self.parts.writer.stats();
         let (mut answers, mut entries) = (Vec::new(), 0);
         'round: loop {
@@ -130,7 +134,11 @@ impl Loop {
             if first > target.committed {
                 break;
             }
-            for entry in self.fetch(first)? {
+            self.progress.enter(Activity::ReadingLog);
+            self.progress.at(first);
+            let fetched = self.fetch(first)?;
+            self.progress.enter(Activity::Executing);
+            for entry in fetched {
                 if entry.id.seq > target.committed {
                     break 'round;
                 }
@@ -144,6 +152,7 @@ impl Loop {
                 }
                 if entries >= self.options.round_entries_max
                     || self.parts.writer.round_bytes() >= self.options.round_bytes_max
+                    || started.elapsed() >= self.options.round_time_max
                 {
                     break 'round;
                 }
@@ -151,6 +160,7 @@ impl Loop {
         }
         let (bytes, writing) = (self.parts.writer.round_bytes(), Instant::now());
         let id = self.parts.writer.applied().id;
+        self.progress.enter(Activity::Writing);
         self.parts.writer.write().map_err(|source| ApplyFault::State { id, source })?;
         let after = self.parts.writer.stats();
         (self.parts.hooks.observe)(&RoundStats {
@@ -158,7 +168,6 @@ impl Loop {
             bytes,
             took: started.elapsed(),
             write: writing.elapsed(),
-            stalls: after.stalls - before.stalls,
             expired: after.expired - before.expired,
         });
         self.publish(id.seq, answers);
@@ -169,6 +178,7 @@ impl Loop {
     fn publish(&self, applied: Seq, answers: Vec<Applied>) {
         self.parts.published.set_applied(applied);
         if !answers.is_empty() {
+            self.progress.enter(Activity::Answering);
             // A gate that is gone has answered everyone; the state goes on without it.
             let _ = self.parts.gate.blocking_send(GateInput::Applied(answers));
         }
@@ -176,6 +186,7 @@ impl Loop {
     }
 
     fn apply(&mut self, entry: &Entry, replies: Option<&mut Vec<Reply>>) -> Result<(), ApplyFault> {
+        self.progress.at(entry.id.seq);
         let writer = &mut self.parts.writer;
         let id = entry.id;
         if !entry.follows(writer.applied().chain) {

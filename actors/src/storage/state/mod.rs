@@ -19,6 +19,7 @@ mod hash;
 pub(crate) mod keys;
 mod meta;
 mod reader;
+mod stall;
 mod store;
 pub(crate) mod value;
 mod writer;

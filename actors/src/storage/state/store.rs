@@ -9,6 +9,7 @@ use super::error::{OpenError, Operation, StateError};
 use super::keys;
 use super::meta::Applied;
 use super::reader::StateReader;
+use super::stall::WriteStalls;
 use super::writer::StateWriter;
 use crate::storage::options::RocksOptions;
 
@@ -27,6 +28,7 @@ pub(crate) struct Store {
     /// Kept for its usage; RocksDB holds its own reference.
     #[expect(dead_code, reason = "keeps the cache while the store is open")]
     pub(crate) cache: Cache,
+    pub(super) write_stalls: WriteStalls,
     /// Whom failed accesses are reported to.
     pub(super) observer: OnceLock<Observer>,
 }
@@ -59,6 +61,7 @@ impl State {
             db,
             read_options: ReadOptions::default(),
             cache,
+            write_stalls: WriteStalls::default(),
             observer: OnceLock::new(),
         });
         let reader = StateReader::new(store);

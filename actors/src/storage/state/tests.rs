@@ -1,6 +1,7 @@
 //! The state against the model in memory, with restarts that lose what wasn't flushed.
 
 use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -323,4 +324,57 @@ fn the_filter_of_a_large_table_is_not_read_again_for_each_look_up() {
     rocksdb::perf::set_perf_stats(rocksdb::perf::PerfStatsLevel::Disable);
     // One in a hundred look-ups reads a block of data, of 4 KiB.
     assert!(bytes < count * 4096 / 10, "{count} look-ups of absent keys read {bytes} bytes");
+}
+
+#[test]
+fn writes_that_are_put_off_are_counted_and_go_through() {
+    const ROUND_KEYS: u64 = 4_000;
+    let dir = Scratch::new();
+    // The smallest memtables, so that flushes fall behind.
+    let options = RocksOptions { write_buffer_size: Some(64 << 10), ..small() };
+    let (state, mut writer) = State::open(dir.path(), &options).expect("the state opens");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut seq = 0;
+    while state.reader().write_stalls().0 == 0 {
+        assert!(Instant::now() < deadline, "no write was put off in {seq} rounds");
+        seq += 1;
+        for n in 0..ROUND_KEYS {
+            let data = Bytes::from_static(&[7; 50]);
+            let value = Value { data, version: Seq(seq), expires_at_ms: None };
+            writer.put(format!("key {seq} {n}").as_bytes(), value, None).expect("it is put");
+        }
+        writer.finish_entry(&entry(EntryKind::Commands, 1, seq, b""));
+        writer.write().expect("it is written");
+    }
+    assert_eq!(state.reader().write_stalls().1, Duration::ZERO, "none is being put off now");
+    assert_eq!(state.reader().count().expect("it is read"), seq * ROUND_KEYS);
+    let causes = state.reader().stall_causes();
+    assert!(causes.contains("write_stopped=") && causes.contains("level0_files="), "{causes}");
+}
+
+/// A refused attempt counts against RocksDB's rate as if it had written, so that a write which is
+/// tried again and again never goes through while the rate is in force.
+#[test]
+fn a_store_that_falls_behind_is_stopped_but_never_slowed_down() {
+    let dir = Scratch::new();
+    let options = RocksOptions { level0_stop_writes_trigger: Some(30), ..small() };
+    let opened = State::open(dir.path(), &options).expect("the state opens");
+    let files = std::fs::read_dir(dir.path()).expect("it is there");
+    let written = files
+        .map(|file| file.expect("it is there").path())
+        .filter(|path| path.to_string_lossy().contains("OPTIONS-"))
+        .max()
+        .expect("RocksDB writes down its options");
+    let text = std::fs::read_to_string(written).expect("it is read");
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("{name} is missing")).to_owned()
+    };
+    assert_eq!(value("level0_stop_writes_trigger"), "30");
+    assert_eq!(value("level0_slowdown_writes_trigger"), "30");
+    assert_eq!(
+        value("soft_pending_compaction_bytes_limit"),
+        value("hard_pending_compaction_bytes_limit")
+    );
+    drop(opened);
 }

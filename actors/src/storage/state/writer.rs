@@ -44,8 +44,6 @@ pub struct StateWriter {
 pub struct WriteStats {
     /// Batches written.
     pub batches: u64,
-    /// Writes that RocksDB put off, each of them retried.
-    pub stalls: u64,
     /// Keys removed because they had expired.
     pub expired: u64,
 }
@@ -186,12 +184,13 @@ impl StateWriter {
     /// # Errors
     /// RocksDB's, where it isn't a matter of waiting. The state must not be used any further.
     pub fn write(&mut self) -> Result<(), StateError> {
-        let mut wait = RETRY_FIRST;
+        let (mut wait, mut stalled) = (RETRY_FIRST, None);
+        let stalls = &self.reader.store().write_stalls;
         loop {
             match self.reader.store().db.write_opt(self.batch(), &self.write_options) {
                 Ok(()) => break,
-                Err(error) if error.kind() == ErrorKind::Incomplete => {
-                    self.stats.stalls += 1;
+                Err(error) if is_stall(&error) => {
+                    stalls.put_off(&mut stalled, &self.reader);
                     thread::sleep(wait);
                     wait = (wait * 2).min(RETRY_MAX);
                 }
@@ -201,6 +200,7 @@ impl StateWriter {
                 }
             }
         }
+        stalls.over(stalled);
         self.stats.batches += 1;
         self.round.reset();
         Ok(())
@@ -324,6 +324,12 @@ impl StateWriter {
             self.next_expiry_ms = self.next_expiry_ms.min(at_ms);
         }
     }
+}
+
+/// Whether RocksDB will take the write later. It says "incomplete" also when it has stopped for a
+/// background error, which it never recovers from here.
+fn is_stall(error: &rocksdb::Error) -> bool {
+    error.kind() == ErrorKind::Incomplete && error.as_ref().contains("Write stall")
 }
 
 /// What a slot takes in the batch beside its key and value: lengths, tags, header.
