@@ -3,15 +3,23 @@
 //! - `config`: what it is configured with.
 //! - `recovery`: journal, state and hard state put together.
 //! - `consensus`: the thread that the quorum actor and the peers' connections run on.
-//! - `start`: starting everything in order, and stopping it.
+//! - `open`: its storage, opened.
+//! - `wiring`: what its parts share, and how each is put together.
+//! - `describe`: what the configuration says of it.
+//! - `start`: starting everything in order.
+//! - `running`: what a running node shows, and its stop.
 
 pub mod config;
 mod consensus;
+mod describe;
 mod error;
+mod open;
 mod recovery;
+mod running;
 mod start;
+mod wiring;
 
 pub use config::NodeConfig;
 pub use error::StartError;
 pub use recovery::RecoveryError;
-pub use start::{RunningNode, ShutdownReport};
+pub use running::{RunningNode, ShutdownReport};

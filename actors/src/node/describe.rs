@@ -1,0 +1,94 @@
+//! What the configuration says of this node, in the words of the parts that need it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_protocol::cluster::ClusterEntry;
+use quorate_protocol::core::Tuning;
+use quorate_protocol::formation::{Addresses, CLUSTER_VERSION, FIRST_ENTRY, Plan};
+use quorate_protocol::types::DiskId;
+use quorate_protocol::wire::{Hello, WIRE_VERSION, decode_cluster};
+
+use super::error::StartError;
+use super::recovery::RecoveryError;
+use super::wiring::Wiring;
+use crate::replication::PeerAddress;
+use crate::storage::journal::{Journal, ReadError};
+
+impl Wiring {
+    pub(super) fn hello(
+        &self,
+        config: Option<&ClusterEntry>,
+        reservation: Option<DiskId>,
+    ) -> Hello {
+        Hello {
+            wire_version: WIRE_VERSION,
+            cluster_name: self.config.cluster.name.clone(),
+            cluster: config.map(|config| config.cluster),
+            generation: config.map(|config| config.generation).unwrap_or_default(),
+            node: self.config.node,
+            disk: self.disk,
+            incarnation: self.incarnation,
+            binary_version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster_version_max: CLUSTER_VERSION,
+            formed: config.is_some(),
+            reservation,
+            peer_addr: self.config.peer.advertise.clone(),
+            client_addr: self.config.client.advertise.clone(),
+            plain_addr: self.config.client.advertise_plain.clone(),
+        }
+    }
+
+    pub(super) fn plan(&self) -> Plan {
+        let cluster = &self.config.cluster;
+        Plan {
+            node: self.config.node,
+            disk: self.disk,
+            cluster_name: cluster.name.clone(),
+            initial: cluster.initial_members.iter().map(|member| member.node).collect(),
+            addresses: Addresses {
+                peer: self.config.peer.advertise.clone(),
+                client: self.config.client.advertise.clone(),
+                plain: self.config.client.advertise_plain.clone(),
+            },
+            policy: cluster.policy,
+            timers: cluster.safety_timers,
+        }
+    }
+
+    pub(super) fn peers(&self) -> Vec<PeerAddress> {
+        let members = self.config.cluster.initial_members.iter();
+        members
+            .filter(|member| member.node != self.config.node)
+            .map(|member| PeerAddress {
+                node: member.node,
+                addresses: vec![member.peer_addr.clone()],
+            })
+            .collect()
+    }
+
+    pub(super) fn tuning(&self) -> Tuning {
+        let timers = &self.config.timers;
+        Tuning {
+            heartbeat_us: timers.heartbeat.as_micros() as u64,
+            election_timeout_max_us: timers.election_timeout_max.as_micros() as u64,
+            ..Tuning::default()
+        }
+    }
+}
+
+/// The record of the log's first entry, where the journal still has it.
+pub(super) fn first_entry(
+    journal: &Journal,
+) -> Result<Option<(Bytes, Arc<ClusterEntry>)>, StartError> {
+    let entries = match journal.reader().read(FIRST_ENTRY.seq, 1) {
+        Ok(entries) => entries,
+        Err(ReadError::Compacted { .. } | ReadError::Ahead { .. }) => return Ok(None),
+        Err(error) => return Err(StartError::Journal(error)),
+    };
+    let Some(entry) = entries.into_iter().next() else { return Ok(None) };
+    let id = entry.id;
+    let config = decode_cluster(&entry.payload)
+        .map_err(|source| StartError::Recovery(RecoveryError::Cluster { id, source }))?;
+    Ok(Some((entry.record(), Arc::new(config))))
+}

@@ -1,0 +1,183 @@
+//! A running node: what it shows, and its stop.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use quorate_protocol::core::HandoverRefused;
+use quorate_protocol::types::Incarnation;
+
+use super::consensus::ConsensusThread;
+use crate::client::ClientServer;
+use crate::gate::GateHandle;
+use crate::health::{Health, HealthMonitor};
+use crate::metrics::Metrics;
+use crate::quorum::{QuorumHandle, TransferError};
+use crate::storage::StorageHandle;
+use crate::storage::hardstate::HardStateWriter;
+use crate::storage::identity::DataDir;
+use crate::storage::state::StateReader;
+use crate::supervisor::{ExitReason, Phase, Supervisor};
+use crate::view::Published;
+
+/// A folder that outlives the process and not the machine: it tells a kill from a power cut.
+pub(super) const WITNESS_DIR: &str = "/dev/shm";
+
+/// How long connections may take to write their last replies.
+const CLIENTS_STOP_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a primary that stops may take to hand leadership over.
+const HANDOVER_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long the gate may take to answer what waits.
+const GATE_STOP_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A node that runs.
+pub struct RunningNode {
+    pub(super) published: Arc<Published>,
+    pub(super) supervisor: Supervisor,
+    pub(super) metrics: Metrics,
+    pub(super) state: StateReader,
+    pub(super) health: Arc<Health>,
+    pub(super) quorum: QuorumHandle,
+    pub(super) incarnation: Incarnation,
+    pub(super) started: Instant,
+    pub(super) parts: Parts,
+}
+
+/// What is stopped, in this order.
+pub(super) struct Parts {
+    pub(super) clients: ClientServer,
+    pub(super) gate: GateHandle,
+    pub(super) consensus: ConsensusThread,
+    pub(super) storage: StorageHandle,
+    pub(super) monitor: HealthMonitor,
+    pub(super) hard: Arc<HardStateWriter>,
+    pub(super) data_dir: Arc<Mutex<DataDir>>,
+}
+
+/// What a stop achieved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Whether everything in the journal is synced.
+    pub journal_synced: bool,
+    /// Whether the state is flushed.
+    pub state_flushed: bool,
+    /// Whether the clean mark is written: the next start then knows that nothing is lost.
+    pub clean: bool,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl RunningNode {
+    /// Role, positions and view.
+    #[must_use]
+    pub fn published(&self) -> &Arc<Published> {
+        &self.published
+    }
+
+    /// The node's metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The node's state, for reading.
+    #[must_use]
+    pub fn state(&self) -> &StateReader {
+        &self.state
+    }
+
+    /// Whether writes are refused for the node's own trouble, and why.
+    #[must_use]
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// Takes batches, reads and orders for the replication core.
+    #[must_use]
+    pub fn quorum(&self) -> &QuorumHandle {
+        &self.quorum
+    }
+
+    /// This life of the node.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Where the node is in its life.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.supervisor.phase()
+    }
+
+    /// The supervisor: phase and failures, for tasks that outlive a borrow of the node.
+    #[must_use]
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    /// When the start began.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Completes when the node must end by itself; its process should then exit at once.
+    pub async fn failure(&self) -> ExitReason {
+        self.supervisor.failure().await
+    }
+
+    /// Stops in order: no new commands, every waiting reply answered, everything applied that is
+    /// committed, journal synced, state flushed, and last the clean mark. What `deadline` cuts off
+    /// is reported as not done; the next start then proves what is there.
+    pub async fn shutdown(self, deadline: Duration) -> ShutdownReport {
+        let began = Instant::now();
+        self.supervisor.enter(Phase::Draining);
+        hand_over(&self.quorum, &self.published, deadline.min(HANDOVER_DEADLINE)).await;
+        let parts = self.parts;
+        self.supervisor.enter(Phase::ShuttingDown);
+        // The quorum actor first: its last act answers or refuses what clients wait for.
+        parts.consensus.stop().await;
+        if parts.gate.stop(GATE_STOP_DEADLINE).await.is_err() {
+            tracing::warn!("the gate did not answer everything in time");
+        }
+        if !parts.clients.stop(CLIENTS_STOP_DEADLINE).await {
+            tracing::warn!("some connections did not end in time");
+        }
+        parts.monitor.stop();
+        let closed = parts.storage.close(deadline.saturating_sub(began.elapsed())).await;
+        let hard = parts.hard;
+        // The clean mark is written last: everything before it must be true.
+        let clean = closed.journal_synced
+            && tokio::task::spawn_blocking(move || hard.stop(true)).await.unwrap_or(false);
+        if clean {
+            parts.data_dir.lock().forget_witness(Path::new(WITNESS_DIR));
+        }
+        drop(parts.data_dir);
+        self.supervisor.enter(Phase::Stopped);
+        ShutdownReport {
+            journal_synced: closed.journal_synced,
+            state_flushed: closed.state_flushed,
+            clean,
+            duration: began.elapsed(),
+        }
+    }
+}
+
+/// A primary that stops lets another one lead first, so that no one waits for an election. What
+/// waits here is then sent to the new primary.
+async fn hand_over(quorum: &QuorumHandle, published: &Published, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    match quorum.transfer(None, deadline).await {
+        Ok(_) => {
+            let primary = tokio::time::timeout_at(deadline.into(), published.other_primary()).await;
+            tracing::info!(primary = ?primary.ok(), "handed leadership over");
+        }
+        // A replica, or alone.
+        Err(TransferError::Refused(HandoverRefused::NotPrimary | HandoverRefused::NoOther)) => {}
+        Err(error) => tracing::warn!(%error, "leadership was not handed over"),
+    }
+}

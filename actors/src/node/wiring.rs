@@ -1,0 +1,217 @@
+//! What the parts of a node share while they are started, and how each is put together with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use quorate_protocol::types::{Branch, DiskId, Incarnation};
+
+use super::config::NodeConfig;
+use super::consensus::{ConsensusParts, ConsensusThread, MakePhase};
+use super::error::StartError;
+use super::open::Opened;
+use crate::client::{ClientOptions, ClientParts, ClientServer};
+use crate::gate::GateHandle;
+use crate::health::{DiskOptions, Health, HealthMonitor, HealthOptions, HealthParts, LatchOptions};
+use crate::metrics::{
+    HealthCollector, Metrics, PublishedCollector, StorageCollector, StorageSources,
+};
+use crate::quorum::{QuorumHandle, QuorumWake};
+use crate::replication::{LogSource, ReplicationOptions};
+use crate::storage::apply::{Apply, ApplyHooks, ApplyOptions, ApplyParts};
+use crate::storage::hardstate::{HardStateFile, HardStateHooks, HardStateWriter};
+use crate::storage::journal::{Journal, JournalHooks, OpenJournal};
+use crate::storage::state::{StateReader, StateWriter};
+use crate::storage::{StorageHandle, StorageParts, UpkeepOptions};
+use crate::supervisor::Supervisor;
+use crate::view::Published;
+
+/// How long a node whose journal has failed tries to note that before it ends.
+const IO_ERROR_NOTE_DEADLINE: Duration = Duration::from_millis(500);
+
+/// How far a replica's state may lag for reads that ask for no more.
+const REPLICA_MAX_LAG: Duration = Duration::from_secs(1);
+
+/// How long a connection may take to authenticate.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What several parts of a starting node share.
+pub(super) struct Wiring {
+    pub(super) config: NodeConfig,
+    pub(super) supervisor: Supervisor,
+    pub(super) published: Arc<Published>,
+    pub(super) metrics: Metrics,
+    pub(super) health: Arc<Health>,
+    pub(super) gate: GateHandle,
+    pub(super) wake: QuorumWake,
+    pub(super) incarnation: Incarnation,
+    pub(super) disk: DiskId,
+}
+
+impl Wiring {
+    /// Starts what the others report to and answer through: supervisor and gate.
+    pub(super) async fn new(config: NodeConfig, opened: &Opened) -> Result<Self, StartError> {
+        let supervisor = Supervisor::spawn().await.map_err(StartError::actor)?;
+        let metrics = Metrics::new()?;
+        let gate = GateHandle::spawn(metrics.gate.clone(), Some(supervisor.cell()))
+            .await
+            .map_err(StartError::actor)?;
+        Ok(Self {
+            supervisor,
+            published: Published::new(),
+            health: Health::new(LatchOptions::default(), DiskOptions::default()),
+            metrics,
+            gate,
+            wake: QuorumWake::new(),
+            incarnation: opened.hard.state().incarnation,
+            disk: opened.data_dir.identity().disk,
+            config,
+        })
+    }
+
+    pub(super) fn start_journal(
+        &self,
+        journal: OpenJournal,
+        report_in_memory: Arc<AtomicBool>,
+        hard: Arc<HardStateWriter>,
+    ) -> Result<Journal, StartError> {
+        let wake = self.wake.wake.clone();
+        let supervisor = self.supervisor.clone();
+        let metrics = self.metrics.storage.clone();
+        let hooks = JournalHooks {
+            wake_in_memory: report_in_memory,
+            observe: Arc::new(move |group| metrics.journalled(group)),
+            ..JournalHooks::new(
+                Arc::new(move || wake.wake()),
+                Arc::new(move |fault| {
+                    // Nothing is published any more, so nothing is acknowledged meanwhile.
+                    if !hard.note_io_error(IO_ERROR_NOTE_DEADLINE) {
+                        tracing::warn!("the failure could not be noted for the next start");
+                    }
+                    supervisor.failed("journal", fault.to_string());
+                }),
+            )
+        };
+        Journal::start(journal, self.incarnation, Branch(0), hooks)
+            .map_err(|source| StartError::Thread { name: "journal", source })
+    }
+
+    /// The thread, and the number of the latest state that it has synced.
+    pub(super) fn start_hard_state(
+        &self,
+        file: HardStateFile,
+    ) -> Result<(Arc<HardStateWriter>, Arc<AtomicU64>), StartError> {
+        let saved = Arc::new(AtomicU64::new(0));
+        let published = saved.clone();
+        let wake = self.wake.wake.clone();
+        let supervisor = self.supervisor.clone();
+        let hooks = HardStateHooks {
+            saved: Arc::new(move |id| {
+                published.fetch_max(id, Ordering::AcqRel);
+                wake.wake();
+            }),
+            fatal: Arc::new(move |fault| supervisor.failed("hard state", fault.to_string())),
+        };
+        let writer = HardStateWriter::start(file, hooks)
+            .map_err(|source| StartError::Thread { name: "hardstate", source })?;
+        Ok((Arc::new(writer), saved))
+    }
+
+    pub(super) fn start_apply(
+        &self,
+        writer: StateWriter,
+        log: Arc<LogSource>,
+    ) -> Result<Apply, StartError> {
+        let supervisor = self.supervisor.clone();
+        let metrics = self.metrics.storage.clone();
+        let hooks = ApplyHooks {
+            observe: Arc::new(move |round| metrics.applied(round)),
+            ..ApplyHooks::new(
+                Arc::new(|_| ()),
+                Arc::new(move |fault| supervisor.failed("apply loop", fault.to_string())),
+            )
+        };
+        let parts = ApplyParts {
+            writer,
+            log,
+            published: self.published.clone(),
+            gate: self.gate.input(),
+            hooks,
+        };
+        Apply::spawn(parts, ApplyOptions::default())
+            .map_err(|source| StartError::Thread { name: "apply", source })
+    }
+
+    /// Samples health, and exports what is read at scrape time.
+    pub(super) async fn watch(&self, sources: StorageSources) -> Result<HealthMonitor, StartError> {
+        let (metrics, health) = (&self.metrics, &self.health);
+        PublishedCollector::register(metrics, self.published.clone())?;
+        HealthCollector::register(metrics, health.clone())?;
+        StorageCollector::register(metrics, sources.clone())?;
+        let observer = health.clone();
+        let StorageSources { state, journal, apply } = sources;
+        state.on_error(move |error| observer.report(error));
+        let parts = HealthParts {
+            health: health.clone(),
+            state,
+            journal,
+            apply,
+            data_dir: self.config.data_dir.clone(),
+        };
+        HealthMonitor::spawn(parts, HealthOptions::default(), Some(self.supervisor.cell()))
+            .await
+            .map_err(StartError::actor)
+    }
+
+    pub(super) fn start_clients(
+        &self,
+        quorum: QuorumHandle,
+        state: &StateReader,
+    ) -> Result<ClientServer, StartError> {
+        let options = ClientOptions {
+            settings: self.config.client.clone(),
+            node: self.config.node,
+            incarnation: self.incarnation,
+            cluster_name: self.config.cluster.name.clone(),
+            replica_max_lag: REPLICA_MAX_LAG,
+            handshake_deadline: HANDSHAKE_DEADLINE,
+        };
+        let parts = ClientParts {
+            published: self.published.clone(),
+            quorum,
+            state: Arc::new(state.clone()),
+            health: self.health.clone(),
+            metrics: self.metrics.client.clone(),
+        };
+        Ok(ClientServer::start(options, parts)?)
+    }
+
+    pub(super) async fn start_consensus(
+        &self,
+        replication: ReplicationOptions,
+        phase: MakePhase,
+    ) -> Result<ConsensusThread, StartError> {
+        let parts = ConsensusParts {
+            peers: self.peers(),
+            replication,
+            wake: self.wake.clone(),
+            phase,
+            supervisor: self.supervisor.cell(),
+        };
+        Ok(ConsensusThread::start(parts).await?.0)
+    }
+
+    pub(super) async fn start_storage(
+        &self,
+        state: StateReader,
+        journal: Journal,
+        apply: Apply,
+    ) -> Result<StorageHandle, StartError> {
+        let options = UpkeepOptions {
+            retain_bytes: self.config.journal.retain_bytes,
+            ..UpkeepOptions::default()
+        };
+        let parts = StorageParts { state, journal, apply, options };
+        StorageHandle::spawn(parts, Some(self.supervisor.cell())).await.map_err(StartError::actor)
+    }
+}
