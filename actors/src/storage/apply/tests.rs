@@ -452,3 +452,17 @@ fn a_slow_round_publishes_what_it_has_done() {
     node.crash();
     assert_eq!(rounds.load(Ordering::Relaxed), 20);
 }
+
+#[test]
+fn an_applied_configuration_is_flushed_soon() {
+    let dir = Scratch::new();
+    let log = Arc::new(Log::default());
+    let node = Node::start(&dir, &log, ApplyOptions::default());
+    log.push(1, EntryKind::EpochStart, Bytes::new());
+    node.apply_all(&log, None);
+    assert_eq!(node.reader().flushed().unwrap().id, EntryId::ZERO);
+    let id = log.push(1, EntryKind::Cluster, Bytes::new());
+    node.apply_all(&log, None);
+    wait("the flush", || node.reader().flushed().unwrap().id == id);
+    node.crash();
+}

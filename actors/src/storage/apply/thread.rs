@@ -92,8 +92,10 @@ pub(super) fn run(
     progress: Arc<Progress>,
 ) -> Option<StateWriter> {
     let hooks = parts.hooks.clone();
-    let outcome = catch_unwind(AssertUnwindSafe(|| Loop { parts, options, progress }.run(signal)))
-        .unwrap_or(Err(ApplyFault::Panicked));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        Loop { parts, options, progress, configured: false }.run(signal)
+    }))
+    .unwrap_or(Err(ApplyFault::Panicked));
     match outcome {
         Ok(writer) => Some(writer),
         Err(fault) => {
@@ -107,6 +109,8 @@ struct Loop {
     parts: ApplyParts,
     options: ApplyOptions,
     progress: Arc<Progress>,
+    /// Whether a cluster entry was applied and is not flushed yet.
+    configured: bool,
 }
 
 impl Loop {
@@ -117,10 +121,23 @@ impl Loop {
             let target = signal.wait_beyond(applied);
             if target.committed > applied {
                 self.round(target)?;
+                self.flush_configuration()?;
             } else if target.stop {
                 return Ok(self.parts.writer);
             }
         }
+    }
+
+    /// What is flushed is what this node knows to be committed when it starts again. A
+    /// configuration is to be among it soon: until then an election needs the one before it, too,
+    /// whose members may be gone (S10).
+    fn flush_configuration(&mut self) -> Result<(), ApplyFault> {
+        if std::mem::take(&mut self.configured) {
+            let id = self.parts.writer.applied().id;
+            let flushing = self.parts.writer.reader().start_flush();
+            flushing.map_err(|source| ApplyFault::State { id, source })?;
+        }
+        Ok(())
     }
 
     /// One batch of entries, from the log to the gate.
@@ -205,7 +222,8 @@ impl Loop {
                     },
                 )?;
             }
-            EntryKind::EpochStart | EntryKind::Cluster | EntryKind::Mark => {}
+            EntryKind::Cluster => self.configured = true,
+            EntryKind::EpochStart | EntryKind::Mark => {}
         }
         writer.finish_entry(entry);
         Ok(())
