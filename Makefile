@@ -42,8 +42,8 @@ lint: need-build ## Formatting, clippy, and the purity of the protocol crate
 
 .PHONY: bench
 bench: need-build need-test need-bench ## Compare with etcd and Redis on this machine
-	cargo build --release $(CARGO_FLAGS) --package quorate
-	cargo run --release $(CARGO_FLAGS) --package quorate-cluster-tests --bin bench -- $(ARGS)
+	cargo build --release $(CARGO_FLAGS) --workspace --bins
+	"$(CARGO_TARGET_DIR)/release/bench" $(ARGS)
 
 .PHONY: verify-long
 verify-long: need-build need-test ## The long forms of the tests of `make test`

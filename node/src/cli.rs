@@ -218,7 +218,8 @@ impl Cli {
             }
             Verb::Config(ConfigVerb::Check(args)) => {
                 let source = load(&args.config)?;
-                config::resolve(&source).map_err(|errors| Failure::Usage(errors.to_string()))?;
+                config::resolve_checked(&source)
+                    .map_err(|errors| Failure::Usage(errors.to_string()))?;
                 say(format_args!("{}: valid", args.config.display()));
                 Ok(())
             }

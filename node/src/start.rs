@@ -39,7 +39,7 @@ const LAST_TASKS_LIMIT: Duration = Duration::from_secs(2);
 pub(crate) fn run(source: &Source, allow_volatile: bool) -> Result<(), Failure> {
     let started = Instant::now();
     let mut settings =
-        config::resolve(source).map_err(|errors| Failure::Usage(errors.to_string()))?;
+        config::resolve_checked(source).map_err(|errors| Failure::Usage(errors.to_string()))?;
     settings.node.allow_volatile |= allow_volatile;
     logging::start(&settings.log)?;
     if let (Some(file), true) = (&settings.log.file, std::io::stderr().is_terminal()) {

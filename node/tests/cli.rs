@@ -64,6 +64,21 @@ fn one_node(folder: &Folder, extra: &str) -> PathBuf {
 }
 
 #[test]
+fn a_certificate_that_peers_would_refuse_is_a_wrong_configuration() {
+    let folder = Folder::new("certificate");
+    let path = one_node(&folder, "");
+    let other = ["pki", "node", "--force", "--cluster", "other", "--id", "1"];
+    assert_eq!(code(&quorate(&folder.0, &other)), 0);
+    for verb in [&["config", "check"][..], &["start"][..]] {
+        let asked = [verb, &["--config", path.to_str().expect("UTF-8")]].concat();
+        let output = quorate(&folder.0, &asked);
+        let said = err(&output);
+        assert_eq!(code(&output), 2, "{said}");
+        assert!(said.contains("tls.cert") && said.contains("quorate.toml:"), "{said}");
+    }
+}
+
+#[test]
 fn wrong_arguments_exit_with_2() {
     let folder = Folder::new("arguments");
     assert_eq!(code(&quorate(&folder.0, &[])), 2);

@@ -7,16 +7,20 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, GaugeVec, Opts};
 
 use super::Metrics;
-use crate::view::{PeerView, Published};
+use crate::view::{PeerView, Published, Role};
 
 type ReadNode = fn(&Published) -> f64;
 type ReadReplica = fn(&PeerView, &Published) -> f64;
+
+/// The one figure of a replica that every node knows.
+const CONNECTED: &str = "quorate_replica_connected";
 
 /// Reads the published view when it is scraped.
 pub struct PublishedCollector {
     published: Arc<Published>,
     gauges: Vec<(Gauge, ReadNode)>,
-    replicas: Vec<(GaugeVec, ReadReplica)>,
+    /// Whether a figure of a replica is its cursor, which only its primary knows, stands last.
+    replicas: Vec<(GaugeVec, ReadReplica, bool)>,
     policy: GaugeVec,
 }
 
@@ -30,7 +34,8 @@ impl PublishedCollector {
             Ok::<_, prometheus::Error>((Gauge::new(name, help)?, read))
         };
         let replica = |name: &str, help: &str, read: ReadReplica| {
-            Ok::<_, prometheus::Error>((GaugeVec::new(Opts::new(name, help), &["node"])?, read))
+            let gauge = GaugeVec::new(Opts::new(name, help), &["node"])?;
+            Ok::<_, prometheus::Error>((gauge, read, name != CONNECTED))
         };
         let collector = Self {
             gauges: vec![
@@ -65,7 +70,7 @@ impl PublishedCollector {
                 })?,
             ],
             replicas: vec![
-                replica("quorate_replica_connected", "Whether a session is up", |peer, _| {
+                replica(CONNECTED, "Whether a session is up", |peer, _| {
                     f64::from(u8::from(peer.connected))
                 })?,
                 replica("quorate_replica_in_memory_seq", "Cursor in memory", |peer, _| {
@@ -94,7 +99,7 @@ impl PublishedCollector {
 impl Collector for PublishedCollector {
     fn desc(&self) -> Vec<&Desc> {
         let gauges = self.gauges.iter().flat_map(|(gauge, _)| gauge.desc());
-        let replicas = self.replicas.iter().flat_map(|(gauge, _)| gauge.desc());
+        let replicas = self.replicas.iter().flat_map(|(gauge, _, _)| gauge.desc());
         gauges.chain(replicas).chain(self.policy.desc()).collect()
     }
 
@@ -105,10 +110,13 @@ impl Collector for PublishedCollector {
             gauge.set(read(&self.published));
             families.extend(gauge.collect());
         }
-        for (gauge, read) in &self.replicas {
+        // Another node, or one that isn't connected, has cursors that nobody here knows.
+        let primary = view.role == Role::Primary;
+        for (gauge, read, needs_cursors) in &self.replicas {
             // Members come and go.
             gauge.reset();
-            for peer in &view.peers {
+            for peer in view.peers.iter().filter(|peer| !needs_cursors || primary && peer.connected)
+            {
                 let node = peer.node.to_string();
                 gauge.with_label_values(&[node.as_str()]).set(read(peer, &self.published));
             }

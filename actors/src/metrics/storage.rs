@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Counter, Histogram, IntCounter, IntGauge, Opts, Registry};
+use prometheus::{Counter, Gauge, Histogram, IntCounter, IntGauge, Opts, Registry};
 
 use super::{Metrics, counter, histogram};
 use crate::storage::apply::{ApplyHandle, RoundStats};
@@ -70,7 +70,7 @@ impl StorageMetrics {
     }
 }
 
-type Read = fn(&StorageSources) -> u64;
+type Read = fn(&StorageSources) -> f64;
 
 /// What the figures are read from.
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ pub struct StorageSources {
 pub struct StorageCollector {
     sources: StorageSources,
     stalls: IntCounter,
-    gauges: Vec<(IntGauge, Read)>,
+    gauges: Vec<(Gauge, Read)>,
     properties: Vec<(IntGauge, &'static CStr)>,
 }
 
@@ -119,41 +119,41 @@ impl StorageCollector {
     /// One of the names is taken.
     pub fn register(metrics: &Metrics, sources: StorageSources) -> Result<(), prometheus::Error> {
         let gauge = |name: &str, help: &str, read: Read| {
-            Ok::<_, prometheus::Error>((IntGauge::new(name, help)?, read))
+            Ok::<_, prometheus::Error>((Gauge::new(name, help)?, read))
         };
         let gauges = vec![
             gauge("quorate_state_keys", "Keys stored, expired ones included", |of| {
-                of.state.applied().map_or(0, |applied| applied.keys)
+                of.state.applied().map_or(0.0, |applied| applied.keys as f64)
             })?,
             gauge("quorate_state_flushed_seq", "What a restart finds in the state", |of| {
-                of.state.flushed().map_or(0, |flushed| flushed.id.seq.0)
+                of.state.flushed().map_or(0.0, |flushed| flushed.id.seq.0 as f64)
             })?,
             gauge(
-                "quorate_state_write_stall_milliseconds",
+                "quorate_state_write_stall_seconds",
                 "How long RocksDB has been putting off the apply loop's write; 0 = not now",
-                |of| of.state.write_stalls().1.as_millis() as u64,
+                |of| of.state.write_stalls().1.as_secs_f64(),
             )?,
             gauge(
-                "quorate_apply_stall_milliseconds",
+                "quorate_apply_stall_seconds",
                 "Age of the round that the apply loop is in; 0 = nothing to apply",
-                |of| of.apply.busy().map_or(0, |busy| busy.since.as_millis() as u64),
+                |of| of.apply.busy().map_or(0.0, |busy| busy.since.as_secs_f64()),
             )?,
             gauge("quorate_journal_first_seq", "First entry in the journal", |of| {
-                of.journal.reader().first().0
+                of.journal.reader().first().0 as f64
             })?,
             gauge("quorate_journal_segments", "Files of the journal", |of| {
-                of.journal.reader().sizes().len() as u64
+                of.journal.reader().sizes().len() as f64
             })?,
             gauge("quorate_journal_size_bytes", "Bytes of the journal", |of| {
-                of.journal.reader().sizes().iter().map(|(_, bytes)| bytes).sum()
+                of.journal.reader().sizes().iter().map(|(_, bytes)| *bytes as f64).sum()
             })?,
             gauge("quorate_journal_waiting_bytes", "Bytes waiting for the writer", |of| {
-                of.journal.waiting_bytes() as u64
+                of.journal.waiting_bytes() as f64
             })?,
             gauge(
-                "quorate_journal_stall_milliseconds",
+                "quorate_journal_stall_seconds",
                 "Age of the system call that the writer is in",
-                |of| of.journal.busy_for().as_millis() as u64,
+                |of| of.journal.busy_for().as_secs_f64(),
             )?,
         ];
         let property = |(name, property, help): &(&str, &'static CStr, &str)| {
@@ -181,7 +181,7 @@ impl Collector for StorageCollector {
         self.stalls.inc_by(self.sources.state.write_stalls().0.saturating_sub(self.stalls.get()));
         let mut families = self.stalls.collect();
         for (gauge, read) in &self.gauges {
-            gauge.set(read(&self.sources) as i64);
+            gauge.set(read(&self.sources));
             families.extend(gauge.collect());
         }
         for (gauge, property) in &self.properties {

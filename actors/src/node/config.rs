@@ -10,6 +10,7 @@ use quorate_protocol::cluster::SafetyTimers;
 use quorate_protocol::policy::Policy;
 use quorate_protocol::types::NodeId;
 
+use crate::replication::{self, TlsError};
 use crate::storage::options::RocksOptions;
 
 /// One node's settings.
@@ -116,6 +117,21 @@ pub struct PeerSettings {
     pub listen: SocketAddr,
     /// `host:port` under which peers reach it.
     pub advertise: String,
+}
+
+impl NodeConfig {
+    /// Reads certificates and key, and finds out whether peers will take this node for what it
+    /// says it is.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check_tls(&self) -> Result<replication::TlsMaterial, TlsError> {
+        let TlsMaterial { ca_pem, cert_pem, key_pem } = &self.tls;
+        let tls = replication::TlsMaterial::from_pem(cert_pem, key_pem, ca_pem)?;
+        tls.check(self.node, &self.cluster.name)?;
+        tls.check_acceptance(self.node, &self.cluster.name)?;
+        Ok(tls)
+    }
 }
 
 /// Certificates and key, as PEM text.

@@ -46,10 +46,7 @@ impl RunningNode {
     /// [`StartError`]: names what and where.
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
         let started = Instant::now();
-        let tls =
-            TlsMaterial::from_pem(&config.tls.cert_pem, &config.tls.key_pem, &config.tls.ca_pem)?;
-        tls.check(config.node, &config.cluster.name)?;
-        tls.check_acceptance(config.node, &config.cluster.name)?;
+        let tls = config.check_tls()?;
         let opened = open(&config)?;
         let wiring = Wiring::new(config, &opened).await?;
         wiring.start(tls, opened, started).await

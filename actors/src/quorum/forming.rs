@@ -200,7 +200,10 @@ impl FormingDriver {
         if self.parts.published.view().waiting.as_ref() == Some(&waiting) {
             return;
         }
-        tracing::info!(waiting_for = %waiting, "not part of a cluster yet");
+        // Alone, there is nothing to wait for but its own disk.
+        if !waiting.is_empty() {
+            tracing::info!(waiting_for = %waiting, "not part of a cluster yet");
+        }
         self.parts.published.set_view(View {
             node: self.parts.ports.node,
             incarnation: self.parts.ports.incarnation,

@@ -451,9 +451,9 @@ mod tests {
             "quorate_journal_first_seq 1",
             "quorate_rocksdb_background_errors 0",
             "quorate_load_shed_active 0",
-            "quorate_apply_stall_milliseconds 0",
+            "quorate_apply_stall_seconds 0",
             "quorate_state_write_stalls_total 0",
-            "quorate_state_write_stall_milliseconds 0",
+            "quorate_state_write_stall_seconds 0",
         ] {
             assert!(text.contains(line), "{line} is missing:\n{text}");
         }

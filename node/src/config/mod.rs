@@ -12,5 +12,5 @@ mod source;
 mod value;
 
 pub(crate) use example::{effective, example};
-pub(crate) use resolve::{LogFormat, LogSettings, Settings, resolve};
+pub(crate) use resolve::{LogFormat, LogSettings, Settings, resolve_checked};
 pub(crate) use source::Source;

@@ -56,8 +56,19 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Checks everything and reads the files that it names.
-pub(crate) fn resolve(source: &Source) -> Result<Settings, ConfigErrors> {
+/// Checks everything, reads the files that it names, and finds out whether peers would accept
+/// the certificate.
+pub(crate) fn resolve_checked(source: &Source) -> Result<Settings, ConfigErrors> {
+    let settings = resolve(source)?;
+    let mut reader = Reader { source, errors: Vec::new() };
+    if let Err(error) = settings.node.check_tls() {
+        reader.refuse("tls.cert", error.to_string());
+    }
+    ConfigErrors::check(reader.errors).map(|()| settings)
+}
+
+/// Checks everything but what is in the files that it names, and reads those.
+fn resolve(source: &Source) -> Result<Settings, ConfigErrors> {
     let mut reader = Reader { source, errors: Vec::new() };
     let settings = reader.settings();
     ConfigErrors::check(reader.errors).map(|()| settings)

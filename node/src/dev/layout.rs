@@ -290,7 +290,7 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Source, resolve};
+    use crate::config::{Source, resolve_checked};
 
     fn wanted(nodes: Option<u16>) -> Wanted {
         Wanted { nodes, base_port: Some(17400), policy: None }
@@ -303,7 +303,7 @@ mod tests {
         let layout = Layout::prepare(&dir, &wanted(Some(2))).expect("a new cluster");
         for id in layout.ids() {
             let source = Source::load(&layout.config(id), []).expect("it parses");
-            let settings = resolve(&source).expect("it is valid");
+            let settings = resolve_checked(&source).expect("it is valid");
             assert_eq!(settings.node.node.0, u64::from(id));
             assert_eq!(settings.node.client.listen.port(), 17400 + id);
             assert_eq!(settings.node.peer.listen.port(), 17410 + id);
