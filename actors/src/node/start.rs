@@ -49,7 +49,10 @@ impl RunningNode {
         let tls = config.check_tls()?;
         let opened = open(&config)?;
         let wiring = Wiring::new(config, &opened).await?;
-        wiring.start(tls, opened, started).await
+        wiring.start(tls, opened, started).await.inspect_err(|_| {
+            // The error says it all: what ends now ends because of it.
+            wiring.supervisor.enter(Phase::ShuttingDown);
+        })
     }
 }
 
