@@ -1,5 +1,6 @@
 //! The running node.
 
+pub mod archive;
 pub mod client;
 pub mod clock;
 pub mod gate;

@@ -24,6 +24,7 @@ pub use health::HealthCollector;
 pub use published::PublishedCollector;
 pub use storage::{StorageCollector, StorageMetrics, StorageSources};
 
+use crate::archive::ArchiveStatus;
 use crate::submit::DoubtReason;
 
 /// Bounds in seconds, from the cost of a wake-up to a deadline.
@@ -38,6 +39,8 @@ pub struct Metrics {
     registry: Registry,
     /// The durability gate.
     pub gate: GateMetrics,
+    /// The archive.
+    pub archive: ArchiveMetrics,
     /// Client connections.
     pub client: ClientMetrics,
     /// Journal, apply loop and state.
@@ -52,11 +55,12 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let gate = GateMetrics::new(&registry)?;
+        let archive = ArchiveMetrics::new(&registry)?;
         let client = ClientMetrics::new(&registry)?;
         let storage = StorageMetrics::new(&registry)?;
         build_info(&registry)?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        Ok(Self { registry, gate, client, storage })
+        Ok(Self { registry, gate, archive, client, storage })
     }
 
     /// Adds a collector that reads its figures at scrape time.
@@ -137,6 +141,26 @@ impl GateMetrics {
     pub fn waiting(&self, count: usize, oldest: Option<Instant>) {
         self.waiting.set(count as i64);
         self.oldest.set(oldest);
+    }
+}
+
+/// What the archive says of itself.
+#[derive(Clone, Debug)]
+pub struct ArchiveMetrics {
+    enabled: IntGauge,
+}
+
+impl ArchiveMetrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let help = "1 while the journal is archived outside the node";
+        Ok(Self { enabled: gauge(registry, "quorate_archive_enabled", help)? })
+    }
+
+    /// What holds from now on.
+    pub fn set(&self, status: ArchiveStatus) {
+        self.enabled.set(match status {
+            ArchiveStatus::Off => 0,
+        });
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use quorate_actors::archive::{Archive, ArchiveStatus};
 use quorate_actors::clock;
 use quorate_actors::health::{Health, HealthView};
 use quorate_actors::metrics::Metrics;
@@ -179,6 +180,7 @@ struct Adapter {
     state: StateReader,
     health: Arc<Health>,
     quorum: QuorumHandle,
+    archive: Archive,
     asked: Arc<Notify>,
 }
 
@@ -191,6 +193,7 @@ impl Adapter {
             state: node.state().clone(),
             health: node.health().clone(),
             quorum: node.quorum().clone(),
+            archive: node.archive().clone(),
             asked,
         }
     }
@@ -223,6 +226,10 @@ impl NodeView for Adapter {
 
     fn health(&self) -> Arc<HealthView> {
         self.health.view()
+    }
+
+    fn archive(&self) -> ArchiveStatus {
+        self.archive.status()
     }
 
     fn metrics(&self) -> Result<String, String> {

@@ -9,6 +9,7 @@ use quorate_protocol::core::HandoverRefused;
 use quorate_protocol::types::Incarnation;
 
 use super::consensus::ConsensusThread;
+use crate::archive::Archive;
 use crate::client::ClientServer;
 use crate::gate::GateHandle;
 use crate::health::{Health, HealthMonitor};
@@ -53,6 +54,7 @@ pub(super) struct Parts {
     pub(super) consensus: ConsensusThread,
     pub(super) storage: StorageHandle,
     pub(super) monitor: HealthMonitor,
+    pub(super) archive: Archive,
     pub(super) hard: Arc<HardStateWriter>,
     pub(super) data_dir: Arc<Mutex<DataDir>>,
 }
@@ -99,6 +101,12 @@ impl RunningNode {
     #[must_use]
     pub fn quorum(&self) -> &QuorumHandle {
         &self.quorum
+    }
+
+    /// The archive's handle.
+    #[must_use]
+    pub fn archive(&self) -> &Archive {
+        &self.parts.archive
     }
 
     /// This life of the node.
@@ -148,6 +156,7 @@ impl RunningNode {
             tracing::warn!("some connections did not end in time");
         }
         parts.monitor.stop();
+        parts.archive.stop();
         let closed = parts.storage.close(deadline.saturating_sub(began.elapsed())).await;
         let hard = parts.hard;
         // The clean mark is written last: everything before it must be true.

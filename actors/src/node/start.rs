@@ -113,9 +113,10 @@ impl Wiring {
         let consensus = self.start_consensus(replication, phase).await?;
         let storage = self.start_storage(state.clone(), journal, apply).await?;
         let monitor = self.watch(sources).await?;
+        let archive = self.start_archive().await?;
         self.supervisor.enter(Phase::Ready);
         let gate = self.gate.clone();
-        let parts = Parts { clients, gate, consensus, storage, monitor, hard, data_dir };
+        let parts = Parts { clients, gate, consensus, storage, monitor, archive, hard, data_dir };
         Ok(RunningNode {
             published: self.published.clone(),
             supervisor: self.supervisor.clone(),

@@ -10,6 +10,7 @@ use super::config::NodeConfig;
 use super::consensus::{ConsensusParts, ConsensusThread, MakePhase};
 use super::error::StartError;
 use super::open::Opened;
+use crate::archive::Archive;
 use crate::client::{ClientOptions, ClientParts, ClientServer};
 use crate::gate::GateHandle;
 use crate::health::{DiskOptions, Health, HealthMonitor, HealthOptions, HealthParts, LatchOptions};
@@ -199,6 +200,12 @@ impl Wiring {
             supervisor: self.supervisor.cell(),
         };
         Ok(ConsensusThread::start(parts).await?.0)
+    }
+
+    pub(super) async fn start_archive(&self) -> Result<Archive, StartError> {
+        Archive::spawn(self.metrics.archive.clone(), Some(self.supervisor.cell()))
+            .await
+            .map_err(StartError::actor)
     }
 
     pub(super) async fn start_storage(

@@ -8,6 +8,7 @@ pub(crate) mod status;
 
 pub(crate) use routes::{AdminState, router};
 
+use quorate_actors::archive::ArchiveStatus;
 use quorate_actors::health::HealthView;
 use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::supervisor::Phase;
@@ -33,6 +34,8 @@ pub(crate) trait NodeView: Send + Sync + 'static {
     fn may_read(&self) -> bool;
     /// Errors and space, as the health monitor last judged them.
     fn health(&self) -> Arc<HealthView>;
+    /// Whether anything is archived.
+    fn archive(&self) -> ArchiveStatus;
     /// All metrics in Prometheus's text format.
     fn metrics(&self) -> Result<String, String>;
     /// Hash over the whole state; reads all of it.

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use quorate_actors::archive::ArchiveStatus;
 use quorate_actors::health::HealthView;
 use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::view::{Published, Role, View};
@@ -45,6 +46,10 @@ impl NodeView for Fake {
 
     fn health(&self) -> Arc<HealthView> {
         Arc::default()
+    }
+
+    fn archive(&self) -> ArchiveStatus {
+        ArchiveStatus::Off
     }
 
     fn metrics(&self) -> Result<String, String> {
@@ -125,7 +130,7 @@ fn status_metrics_and_hash_are_served() {
     let server = Server::start();
     let status: Status = serde_json::from_str(&server.get("/status").body).expect("a status");
     assert_eq!((status.node, status.committed_seq, status.applied_seq), (2, 9, 7));
-    assert_eq!(status.role, "replica");
+    assert_eq!((status.role.as_str(), status.archive.as_str()), ("replica", "off"));
     assert_eq!(server.get("/metrics").body, "quorate_up 1\n");
     assert_eq!(
         server.get("/admin/content-hash").body,

@@ -38,6 +38,8 @@ pub(crate) struct Status {
     pub(crate) unhealthy: Option<String>,
     /// Whether this node refuses writes that need space.
     pub(crate) disk_full: bool,
+    /// Whether the journal is archived outside the node: off.
+    pub(crate) archive: String,
     /// What the cluster waits for before it is formed.
     pub(crate) waiting: Option<String>,
     /// Whether this node may have lost entries that it acknowledged from memory.
@@ -111,6 +113,7 @@ impl Status {
             degraded: view.degraded.clone(),
             unhealthy: health.unhealthy.clone(),
             disk_full: health.disk_full,
+            archive: node.archive().to_string(),
             waiting: view.waiting.clone(),
             memory_loss: view.memory_loss,
             last_epoch: view.last.epoch.0,
