@@ -1,7 +1,7 @@
 //! The node's published state: written by its owners only, read by everyone without a mailbox.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use quorate_protocol::cluster::ClusterEntry;
@@ -44,6 +44,18 @@ pub struct Published {
     view: ArcSwap<View>,
     view_changed: Notify,
     applied_changed: Notify,
+    /// How many wait for cursors to move.
+    cursor_watches: AtomicUsize,
+}
+
+/// While one is held, the view is replaced each time that a cursor moves.
+#[derive(Debug)]
+pub struct CursorWatch<'a>(&'a Published);
+
+impl Drop for CursorWatch<'_> {
+    fn drop(&mut self) {
+        self.0.cursor_watches.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// The slowly changing part, replaced whole whenever any of it changes.
@@ -78,7 +90,7 @@ pub struct View {
 }
 
 /// A primary's view of one other member.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerView {
     /// Which member.
     pub node: NodeId,
@@ -190,6 +202,20 @@ impl Published {
             }
             changed.await;
         }
+    }
+
+    /// Asks the quorum actor to publish cursors as soon as they move, and not only from time to
+    /// time. Wake it afterwards: what has moved already is published in its next round.
+    #[must_use]
+    pub fn watch_cursors(&self) -> CursorWatch<'_> {
+        self.cursor_watches.fetch_add(1, Ordering::SeqCst);
+        CursorWatch(self)
+    }
+
+    /// Whether someone waits for cursors to move.
+    #[must_use]
+    pub fn cursors_are_watched(&self) -> bool {
+        self.cursor_watches.load(Ordering::SeqCst) > 0
     }
 
     /// Waits until the state holds everything through `seq`. The caller bounds the wait.

@@ -87,6 +87,11 @@ impl QuorumHandle {
         Ok(())
     }
 
+    /// Lets the actor look around, so that it publishes what has changed.
+    pub fn look(&self) {
+        self.wake.wake();
+    }
+
     /// The position that state must hold before a read that arrived now may be served, confirmed
     /// by a heartbeat round that was sent after this call (S11).
     ///

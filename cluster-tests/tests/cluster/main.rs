@@ -10,3 +10,4 @@ mod quorum_loss;
 mod redis_py;
 mod steady;
 mod torn_tail;
+mod waits;

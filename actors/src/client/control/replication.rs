@@ -12,9 +12,6 @@ use crate::client::session::Session;
 use crate::client::shared::Shared;
 use crate::view::{Role, View};
 
-/// Replicas report at least once per heartbeat; between reports there is nothing to see.
-const POLL: Duration = Duration::from_millis(2);
-
 const UNBLOCKED: &str = "UNBLOCKED force unblock from blocking operation, instance state changed \
                          (master -> replica?)";
 
@@ -32,16 +29,24 @@ pub(in crate::client) async fn wait(shared: &Shared, session: &Session, wanted: 
         0 => session.deadline(now, shared.options.settings.store_deadline).at,
         ms => now + Duration::from_millis(ms),
     };
+    let mut watch = None;
     loop {
-        let view = shared.published.view();
-        let counts = match Counts::of(&view, session.last_write) {
+        // Before the look, so that no change falls in between.
+        let changed = shared.published.view_changed();
+        let counts = match Counts::of(&shared.published.view(), session.last_write) {
             Ok(counts) => counts,
             Err(refused) => return refused,
         };
         if wanted.are_met(&counts) || Instant::now() >= until {
             return wanted.reply(&counts);
         }
-        tokio::time::sleep_until((Instant::now() + POLL).min(until).into()).await;
+        if watch.is_none() {
+            watch = Some(shared.published.watch_cursors());
+            // Cursors that have moved already are published in the next round.
+            shared.quorum.look();
+        }
+        // At the deadline there is one more look.
+        let _ = tokio::time::timeout_at(until.into(), changed).await;
     }
 }
 

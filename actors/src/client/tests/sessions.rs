@@ -1,10 +1,11 @@
 //! How connections begin and end, and what they agree on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use quorate_protocol::types::MonoTime;
+use quorate_protocol::types::{MonoTime, NodeId};
 
 use super::{Node, options};
+use crate::view::{PeerView, View};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hello_3_changes_how_replies_are_written() {
@@ -130,4 +131,29 @@ async fn wait_counts_other_members() {
     let node = Node::start();
     let mut client = node.connect().await;
     client.ask("SET a 1\r\nWAIT 1 10", "+OK\r\n:0\r\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wait_is_answered_by_the_cursor_that_moves() {
+    let node = Node::start();
+    let published = &node.fake.published;
+    let mut client = node.connect().await;
+    client.ask("SET a 1", "+OK\r\n").await;
+    assert!(!published.cursors_are_watched(), "nobody pays where nobody waits");
+    client.send("WAIT 1 9000\r\n").await;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !published.cursors_are_watched() {
+        assert!(Instant::now() < deadline, "the quorum actor isn't told");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let peer = PeerView {
+        node: NodeId(2),
+        connected: true,
+        in_memory: published.committed(),
+        ..PeerView::default()
+    };
+    published.set_view(View { peers: vec![peer], ..View::clone(&published.view()) });
+    client.expect(":1\r\n").await;
+    assert!(Instant::now() < deadline, "long before its own time is over");
+    assert!(!published.cursors_are_watched());
 }

@@ -18,6 +18,9 @@ impl Driver {
         self.published.raise_cluster_time(self.time().0);
         self.published.set_heard(self.core.heard().unwrap_or(MonoTime(0)));
         if now < self.view_due {
+            if self.published.cursors_are_watched() {
+                self.publish_cursors(now);
+            }
             return;
         }
         self.note_trimmed(now);
@@ -26,6 +29,14 @@ impl Driver {
         let needs_memory = config.policy.needs_memory(config.voters().count());
         self.report_in_memory.store(needs_memory, Ordering::Relaxed);
         self.published.set_view(self.view(now));
+    }
+
+    /// Replaces the view if a cursor has moved.
+    fn publish_cursors(&self, now: MonoTime) {
+        let (known, view) = (self.published.view(), self.view(now));
+        if (view.last, view.persisted, &view.peers) != (known.last, known.persisted, &known.peers) {
+            self.published.set_view(view);
+        }
     }
 
     /// The journal drops old segments by itself; the core must know where the log starts.
