@@ -58,7 +58,7 @@ check-deploy: need-build need-deploy ## Build the container image and break its 
 .PHONY: clean-dev
 clean-dev: ## Delete the cluster of `make run` and its data
 	@if [ -x "$(CARGO_TARGET_DIR)/release/quorate" ] && [ -d dev-cluster ]; then \
-		"$(CARGO_TARGET_DIR)/release/quorate" dev --stop; \
+		"$(CARGO_TARGET_DIR)/release/quorate" dev --stop --reset; \
 	fi
 	rm -rf dev-cluster
 

@@ -22,4 +22,4 @@ mod wiring;
 pub use config::NodeConfig;
 pub use error::StartError;
 pub use recovery::RecoveryError;
-pub use running::{RunningNode, ShutdownReport};
+pub use running::{RunningNode, ShutdownReport, forget};

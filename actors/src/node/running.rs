@@ -25,6 +25,12 @@ use crate::view::Published;
 /// A folder that outlives the process and not the machine: it tells a kill from a power cut.
 pub(super) const WITNESS_DIR: &str = "/dev/shm";
 
+/// Removes what a killed node left outside its data directory, which is about to be deleted. No
+/// process may be using the directory.
+pub fn forget(data_dir: &Path) {
+    DataDir::forget_witness_of(data_dir, Path::new(WITNESS_DIR));
+}
+
 /// How long connections may take to write their last replies.
 const CLIENTS_STOP_DEADLINE: Duration = Duration::from_secs(2);
 

@@ -23,6 +23,8 @@ pub const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// The longest wait for one reply.
 const REPLY_LIMIT: Duration = Duration::from_secs(10);
+/// Where the identity file has the disk's id: behind magic, version and node.
+const DISK_ID_AT: usize = 24;
 /// Keys asked for at once when everything is read.
 const READ_CHUNK: usize = 500;
 
@@ -344,9 +346,21 @@ impl Drop for Cluster {
                 eprintln!("--- end of node {}'s log\n{log}", node.settings.id);
             }
         } else {
+            for node in &self.nodes {
+                forget_witness(&node.settings.data_dir());
+            }
             // What can't be deleted is left for `cargo clean`.
             let _ = fs::remove_dir_all(&self.dir);
         }
+    }
+}
+
+/// Removes the record that a killed node leaves outside its directory, under the disk's id.
+fn forget_witness(data_dir: &Path) {
+    let Ok(identity) = fs::read(data_dir.join("identity")) else { return };
+    if let Some(disk) = identity.get(DISK_ID_AT..).and_then(|bytes| bytes.first_chunk::<16>()) {
+        let disk = u128::from_le_bytes(*disk);
+        let _ = fs::remove_file(format!("/dev/shm/quorate-{disk:032x}.tail"));
     }
 }
 

@@ -71,7 +71,7 @@ pub(super) fn lock_holder(dir: &Path) -> Option<Pid> {
     Some(Pid::from_raw(pid))
 }
 
-/// Deletes the cluster in the folder, and nothing else.
+/// Deletes the cluster in the folder, whose nodes don't run, and nothing else.
 pub(super) fn clear(dir: &Path) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::failed(dir.display(), error);
     for entry in std::fs::read_dir(dir).map_err(failed)? {
@@ -80,6 +80,7 @@ pub(super) fn clear(dir: &Path) -> Result<(), Failure> {
         let name = name.to_string_lossy();
         let ours = name == "tls" || name.strip_prefix("node-").is_some_and(|i| i.len() == 1);
         if ours && entry.path().is_dir() {
+            quorate_actors::node::forget(&entry.path().join("data"));
             std::fs::remove_dir_all(entry.path()).map_err(failed)?;
         }
     }
@@ -289,6 +290,9 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use quorate_actors::storage::identity::{DataDir, DataDirOptions};
+    use quorate_protocol::types::NodeId;
+
     use super::*;
     use crate::config::{Source, resolve_checked};
 
@@ -318,8 +322,21 @@ mod tests {
         assert_eq!(std::fs::read(dir.join("tls/ca.crt")).expect("kept"), before);
         let other = Layout::prepare(&dir, &wanted(Some(3))).expect_err("another shape");
         assert!(matches!(other, Failure::Usage(_)));
+
+        // A node that was killed leaves a record outside its directory.
+        let options = DataDirOptions {
+            path: layout.node(1).join("data"),
+            node: NodeId(1),
+            allow_volatile: true,
+        };
+        let mut killed = DataDir::open(&options).expect("made");
+        killed.complete().expect("made");
+        let record = killed.witness_path(Path::new("/dev/shm"));
+        drop(killed);
+        std::fs::write(&record, b"").expect("written");
         clear(&dir).expect("deleted");
         assert!(Layout::find(&dir).expect("readable").is_none());
+        assert!(!record.exists(), "{} is left", record.display());
         let _ = std::fs::remove_dir_all(&dir);
     }
 }

@@ -52,15 +52,16 @@ pub(crate) struct DevArgs {
     /// Stop what runs there and delete its data first
     #[arg(long)]
     reset: bool,
-    /// Stop all nodes of the directory, and do nothing else
-    #[arg(long, conflicts_with_all = ["nodes", "base_port", "policy", "reset"])]
+    /// Stop all nodes of the directory, and start none; with --reset, delete their data
+    #[arg(long, conflicts_with_all = ["nodes", "base_port", "policy"])]
     stop: bool,
 }
 
 /// Runs the cluster until it is told to stop.
 pub(crate) fn run(args: DevArgs) -> Result<(), Failure> {
     if args.stop {
-        return stop_cluster(&args.dir);
+        stop_cluster(&args.dir)?;
+        return if args.reset && args.dir.exists() { layout::clear(&args.dir) } else { Ok(()) };
     }
     let stop = stop_signal()?;
     let _lock = layout::lock(&args.dir)?;

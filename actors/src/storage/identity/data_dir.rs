@@ -197,7 +197,7 @@ impl DataDir {
     /// Where the journal records its end outside the disk, given a folder for such records.
     #[must_use]
     pub fn witness_path(&self, folder: &Path) -> PathBuf {
-        folder.join(format!("quorate-{}.tail", self.identity.disk))
+        witness_path(folder, self.identity.disk)
     }
 
     /// Removes that record: after an orderly stop, whose mark is durable, it says nothing more.
@@ -205,10 +205,24 @@ impl DataDir {
         let _ = fs::remove_file(self.witness_path(folder));
     }
 
+    /// The same for a directory that is about to be deleted and that no process uses: nothing else
+    /// would remove the record after a kill before the machine restarts. Does nothing where the
+    /// directory has no legible identity.
+    pub fn forget_witness_of(path: &Path, folder: &Path) {
+        let identity = read_record(&path.join(IDENTITY)).ok().flatten();
+        if let Some(identity) = identity.and_then(|bytes| Identity::decode(&bytes).ok()) {
+            let _ = fs::remove_file(witness_path(folder, identity.disk));
+        }
+    }
+
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DataDirError> {
         let path = self.path.join(name);
         replace_file(&path, bytes).map_err(|source| DataDirError::Io { path, source })
     }
+}
+
+fn witness_path(folder: &Path, disk: DiskId) -> PathBuf {
+    folder.join(format!("quorate-{disk}.tail"))
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {
