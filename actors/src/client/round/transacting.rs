@@ -23,6 +23,11 @@ pub(super) const BAD_EXEC: &str = "EXECABORT Transaction discarded because of: w
 
 const NOT_IN_TRANSACTION: &str = "ERR Command not allowed inside a transaction";
 
+/// Redis walks here, too, and everyone waits. Here "everyone" would be the whole cluster, since
+/// each node executes the transaction.
+const WALK_IN_TRANSACTION: &str = "ERR commands that walk over keys are not allowed inside a \
+                                   transaction: all writes would wait for the walk";
+
 impl Round<'_, '_> {
     pub(super) async fn transaction(
         &mut self,
@@ -116,7 +121,7 @@ impl Round<'_, '_> {
     pub(super) fn queue(&mut self, parsed: Result<Command, CommandError>) -> Reply {
         self.counts.others += 1;
         let queued = match parsed {
-            Ok(Command::Read(Read::Walk(_))) => Err(error(NOT_IN_TRANSACTION)),
+            Ok(Command::Read(Read::Walk(_))) => Err(error(WALK_IN_TRANSACTION)),
             Ok(Command::Read(read)) => {
                 let key = read_key(&read).map(slot_of);
                 self.here_for(key, false).map(|()| Queued::Data(Step::Read(read)))

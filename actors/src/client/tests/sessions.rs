@@ -157,3 +157,21 @@ async fn wait_is_answered_by_the_cursor_that_moves() {
     assert!(Instant::now() < deadline, "long before its own time is over");
     assert!(!published.cursors_are_watched());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_walk_spoils_a_transaction_and_says_why() {
+    let node = Node::start();
+    let mut client = node.connect().await;
+    client.ask("MULTI\r\nSET a 1", "+OK\r\n+QUEUED\r\n").await;
+    for walk in ["KEYS *", "SCAN 0", "RANDOMKEY", "CLUSTER COUNTKEYSINSLOT 1"] {
+        client
+            .ask(
+                walk,
+                "-ERR commands that walk over keys are not allowed inside a transaction: all \
+                 writes would wait for the walk\r\n",
+            )
+            .await;
+    }
+    let aborted = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+    client.ask("EXEC\r\nGET a", &format!("{aborted}$-1\r\n")).await;
+}
