@@ -34,6 +34,8 @@ pub struct Published {
     committed: AtomicU64,
     acknowledgeable: AtomicU64,
     applied: AtomicU64,
+    /// No stored key expires before this moment of cluster time.
+    next_expiry_ms: AtomicU64,
     /// Cluster time less this node's monotonic clock, in microseconds, as last raised. 0 is
     /// unknown: a cluster that runs counts from 1970, a machine from its start.
     cluster_offset_us: AtomicI64,
@@ -159,6 +161,12 @@ impl Published {
         Seq(self.applied.load(Ordering::Acquire))
     }
 
+    /// No key that is stored expires before this moment, in milliseconds of cluster time.
+    #[must_use]
+    pub fn next_expiry_ms(&self) -> u64 {
+        self.next_expiry_ms.load(Ordering::Acquire)
+    }
+
     /// Cluster time now, in milliseconds: that of the last entry or heartbeat, and what has gone
     /// by since. Never goes back, as the monotonic clock doesn't. 0 before the first.
     #[must_use]
@@ -265,6 +273,11 @@ impl Published {
         self.applied.store(applied.0, Ordering::Release);
         // One load where nobody waits.
         self.applied_changed.notify_waiters();
+    }
+
+    /// For the apply loop only, before the applied position that it belongs to.
+    pub fn set_next_expiry_ms(&self, at_ms: u64) {
+        self.next_expiry_ms.store(at_ms, Ordering::Release);
     }
 
     /// For the quorum actor: cluster time never goes back.

@@ -49,6 +49,9 @@ const APPLY_LAG_MAX: u64 = 1 << 14;
 /// How long batches wait, from when a transfer began, for the primary that it leads to.
 const PARKED_US: u64 = 1_500_000;
 
+/// How often an entry is sealed only to remove expired keys.
+const EXPIRY_PERIOD_US: u64 = 100_000;
+
 /// The driver's own state; everything that must survive is in the core's hands.
 pub(crate) struct Driver {
     core: Core,
@@ -74,6 +77,8 @@ pub(crate) struct Driver {
     /// Where the primary's journal starts, if that is beyond what this node holds.
     lacks: Option<EntryId>,
     view_due: MonoTime,
+    /// When expired keys may be removed again by an entry of their own.
+    expiry_due: MonoTime,
     random: Random,
     commands: Vec<Command>,
     events: Vec<PeerEvent>,
@@ -156,6 +161,7 @@ impl Driver {
             was_primary: false,
             lacks: None,
             view_due: MonoTime(0),
+            expiry_due: MonoTime(0),
             random,
             commands: Vec::new(),
             events: parts.early,
@@ -177,6 +183,7 @@ impl Driver {
         }
         self.take_batches();
         self.seal_waiting(now)?;
+        self.expire_idle(now)?;
         if now >= self.core.next_deadline() {
             self.step(now, Event::Tick, Vec::new())?;
         }
@@ -326,6 +333,20 @@ impl Driver {
             Err(Refused::NotPrimary) => self.core.primary().is_none() && now < self.parked_until,
             Err(Refused::Degraded(_)) | Ok(()) => false,
         }
+    }
+
+    /// Expired keys leave with the entries that are applied. Where no client writes, the primary
+    /// seals one without commands, so that they leave all the same.
+    fn expire_idle(&mut self, now: MonoTime) -> Result<(), Fatal> {
+        let idle = self.was_primary
+            && self.waiting.is_empty()
+            && self.core.log().last().seq == self.published.applied();
+        let due = now >= self.expiry_due && self.published.next_expiry_ms() < self.time().0;
+        if !idle || !due || self.refusal(now).is_some() {
+            return Ok(());
+        }
+        self.expiry_due = now.plus(EXPIRY_PERIOD_US);
+        self.step(now, Event::Propose { bytes: 0, time: self.time() }, Vec::new())
     }
 
     fn may_seal(&self) -> bool {
@@ -501,8 +522,10 @@ impl Driver {
     ) -> Result<(), Fatal> {
         let time = time.max(self.time());
         let payload = match (kind, cluster) {
-            (EntryKind::Commands, _) => take_payload(&mut self.waiting, ENTRY_BYTES_MAX)
-                .expect("the core seals commands only when asked to"),
+            // Nothing waits where only expired keys are to be removed.
+            (EntryKind::Commands, _) => {
+                take_payload(&mut self.waiting, ENTRY_BYTES_MAX).unwrap_or_default()
+            }
             (EntryKind::Cluster, Some(config)) => Payload::of_cluster(config)?,
             (EntryKind::Cluster | EntryKind::EpochStart | EntryKind::Mark, _) => Payload::default(),
         };

@@ -4,6 +4,7 @@ mod bad_clients;
 mod bad_start;
 mod common;
 mod differential;
+mod expiry;
 mod kills;
 mod pauses;
 mod quorum_loss;

@@ -78,6 +78,7 @@ impl Apply {
         let signal = Arc::new(Signal::default());
         let progress = Arc::new(Progress::default());
         let handle = ApplyHandle { signal: Arc::clone(&signal), progress: Arc::clone(&progress) };
+        parts.published.set_next_expiry_ms(parts.writer.next_expiry_ms());
         parts.published.set_applied(parts.writer.applied().id.seq);
         let thread = std::thread::Builder::new()
             .name("apply".to_owned())

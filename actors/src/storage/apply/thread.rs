@@ -193,6 +193,7 @@ impl Loop {
 
     /// Readers first: whoever has the reply may read at once.
     fn publish(&self, applied: Seq, answers: Vec<Applied>) {
+        self.parts.published.set_next_expiry_ms(self.parts.writer.next_expiry_ms());
         self.parts.published.set_applied(applied);
         if !answers.is_empty() {
             self.progress.enter(Activity::Answering);

@@ -86,7 +86,7 @@ impl StateWriter {
         // The apply loop waits, not a thread inside RocksDB that holds its locks.
         write_options.set_no_slowdown(true);
         let removals = read_removals(&reader)?;
-        Ok(Self {
+        let mut writer = Self {
             reader,
             applied,
             removals,
@@ -96,7 +96,10 @@ impl StateWriter {
             data_key: RefCell::default(),
             write_options,
             stats: WriteStats::default(),
-        })
+        };
+        let first = writer.stored_expiries(1)?.first().map(|(at_ms, _)| *at_ms);
+        writer.next_expiry_ms = first.unwrap_or(u64::MAX);
+        Ok(writer)
     }
 
     /// Reads of what is written.
@@ -115,6 +118,12 @@ impl StateWriter {
     #[must_use]
     pub fn round_bytes(&self) -> usize {
         self.round.bytes
+    }
+
+    /// No key expires before this moment, in milliseconds of cluster time.
+    #[must_use]
+    pub fn next_expiry_ms(&self) -> u64 {
+        self.next_expiry_ms
     }
 
     /// What writing took so far.
