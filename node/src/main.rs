@@ -17,6 +17,8 @@ mod status;
 
 use clap::Parser as _;
 
+const _: () = assert!(!quorate_protocol::MUTANTS, "a node is built without deliberate mistakes");
+
 fn main() -> std::process::ExitCode {
     // Two providers may end up in one binary; naming one keeps rustls from having to guess.
     let _ = rustls::crypto::ring::default_provider().install_default();

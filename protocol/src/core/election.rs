@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::event::Command;
 use super::message::{Message, VoteReply, VoteRequest};
 use super::state::{Candidacy, Core, Duty};
+use crate::mutants::mutant;
 use crate::types::{Epoch, MonoTime, NodeId};
 
 /// A voter's answer.
@@ -114,7 +115,7 @@ impl Core {
                     .collect();
                 let intact = granted.iter().filter(|memory_loss| !**memory_loss).count();
                 let form = config.policy.normal_form(config.voters().count());
-                form.elects(granted.len(), intact)
+                form.elects(granted.len(), mutant!(CountAmnesiacVoters, granted.len(), intact))
             });
         match (won, candidacy.real) {
             (true, false) => {
