@@ -1,126 +1,104 @@
-//! What goes wrong, and how it comes back.
+//! What goes wrong.
 
-use quorate_protocol::types::Seq;
-
-use super::ledger::Fact;
+use super::fault::{Fault, Scheduled};
 use super::network::Cut;
-use super::plan::Fault;
+use super::random::Random;
 use super::world::{Action, World};
 
-/// How long a broken connection goes unnoticed where nothing says so.
+/// How long a cut connection goes unnoticed where nothing says so.
 const IDLE_US: u64 = 700_000;
 
 impl World {
-    pub(super) fn on_fault(&mut self) {
+    /// A fault of the schedule comes.
+    pub(super) fn on_fault(&mut self, scheduled: Scheduled) {
         if self.calm {
             return;
         }
-        let next_us = self.random.latency(self.plan.fault_every_us);
-        self.after(next_us, Action::Fault);
-        let classes: Vec<Fault> =
-            self.plan.faults.keys().copied().filter(|fault| fault.is_momentary()).collect();
-        if classes.is_empty() {
-            return;
-        }
-        let fault = classes[self.random.index(classes.len())];
-        self.inject(fault);
+        let Scheduled { number, fault, seed, .. } = scheduled;
+        let mut random = Random::new(seed);
+        let node = self.pick(&mut random);
+        let other = (node + 1 + random.index(self.nodes.len().max(2) - 1)) % self.nodes.len();
+        let text = format!("{number:>4} {fault} at node {}, node {}", node + 1, other + 1);
+        self.note(&|| format!("fault {text}"));
+        self.injected.push((self.now_us, text));
+        self.inject(fault, node, other, &mut random);
     }
 
-    fn inject(&mut self, fault: Fault) {
-        let node = self.pick();
-        let other = (node + 1 + self.random.index(self.nodes.len().max(2) - 1)) % self.nodes.len();
-        self.note(&|| format!("fault {fault:?} node {} other {}", node + 1, other + 1));
+    fn inject(&mut self, fault: Fault, node: usize, other: usize, random: &mut Random) {
         match fault {
-            Fault::Partition => self.partition(node),
-            Fault::OneWay => {
-                let cut = if self.random.percent(50) {
-                    vec![(node, other)]
-                } else {
-                    (0..self.nodes.len()).filter(|to| *to != node).map(|to| (node, to)).collect()
-                };
-                self.cut_for_a_while("one-way", cut);
-            }
-            Fault::Bridge => {
-                let cut = self.pairs(|a, b| a != node && b != node);
-                self.cut_for_a_while("bridge", cut);
-            }
+            Fault::Partition
+            | Fault::FullPartition
+            | Fault::MinorityPartition
+            | Fault::OneWay
+            | Fault::Bridge
+            | Fault::Chain => self.cut_off(fault, node, other, random),
             Fault::Flapping => {
-                self.outcome.fault("flapping link");
-                let times = self.random.between(2, 8);
+                self.outcome.fault(fault);
+                let times = random.between(2, 8);
                 self.flap(node, other, times);
             }
             Fault::Reconnect => {
-                self.outcome.fault("reconnect");
+                self.outcome.fault(fault);
                 self.break_connection(node, other, 100_000);
             }
-            Fault::Kill => {
-                self.outcome.fault("kill");
-                self.crash(node, false);
-            }
-            Fault::KillAll => {
-                self.outcome.fault("kill all");
-                (0..self.nodes.len()).for_each(|node| self.crash(node, false));
-            }
-            Fault::PowerCut => {
-                self.outcome.fault("power cut");
-                self.crash(node, true);
-            }
-            Fault::PowerCutAll => {
-                self.outcome.fault("power cut of all");
-                (0..self.nodes.len()).for_each(|node| self.crash(node, true));
-            }
-            Fault::Stop => self.stop(node),
+            Fault::Kill
+            | Fault::KillAll
+            | Fault::CrashLoop
+            | Fault::PowerCut
+            | Fault::PowerCutAll
+            | Fault::Stop => self.end_processes(fault, node, random),
             Fault::Pause => {
-                self.outcome.fault("pause");
-                let for_us = self.random.between(10_000, 3_000_000);
+                self.outcome.fault(fault);
+                let for_us = random.between(10_000, 3_000_000);
                 self.nodes[node].paused_until_us = self.now_us + for_us;
             }
-            Fault::SlowDisk | Fault::SlowHardState | Fault::StalledDisk => {
-                self.slow_down(node, fault);
+            Fault::Suspend => {
+                self.outcome.fault(fault);
+                let for_us = random.between(10_000, 6_000_000);
+                self.nodes[node].paused_until_us = self.now_us + for_us;
+                self.nodes[node].asleep_until_us = self.now_us + for_us;
             }
-            Fault::ClockJump => self.jump_clock(node),
-            Fault::Squeeze => self.squeeze(node, other),
+            Fault::SlowDisk
+            | Fault::SlowHardState
+            | Fault::StalledDisk
+            | Fault::DiskFull
+            | Fault::SyncError
+            | Fault::Corruption
+            | Fault::WipedDisk => self.break_disk(fault, node, random),
+            Fault::ClockJump => self.jump_clock(node, random),
+            Fault::Squeeze => self.squeeze(node, other, random),
             Fault::Silence => {
-                self.outcome.fault("silence");
-                let for_us = self.random.between(100_000, 3_000_000);
-                self.silent_until_us = self.now_us + for_us;
+                self.outcome.fault(fault);
+                self.silent_until_us = self.now_us + random.between(100_000, 3_000_000);
+            }
+            Fault::Burst => {
+                self.outcome.fault(fault);
+                let usual_us = self.plan.propose_every_us;
+                if usual_us > BURST_EVERY_US {
+                    self.plan.propose_every_us = BURST_EVERY_US;
+                    self.after(random.between(50_000, 500_000), Action::BurstEnds { usual_us });
+                }
             }
             Fault::Delay
             | Fault::Loss
             | Fault::Duplication
             | Fault::Reorder
             | Fault::Replay
+            | Fault::Capacity
             | Fault::ClockRate
             | Fault::SlowSender
             | Fault::StateAhead
             | Fault::UnprovenTail
-            | Fault::Trim => {}
+            | Fault::Trim => unreachable!("{fault} is there all the time"),
         }
-    }
-
-    fn slow_down(&mut self, node: usize, fault: Fault) {
-        let for_us = self.random.between(100_000, 3_000_000);
-        if fault == Fault::StalledDisk {
-            self.outcome.fault("stalled disk");
-            self.stalled_until_us[node] = self.now_us + for_us;
-            return;
-        }
-        self.outcome.fault("slow disk");
-        let factor = self.random.between(2, 100);
-        if fault == Fault::SlowDisk {
-            self.nodes[node].disk_factor = factor;
-        } else {
-            self.nodes[node].hard_factor = factor;
-        }
-        self.after(for_us, Action::DiskRecovers { node });
     }
 
     /// A node; in half of the cases the primary.
-    fn pick(&mut self) -> usize {
+    fn pick(&self, random: &mut Random) -> usize {
         let primary = (0..self.nodes.len()).rev().find(|node| self.nodes[*node].is_primary());
         match primary {
-            Some(primary) if self.random.percent(50) => primary,
-            Some(_) | None => self.random.index(self.nodes.len()),
+            Some(primary) if random.percent(50) => primary,
+            Some(_) | None => random.index(self.nodes.len()),
         }
     }
 
@@ -132,48 +110,71 @@ impl World {
             .collect()
     }
 
-    fn partition(&mut self, node: usize) {
-        let with: Vec<bool> = if self.random.percent(50) {
-            (0..self.nodes.len()).map(|other| other == node).collect()
-        } else {
-            (0..self.nodes.len()).map(|_| self.random.percent(50)).collect()
+    fn cut_off(&mut self, fault: Fault, node: usize, other: usize, random: &mut Random) {
+        let nodes = self.nodes.len();
+        let cut = match fault {
+            Fault::Partition => {
+                let with: Vec<bool> = if random.percent(50) {
+                    (0..nodes).map(|other| other == node).collect()
+                } else {
+                    (0..nodes).map(|_| random.percent(50)).collect()
+                };
+                self.pairs(|a, b| with[a] != with[b])
+            }
+            Fault::FullPartition => self.pairs(|_, _| true),
+            Fault::MinorityPartition => {
+                let few = 1 + random.index((nodes - 1).max(2) / 2);
+                let with = |at: usize| (at + nodes - node) % nodes < few;
+                self.pairs(|a, b| with(a) != with(b))
+            }
+            Fault::OneWay => match random.index(3) {
+                0 => self.pairs(|a, b| (a, b) == (node, other)),
+                1 => self.pairs(|a, _| a == node),
+                _ => self.pairs(|_, b| b == node),
+            },
+            Fault::Bridge => self.pairs(|a, b| a != node && b != node),
+            _ => self.pairs(|a, b| {
+                // Places in a line that begins anywhere.
+                let place = |at: usize| (at + nodes - other) % nodes;
+                place(a).abs_diff(place(b)) != 1
+            }),
         };
-        let cut = self.pairs(|a, b| with[a] != with[b]);
-        self.cut_for_a_while("partition", cut);
+        let for_us = random.between(20_000, 4_000_000);
+        self.cut_for_a_while(fault, cut, for_us);
     }
 
     /// `primary` goes on with `replica` alone, which loses power; then `primary` goes.
-    fn squeeze(&mut self, primary: usize, replica: usize) {
+    fn squeeze(&mut self, primary: usize, replica: usize, random: &mut Random) {
         if primary == replica {
             return;
         }
         let others = |node: usize| node != primary && node != replica;
         let cut = self.pairs(|a, b| a == primary && others(b) || b == primary && others(a));
-        self.cut_for_a_while("squeeze", cut);
+        self.cut_for_a_while(Fault::Squeeze, cut, random.between(20_000, 4_000_000));
         // With a slow disk much of what the replica acknowledges is in its memory only.
-        if self.random.percent(70) {
-            self.nodes[replica].disk_factor = self.random.between(5, 100);
+        if random.percent(70) {
+            self.nodes[replica].disk_factor = random.between(5, 100);
             self.after(2_000_000, Action::DiskRecovers { node: replica });
         }
-        let power_us = self.random.below(600_000);
+        let power_us = random.below(600_000);
         self.after(power_us, Action::Crash { node: replica, power: true });
-        let gone_us = power_us + self.random.below(500_000);
-        if self.random.percent(50) {
+        let gone_us = power_us + random.below(500_000);
+        if random.percent(50) {
             self.after(gone_us, Action::Crash { node: primary, power: false });
         } else {
             let cut = self.pairs(|a, b| a == primary || b == primary);
-            self.after(gone_us, Action::Cut { cut });
+            let for_us = random.between(20_000, 4_000_000);
+            self.after(gone_us, Action::Cut { fault: Fault::Squeeze, cut, for_us });
         }
     }
 
-    pub(super) fn cut_for_a_while(&mut self, name: &'static str, cut: Cut) {
-        self.outcome.fault(name);
+    pub(super) fn cut_for_a_while(&mut self, fault: Fault, cut: Cut, for_us: u64) {
+        self.outcome.fault(fault);
         self.network.cut(&cut);
         for (a, b) in &cut {
             let connection = self.network.connection(*a, *b);
             self.after(IDLE_US, Action::Idle { a: *a, b: *b, connection });
         }
-        let for_us = self.random.between(20_000, 4_000_000);
         self.after(for_us, Action::Mend { cut });
     }
 
@@ -189,158 +190,14 @@ impl World {
         self.after(down_us + up_us, Action::Flap { a, b, times: times - 1 });
     }
 
-    fn jump_clock(&mut self, node: usize) {
-        self.outcome.fault("clock jump");
+    fn jump_clock(&mut self, node: usize, random: &mut Random) {
+        self.outcome.fault(Fault::ClockJump);
         let drift = self.plan.strength(Fault::ClockRate) * 150;
-        let rate_ppm = self.random.below(2 * drift + 1) as i64 - drift as i64;
-        let by_us = self.random.below(5_000);
-        self.nodes[node].clock.jump(self.now_us, by_us, rate_ppm);
+        let rate_ppm = random.below(2 * drift + 1) as i64 - drift as i64;
+        self.nodes[node].clock.jump(self.now_us, random.below(5_000), rate_ppm);
         self.arm(node);
-    }
-
-    pub(super) fn crash(&mut self, node: usize, power: bool) {
-        self.note(&|| format!("node {} crashes, power cut: {power}", node + 1));
-        let was_up = self.nodes[node].process.is_some();
-        if power {
-            self.nodes[node].cut_power(&mut self.random);
-        } else {
-            self.nodes[node].kill(&mut self.random);
-        }
-        self.after_end(node, was_up, power);
-    }
-
-    fn stop(&mut self, node: usize) {
-        if self.nodes[node].stop() {
-            self.outcome.fault("stop in good order");
-            if self.random.percent(50) {
-                self.nodes[node].boot_id += 1;
-            }
-            self.after_end(node, true, false);
-        }
-    }
-
-    fn after_end(&mut self, node: usize, was_up: bool, silent: bool) {
-        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
-            let notice_us = if silent { IDLE_US } else { 50_000 };
-            self.break_connection(node, peer, notice_us);
-        }
-        if was_up {
-            let mean_us = [5_000, 200_000, 2_000_000][self.random.index(3)];
-            let down_us = self.random.latency(mean_us);
-            self.after(down_us, Action::Boot { node });
-        }
-    }
-
-    pub(super) fn boot(&mut self, node: usize) {
-        if self.nodes[node].process.is_some() || self.dead[node] {
-            return;
-        }
-        let prove_all = self.plan.strength(Fault::UnprovenTail) == 0 || self.random.percent(30);
-        let flushed = self.nodes[node].disk.flushed;
-        let held = self.nodes[node].disk.journal.cached.last().seq;
-        if !self.nodes[node].disk.journal.cached.holds(flushed) {
-            self.outcome.mark("boot with the state ahead of the journal");
-            for seq in (held.0 + 1..=flushed.seq.0).map(Seq) {
-                if let Some(id) = self.ledger.committed_at(seq) {
-                    self.ledger.note_disk(node, id);
-                }
-            }
-        }
-        let (cluster, tuning) = (self.cluster.clone(), self.plan.tuning);
-        self.nodes[node].boot(&cluster, tuning, self.now_us, prove_all, &mut self.random);
-        let machine = &self.nodes[node];
-        self.note(&|| {
-            format!(
-                "node {} boots: incarnation {}, {:?}, log {} to {}, committed {}",
-                node + 1,
-                machine.disk.incarnation,
-                machine.disk.hard,
-                machine.disk.journal.cached.preceding(),
-                machine.disk.journal.cached.last(),
-                machine.disk.flushed
-            )
-        });
-        let machine = &self.nodes[node];
-        let (incarnation, synced) = (machine.disk.incarnation.0, machine.disk.journal.synced());
-        if machine.disk.hard.memory_loss {
-            self.outcome.mark("boot with memory loss");
-        }
-        for id in machine.disk.journal.cached.ids() {
-            self.ledger.note_memory(node, incarnation, *id);
-            if id.seq <= synced {
-                self.ledger.note_disk(node, *id);
-            }
-        }
-        if machine.process.as_ref().is_some_and(|process| process.journal.is_busy()) {
-            self.journal_works(node, self.plan.sync_us);
-        }
-        self.arm(node);
-        self.observe(&Fact::Stepped);
-        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
-            self.connect_soon(node, peer);
-        }
-    }
-
-    pub(super) fn disk_recovers(&mut self, node: usize) {
-        self.nodes[node].disk_factor = 1;
-        self.nodes[node].hard_factor = 1;
-    }
-
-    // Connections.
-
-    pub(super) fn connect_soon(&mut self, a: usize, b: usize) {
-        let (a, b) = (a.min(b), a.max(b));
-        if a == b || self.network.connecting[a][b] || self.network.connection(a, b) != 0 {
-            return;
-        }
-        self.network.connecting[a][b] = true;
-        let delay_us = self.random.between(1_000, 150_000);
-        self.after(delay_us, Action::Connect { a, b });
-    }
-
-    pub(super) fn connect(&mut self, a: usize, b: usize) {
-        self.network.connecting[a][b] = false;
-        if self.network.connection(a, b) != 0 {
-            return;
-        }
-        let runs = |node: usize| {
-            self.nodes[node].process.is_some() && self.nodes[node].paused_until_us <= self.now_us
-        };
-        if !runs(a) || !runs(b) || !self.network.is_open_both_ways(a, b) {
-            if !self.dead[a] && !self.dead[b] {
-                self.connect_soon(a, b);
-            }
-            return;
-        }
-        let connection = self.network.connect(a, b);
-        for (node, peer) in [(a, b), (b, a)] {
-            let incarnation = self.nodes[peer].disk.incarnation;
-            let life = self.nodes[node].life;
-            let delay_us = self.random.latency(self.plan.link_us);
-            self.after(delay_us, Action::SessionUp { node, life, peer, connection, incarnation });
-        }
-    }
-
-    /// Ends the connection of a pair; each side notices within `notice_us`.
-    fn break_connection(&mut self, a: usize, b: usize, notice_us: u64) {
-        let connection = self.network.connection(a, b);
-        if a == b || connection == 0 {
-            return;
-        }
-        self.network.disconnect(a, b);
-        for (node, peer) in [(a, b), (b, a)] {
-            let life = self.nodes[node].life;
-            let delay_us = self.random.between(1, notice_us);
-            self.after(delay_us, Action::SessionDown { node, life, peer, connection });
-        }
-        self.connect_soon(a, b);
-    }
-
-    /// A connection over a cut link ends when nothing came through for long enough.
-    pub(super) fn on_idle(&mut self, a: usize, b: usize, connection: u64) {
-        let same = connection != 0 && self.network.connection(a, b) == connection;
-        if same && !self.network.is_open_both_ways(a, b) {
-            self.break_connection(a, b, 1_000);
-        }
     }
 }
+
+/// How often clients write in a burst.
+const BURST_EVERY_US: u64 = 500;

@@ -1,11 +1,12 @@
 //! What a node keeps through a crash: journal, hard state and flushed state.
 //!
 //! A killed process keeps what its writes handed to the machine; a power cut keeps what was
-//! synced and, of the rest, an arbitrary beginning.
+//! synced and, of the rest, any records.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use quorate_protocol::core::HardState;
+use quorate_protocol::mutants::Mutant;
 use quorate_protocol::types::{Branch, EntryId, Incarnation, Seq};
 
 use super::log::Entries;
@@ -24,23 +25,48 @@ pub(super) struct Disk {
     pub(super) boot_id: u64,
     /// Whether the last process ended in good order.
     pub(super) clean: bool,
+    /// Whether the last process ended because a sync failed.
+    pub(super) failed: bool,
+    /// Whether everything is gone.
+    pub(super) wiped: bool,
     /// The last entry that the flushed state holds.
     pub(super) flushed: EntryId,
 }
 
 /// The journal's files, with what of them is in the page cache only.
+///
+/// Invariants: `marked <= synced <= last`, and `synced < lost_from`.
 #[derive(Clone, Debug)]
 pub(super) struct Journal {
     /// As the machine would read it now.
     pub(super) cached: Entries,
     /// Through here it is synced.
     synced: Seq,
+    /// Through here a mark in the journal itself says that it was synced.
+    marked: Seq,
+    /// A failed sync dropped what was written from here on: no later sync brings it to the disk.
+    lost_from: Option<Seq>,
+    /// Records that can't be read.
+    damaged: BTreeSet<Seq>,
+}
+
+/// What recovery makes of a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recovered {
+    /// Every record is good.
+    Whole,
+    /// A bad record above all marks: cut from there.
+    TornTail,
+    /// A bad record that was synced (S6).
+    Damaged,
 }
 
 impl Journal {
     /// A journal that is synced throughout.
     pub(super) fn new(entries: Entries) -> Self {
-        Self { synced: entries.last().seq, cached: entries }
+        let last = entries.last().seq;
+        let damaged = BTreeSet::new();
+        Self { cached: entries, synced: last, marked: last, lost_from: None, damaged }
     }
 
     /// Through here a power cut changes nothing.
@@ -48,28 +74,96 @@ impl Journal {
         self.synced
     }
 
+    /// Whether a record that a mark covers is bad.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.damaged.first().is_some_and(|seq| *seq <= self.marked)
+    }
+
     fn write(&mut self, ids: &[EntryId]) {
         for id in ids {
             self.cached.push(*id);
         }
+        self.marked = self.synced;
     }
 
     fn truncate(&mut self, from: Seq) {
         self.cached.truncate(from);
         self.synced = self.synced.min(from.prev());
+        self.marked = self.marked.min(from.prev());
+        self.lost_from = self.lost_from.filter(|lost| *lost < from);
+        self.damaged.split_off(&from);
     }
 
-    /// Everything written is now synced.
+    /// Entries up to `preceding` go.
+    pub(super) fn trim(&mut self, preceding: EntryId) {
+        self.cached.trim(preceding);
+        self.damaged = self.damaged.split_off(&preceding.seq.next());
+    }
+
+    /// Everything written is now synced, except what a failed sync dropped.
     pub(super) fn sync(&mut self) {
-        self.synced = self.cached.last().seq;
+        let last = self.cached.last().seq;
+        self.synced = self.lost_from.map_or(last, |lost| lost.prev().min(last));
     }
 
-    /// The power fails.
+    /// The same, and a mark says so.
+    pub(super) fn sync_and_mark(&mut self) {
+        self.sync();
+        self.marked = self.synced;
+    }
+
+    /// Everything from `synced` on is written anew, and synced.
+    fn rewrite(&mut self) {
+        self.lost_from = None;
+        self.sync_and_mark();
+    }
+
+    /// A sync fails: some of what it was to bring to the disk is dropped, though reads go on
+    /// showing it.
+    pub(super) fn lose_unsynced(&mut self, random: &mut Random) {
+        let last = self.cached.last().seq;
+        if last > self.synced {
+            self.lost_from = Some(Seq(random.between(self.synced.0 + 1, last.0)));
+        }
+    }
+
+    /// A record that a mark covers goes bad, or was never written. False if there is none.
+    pub(super) fn damage_below_marks(&mut self, random: &mut Random) -> bool {
+        let first = self.cached.preceding().seq.next();
+        let some = self.marked >= first;
+        if some {
+            self.damaged.insert(Seq(random.between(first.0, self.marked.0)));
+        }
+        some
+    }
+
+    /// The power fails: of what isn't synced, any records may be left.
     pub(super) fn cut_power(&mut self, random: &mut Random) {
         let last = self.cached.last().seq;
-        let kept = random.between(self.synced.0, last.0);
-        self.cached.truncate(Seq(kept + 1));
-        self.synced = Seq(kept);
+        let left = random.below(101);
+        let prefix = random.percent(50);
+        let dropped = |seq: u64| self.lost_from.is_some_and(|lost| seq >= lost.0);
+        let bad = (self.synced.0 + 1..=last.0).find(|seq| dropped(*seq) || !random.percent(left));
+        let Some(bad) = bad else {
+            return self.sync();
+        };
+        self.damaged.insert(Seq(bad));
+        if prefix {
+            self.truncate(Seq(bad));
+        }
+        self.lost_from = None;
+    }
+
+    /// Reads the journal at boot, and cuts a torn tail.
+    pub(super) fn recover(&mut self) -> Recovered {
+        let Some(bad) = self.damaged.first().copied() else {
+            return Recovered::Whole;
+        };
+        if bad <= self.marked && !Mutant::CutDamageBelowMarks.is_active() {
+            return Recovered::Damaged;
+        }
+        self.truncate(bad);
+        Recovered::TornTail
     }
 }
 
@@ -86,6 +180,7 @@ enum Work {
     Write { ids: Vec<EntryId>, branch: Branch },
     Truncate { from: Seq },
     Sync { branch: Branch, last: EntryId },
+    Rewrite { last: EntryId },
 }
 
 /// What it finished.
@@ -117,9 +212,9 @@ impl JournalWriter {
         self.orders.push_back(Order::Truncate { from });
     }
 
-    /// After a boot: syncs what an earlier process left unsynced.
-    pub(super) fn sync_tail(&mut self, last: EntryId) {
-        self.work = Some(Work::Sync { branch: Branch(0), last });
+    /// After a boot: writes what no mark proves once more, and syncs it.
+    pub(super) fn rewrite_tail(&mut self, last: EntryId) {
+        self.work = Some(Work::Rewrite { last });
     }
 
     /// Starts the next piece of work; false if there is none or one is under way.
@@ -155,13 +250,26 @@ impl JournalWriter {
             }
             Work::Sync { branch, last } => {
                 journal.sync();
+                // Going idle, it adds a record that carries the mark.
+                if self.orders.is_empty() {
+                    journal.sync_and_mark();
+                }
                 Done::Synced(branch, last)
+            }
+            Work::Rewrite { last } => {
+                journal.rewrite();
+                Done::Synced(Branch(0), last)
             }
             Work::Truncate { from } => {
                 journal.truncate(from);
                 Done::Truncated
             }
         }
+    }
+
+    /// Whether a sync is under way, rather than a write or a cut.
+    pub(super) fn is_syncing(&self) -> bool {
+        matches!(self.work, Some(Work::Sync { .. } | Work::Rewrite { .. }))
     }
 
     /// Whether a sync is due at once.
@@ -183,7 +291,7 @@ impl JournalWriter {
             }
             Some(Work::Sync { .. }) if random.percent(50) => journal.sync(),
             Some(Work::Truncate { from }) if random.percent(50) => journal.truncate(from),
-            Some(Work::Sync { .. } | Work::Truncate { .. }) | None => {}
+            Some(Work::Sync { .. } | Work::Truncate { .. } | Work::Rewrite { .. }) | None => {}
         }
     }
 }

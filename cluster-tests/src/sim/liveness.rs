@@ -3,8 +3,8 @@
 
 use quorate_protocol::types::Seq;
 
+use super::fault::Fault;
 use super::ledger::NODES_MAX;
-use super::plan::Fault;
 use super::world::{Action, World};
 
 /// How long a healthy rest may go without any progress before all is as it must be.
@@ -52,6 +52,13 @@ impl World {
         self.calm = true;
         self.silent_until_us = 0;
         self.stalled_until_us = [0; NODES_MAX];
+        // A disk that is lost stays so.
+        for node in 0..self.nodes.len() {
+            let lost = self.nodes[node].disk.wiped || self.nodes[node].disk.journal.is_damaged();
+            if lost && self.nodes[node].process.is_none() {
+                self.boot(node);
+            }
+        }
         // One node may stay dead, if a primary can be elected without it.
         if self.random.percent(30) {
             let dead = self.random.index(self.nodes.len());
@@ -66,7 +73,11 @@ impl World {
         // Cuts end by themselves within four seconds; what is down or stopped comes back now.
         for node in 0..self.nodes.len() {
             self.disk_recovers(node);
-            self.nodes[node].paused_until_us = self.nodes[node].paused_until_us.min(self.now_us);
+            let machine = &mut self.nodes[node];
+            machine.paused_until_us = machine.paused_until_us.min(self.now_us);
+            machine.asleep_until_us = machine.asleep_until_us.min(self.now_us);
+            machine.full_until_us = 0;
+            machine.sync_fails = false;
             if self.nodes[node].process.is_none() && !self.dead[node] {
                 self.after(1_000, Action::Boot { node });
             }
@@ -76,7 +87,8 @@ impl World {
 
     /// How many of the nodes vote, and how many of them have no memory loss.
     fn voters_but(&self, dead: Option<usize>) -> (usize, usize) {
-        let live: Vec<_> = (0..self.nodes.len()).filter(|node| Some(*node) != dead).collect();
+        let live: Vec<_> =
+            (0..self.nodes.len()).filter(|node| !self.dead[*node] && Some(*node) != dead).collect();
         let intact = live.iter().filter(|node| !self.will_have_loss(**node)).count();
         (live.len(), intact)
     }
@@ -84,13 +96,13 @@ impl World {
     fn will_have_loss(&self, node: usize) -> bool {
         let machine = &self.nodes[node];
         machine.disk.hard.memory_loss
+            || machine.disk.failed
             || machine.disk.boot_id != machine.boot_id && !machine.disk.clean
     }
 
     /// Why the rules do not promise recovery; `None` if they do.
     fn cannot_recover(&self) -> Option<&'static str> {
-        let dead = (0..self.nodes.len()).find(|node| self.dead[*node]);
-        let (votes, intact) = self.voters_but(dead);
+        let (votes, intact) = self.voters_but(None);
         let leads = (0..self.nodes.len()).any(|node| self.nodes[node].is_primary());
         let form = self.plan.policy.normal_form(self.nodes.len());
         if !leads && !form.elects(votes, intact) {

@@ -11,29 +11,52 @@
 //! byte. A run has two phases: with faults, in which nothing may ever be wrong, and a calm one, in
 //! which what the rules say must work has to work.
 
+mod batch;
 mod chaos;
 mod clients;
 mod clock;
+mod connections;
 mod disk;
+mod fault;
 mod invariants;
 mod ledger;
 mod liveness;
 mod log;
+mod machines;
+mod marks;
 mod network;
 mod node;
 mod plan;
 mod random;
 mod report;
 mod runtime;
+mod scenario;
+mod shrink;
+mod total;
+mod transport;
 mod world;
 
+pub use batch::{kill, kill_all, run_seeds};
+pub use fault::Fault;
+pub use marks::{JUDGED_FROM, missing};
 pub use report::{Outcome, Violation};
+pub use scenario::Scenario;
+pub use shrink::shrink;
+pub use total::Total;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs one seed. A panic of the core is a violation like any other.
-pub fn run(seed: u64, trace: bool) -> Outcome {
-    let mut world = world::World::new(seed, trace);
+/// Runs one scenario. A panic of the core is a violation like any other.
+pub fn run(scenario: &Scenario) -> Outcome {
+    run_world(world::World::new(scenario, false))
+}
+
+/// The same, printing every event and command.
+pub fn trace(scenario: &Scenario) -> Outcome {
+    run_world(world::World::new(scenario, true))
+}
+
+fn run_world(mut world: world::World) -> Outcome {
     let end = catch_unwind(AssertUnwindSafe(|| {
         let faults_us = world.faults_us();
         world.run_until(faults_us);
@@ -52,54 +75,43 @@ pub fn run(seed: u64, trace: bool) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
-    /// Branches that hundreds of seeds must reach: a run that misses one checks less than it says.
-    const MARKS: [&str; 14] = [
-        "boot with memory loss",
-        "boot with the state ahead of the journal",
-        "confirmed read",
-        "election won",
-        "election won with memory loss",
-        "entry committed before the primary's disk has it",
-        "leased read",
-        "memory loss cleared",
-        "one node stays dead",
-        "over budget: no election is safe",
-        "read refused by the second check",
-        "replies in doubt",
-        "tail cut",
-        "vote with memory loss",
-    ];
-
     #[test]
-    fn hundreds_of_seeds_break_no_invariant_and_reach_every_branch() {
-        let mut marks = BTreeMap::new();
-        for seed in 0..800 {
-            let outcome = run(seed, false);
-            if let Some((violation, at_us)) = outcome.violation {
-                panic!("seed {seed} at {at_us} us: {}: {}", violation.invariant, violation.what);
+    fn a_thousand_seeds_break_no_invariant_and_reach_every_branch() {
+        let mut total = Total::default();
+        run_seeds(0..JUDGED_FROM, 2, |outcome| {
+            if let Some((violation, at_us)) = &outcome.violation {
+                panic!("{} at {at_us} us: {violation}", outcome.scenario);
             }
-            for (mark, count) in outcome.marks {
-                *marks.entry(mark).or_insert(0) += count;
-            }
-        }
-        for mark in MARKS {
-            assert!(marks.contains_key(mark), "no seed reached: {mark}");
-        }
+            total.add(outcome);
+            true
+        });
+        assert_eq!(missing(&total), Vec::<&str>::new(), "no seed reached these");
     }
 
     #[test]
     fn same_seed_gives_the_same_run_and_another_seed_another() {
         let hash = |seed| {
-            let outcome = run(seed, false);
+            let outcome = run(&Scenario::of(seed));
             (outcome.trace_hash, outcome.events, outcome.simulated_us)
         };
         for seed in [1, 77, 4_000_000_000] {
             assert_eq!(hash(seed), hash(seed));
         }
         assert_ne!(hash(1).0, hash(2).0);
+    }
+
+    /// Runs that once failed, each with the mistake that made it fail: without the mistake they
+    /// pass, and with it they still fail.
+    #[test]
+    fn what_once_failed_stays_right() {
+        let corpus = include_str!("../../corpus/seeds.txt");
+        let lines = corpus.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        for line in lines {
+            let (scenario, why) = line.split_once('#').expect("a line says why");
+            let outcome = run(&scenario.parse().expect("a scenario"));
+            assert_eq!(outcome.violation, None, "{line}: {why}");
+        }
     }
 }

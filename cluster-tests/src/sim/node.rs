@@ -33,6 +33,12 @@ pub(super) struct Node {
     pub(super) life: u64,
     /// Until then the process is stopped, in true time.
     pub(super) paused_until_us: u64,
+    /// Until then the machine sleeps, and nothing reaches it, in true time.
+    pub(super) asleep_until_us: u64,
+    /// Until then its disk is full, in true time.
+    pub(super) full_until_us: u64,
+    /// Whether its next sync fails.
+    pub(super) sync_fails: bool,
     /// How slow its disk is, as a factor.
     pub(super) disk_factor: u64,
     /// How slow its hard state is, as a factor.
@@ -99,6 +105,8 @@ impl Node {
                 incarnation: Incarnation(0),
                 boot_id: 0,
                 clean: false,
+                failed: false,
+                wiped: false,
                 flushed: first,
             },
             clock,
@@ -106,9 +114,17 @@ impl Node {
             process: None,
             life: 0,
             paused_until_us: 0,
+            asleep_until_us: 0,
+            full_until_us: 0,
+            sync_fails: false,
             disk_factor: 1,
             hard_factor: 1,
         }
+    }
+
+    /// The same machine with nothing on its disk, taken for one of a new cluster.
+    pub(super) fn as_new(&self) -> Self {
+        Self::new(self.id.0 as usize - 1, self.clock.clone())
     }
 
     /// Boots: hard state with a new incarnation first (S1, S5), then the log as recovered.
@@ -122,7 +138,8 @@ impl Node {
     ) {
         let disk = &mut self.disk;
         disk.incarnation = Incarnation(disk.incarnation.0 + 1);
-        disk.hard.memory_loss |= disk.boot_id != self.boot_id && !disk.clean;
+        disk.hard.memory_loss |= disk.failed || disk.boot_id != self.boot_id && !disk.clean;
+        disk.failed = false;
         disk.boot_id = self.boot_id;
         disk.clean = false;
         // The state may be ahead of the journal: a copy in memory that was lost.
@@ -131,7 +148,7 @@ impl Node {
         }
         let journal = &mut disk.journal;
         if prove_all {
-            journal.sync();
+            journal.sync_and_mark();
         }
         let entries = journal.cached.clone();
         let floor = disk.flushed.seq.0.min(journal.synced().0);
@@ -155,7 +172,7 @@ impl Node {
         let core = Core::new(boot, tuning, self.clock.read(now_us), random.next());
         let mut writer = JournalWriter::default();
         if proven < entries.last().seq {
-            writer.sync_tail(entries.last());
+            writer.rewrite_tail(entries.last());
         }
         self.life += 1;
         self.process = Some(Process {
@@ -184,6 +201,7 @@ impl Node {
         }
         self.life += 1;
         self.paused_until_us = 0;
+        self.sync_fails = false;
     }
 
     /// The machine loses power and comes back with another boot id.
@@ -202,7 +220,7 @@ impl Node {
         if idle {
             self.process = None;
             self.life += 1;
-            self.disk.journal.sync();
+            self.disk.journal.sync_and_mark();
             self.disk.clean = true;
         }
         idle

@@ -7,137 +7,16 @@ use quorate_protocol::cluster::SafetyTimers;
 use quorate_protocol::core::Tuning;
 use quorate_protocol::policy::Policy;
 
+use super::fault::{Fault, Kind, Scheduled};
 use super::random::Random;
+use super::scenario::Scenario;
 
 /// A lease as long as the other timers allow.
 const TIGHT: SafetyTimers =
     SafetyTimers { election_timeout_min_us: 300_000, lease_us: 289_000, drift_us: 10_000 };
 
-/// A class of faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fault {
-    /// Messages take long.
-    Delay,
-    /// Messages vanish.
-    Loss,
-    /// Messages come twice.
-    Duplication,
-    /// Messages overtake each other.
-    Reorder,
-    /// Messages of earlier connections and lives come again.
-    Replay,
-    /// The cluster falls into two parts.
-    Partition,
-    /// One way between two nodes is cut.
-    OneWay,
-    /// One node sees all others, which don't see each other.
-    Bridge,
-    /// A link goes down and up.
-    Flapping,
-    /// A connection breaks and is made anew.
-    Reconnect,
-    /// A process is killed.
-    Kill,
-    /// Every process is killed.
-    KillAll,
-    /// A machine loses power.
-    PowerCut,
-    /// Every machine loses power.
-    PowerCutAll,
-    /// A process ends in good order; its machine may restart.
-    Stop,
-    /// A process stands still for a while.
-    Pause,
-    /// A disk is slow.
-    SlowDisk,
-    /// A disk stands still for a while.
-    StalledDisk,
-    /// The hard state's sync is slow.
-    SlowHardState,
-    /// Clocks run at different rates.
-    ClockRate,
-    /// A clock jumps ahead, within the drift bound.
-    ClockJump,
-    /// A sender reads the log long after it was told to.
-    SlowSender,
-    /// The state is flushed ahead of the journal's sync.
-    StateAhead,
-    /// A boot proves less of the journal than was synced.
-    UnprovenTail,
-    /// Clients are silent for a while.
-    Silence,
-    /// Journals lose what every node's flushed state holds.
-    Trim,
-    /// The primary is cut off from all replicas but one, which loses its memory and returns; then
-    /// the primary goes too. Who is left may have seen nothing of what is acknowledged.
-    Squeeze,
-}
-
-impl Fault {
-    /// Every class.
-    pub(super) const ALL: [Self; 27] = [
-        Self::Delay,
-        Self::Loss,
-        Self::Duplication,
-        Self::Reorder,
-        Self::Replay,
-        Self::Partition,
-        Self::OneWay,
-        Self::Bridge,
-        Self::Flapping,
-        Self::Reconnect,
-        Self::Kill,
-        Self::KillAll,
-        Self::PowerCut,
-        Self::PowerCutAll,
-        Self::Stop,
-        Self::Pause,
-        Self::SlowDisk,
-        Self::StalledDisk,
-        Self::SlowHardState,
-        Self::ClockRate,
-        Self::ClockJump,
-        Self::SlowSender,
-        Self::StateAhead,
-        Self::UnprovenTail,
-        Self::Silence,
-        Self::Trim,
-        Self::Squeeze,
-    ];
-
-    /// Whether it comes at moments, rather than being there all the time.
-    pub(super) fn is_momentary(self) -> bool {
-        match self {
-            Self::Partition
-            | Self::OneWay
-            | Self::Bridge
-            | Self::Flapping
-            | Self::Reconnect
-            | Self::Kill
-            | Self::KillAll
-            | Self::PowerCut
-            | Self::PowerCutAll
-            | Self::Stop
-            | Self::Pause
-            | Self::SlowDisk
-            | Self::StalledDisk
-            | Self::SlowHardState
-            | Self::ClockJump
-            | Self::Silence
-            | Self::Squeeze => true,
-            Self::Delay
-            | Self::Loss
-            | Self::Duplication
-            | Self::Reorder
-            | Self::Replay
-            | Self::ClockRate
-            | Self::SlowSender
-            | Self::StateAhead
-            | Self::UnprovenTail
-            | Self::Trim => false,
-        }
-    }
-}
+/// When faults begin.
+const FIRST_FAULT_US: u64 = 1_500_000;
 
 /// The draw of one seed.
 #[derive(Clone, Debug)]
@@ -152,8 +31,10 @@ pub(super) struct Plan {
     pub(super) tuning: Tuning,
     /// Classes that may occur, with the strength of each, from 1 to 100.
     pub(super) faults: BTreeMap<Fault, u64>,
-    /// Mean time between momentary faults, in microseconds.
-    pub(super) fault_every_us: u64,
+    /// Faults that come at moments, in order.
+    pub(super) schedule: Vec<Scheduled>,
+    /// Whether disks are lost beyond what an election survives.
+    pub(super) over_budget: bool,
     /// How long faults come, in microseconds.
     pub(super) faults_us: u64,
     /// Mean latency of a message, in microseconds.
@@ -171,8 +52,20 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Draws a plan.
-    pub(super) fn draw(random: &mut Random) -> Self {
+    /// Draws the plan of a scenario's seed, without what the scenario takes out.
+    pub(super) fn draw(scenario: &Scenario) -> Self {
+        let mut plan = Self::draw_whole(&mut Random::new(scenario.seed));
+        plan.faults.retain(|fault, _| !scenario.without.contains(fault));
+        plan.schedule.retain(|scheduled| {
+            let kept = scenario.keep.as_ref().is_none_or(|keep| keep.contains(&scheduled.number));
+            kept && !scenario.without.contains(&scheduled.fault)
+        });
+        plan.propose_every_us *= scenario.load.max(1);
+        plan.read_every_us *= scenario.load.max(1);
+        plan
+    }
+
+    fn draw_whole(random: &mut Random) -> Self {
         let nodes = [3, 3, 3, 3, 3, 3, 3, 5, 5, 1][random.index(10)];
         let (policy_name, policy) = [
             ("local", Policy::LOCAL),
@@ -188,9 +81,11 @@ impl Plan {
         let mut faults = BTreeMap::new();
         for fault in Fault::ALL {
             if random.percent(50) {
-                faults.insert(fault, random.between(1, 100));
+                faults.insert(*fault, random.between(1, 100));
             }
         }
+        let faults_us = random.between(8_000_000, 20_000_000);
+        let schedule = schedule(&faults, faults_us, random);
         let tuning = Tuning {
             heartbeat_us: 50_000,
             election_timeout_max_us: 600_000,
@@ -206,8 +101,9 @@ impl Plan {
             policy_name,
             tuning,
             faults,
-            fault_every_us: random.between(50_000, 1_500_000),
-            faults_us: random.between(8_000_000, 20_000_000),
+            schedule,
+            over_budget: random.percent(15),
+            faults_us,
             link_us: random.between(100, 3_000),
             write_us: random.between(20, 500),
             sync_us,
@@ -221,4 +117,20 @@ impl Plan {
     pub(super) fn strength(&self, fault: Fault) -> u64 {
         self.faults.get(&fault).copied().unwrap_or(0)
     }
+}
+
+/// Faults at moments, as often as the seed says.
+fn schedule(faults: &BTreeMap<Fault, u64>, faults_us: u64, random: &mut Random) -> Vec<Scheduled> {
+    let classes: Vec<Fault> =
+        faults.keys().copied().filter(|fault| fault.kind() == Kind::Moment).collect();
+    let every_us = random.between(50_000, 1_500_000);
+    let mut schedule = Vec::new();
+    let mut at_us = FIRST_FAULT_US;
+    while at_us < faults_us && !classes.is_empty() {
+        let fault = classes[random.index(classes.len())];
+        let number = schedule.len() as u32;
+        schedule.push(Scheduled { number, at_us, fault, seed: random.next() });
+        at_us += random.latency(every_us);
+    }
+    schedule
 }

@@ -1,8 +1,11 @@
 //! What a run found.
 
+use std::fmt;
 use std::hash::Hasher;
 
+use super::fault::Fault;
 use super::plan::Plan;
+use super::scenario::Scenario;
 use super::world::Counts;
 
 /// A broken property.
@@ -14,11 +17,17 @@ pub struct Violation {
     pub what: String,
 }
 
-/// The result of one seed.
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.what)
+    }
+}
+
+/// The result of one run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The seed.
-    pub seed: u64,
+    /// Which run.
+    pub scenario: Scenario,
     /// The policy's name.
     pub policy: &'static str,
     /// How many nodes.
@@ -31,6 +40,8 @@ pub struct Outcome {
     pub events: u64,
     /// Faults by class.
     pub faults: Counts,
+    /// Faults that came at moments: when, and which.
+    pub injected: Vec<(u64, String)>,
     /// Interesting branches, by how often they were taken.
     pub marks: Counts,
     /// Whether the damage went beyond what the policy promises to survive: then only wrong
@@ -40,16 +51,27 @@ pub struct Outcome {
     pub trace_hash: u64,
 }
 
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} on {} nodes)", self.scenario, self.policy, self.nodes)?;
+        match &self.violation {
+            None => write!(f, ": no violation"),
+            Some((violation, at_us)) => write!(f, ": at {at_us} us: {violation}"),
+        }
+    }
+}
+
 impl Outcome {
-    pub(super) fn new(seed: u64, plan: &Plan) -> Self {
+    pub(super) fn new(scenario: &Scenario, plan: &Plan) -> Self {
         Self {
-            seed,
+            scenario: scenario.clone(),
             policy: plan.policy_name,
             nodes: plan.nodes,
             violation: None,
             simulated_us: 0,
             events: 0,
             faults: Counts::new(),
+            injected: Vec::new(),
             marks: Counts::new(),
             over_budget: false,
             trace_hash: 0,
@@ -64,8 +86,8 @@ impl Outcome {
         *self.marks.entry(mark).or_default() += 1;
     }
 
-    pub(super) fn fault(&mut self, fault: &'static str) {
-        *self.faults.entry(fault).or_default() += 1;
+    pub(super) fn fault(&mut self, fault: Fault) {
+        *self.faults.entry(fault.name()).or_default() += 1;
     }
 }
 

@@ -1,17 +1,14 @@
 //! What surrounds a core in a node: carries out its commands and brings it completions.
 
-use quorate_protocol::core::message::{Append, EntryMeta, Message};
+use quorate_protocol::core::message::EntryMeta;
 use quorate_protocol::core::{Command, Event, Role};
-use quorate_protocol::types::{EntryId, EntryKind, Epoch, Incarnation, Seq};
+use quorate_protocol::types::{EntryId, EntryKind, Epoch, Seq};
 
 use super::disk::Done;
+use super::fault::Fault;
 use super::ledger::{Fact, TenureRecord};
-use super::node::{PeerSession, kind_of};
-use super::plan::Fault;
 use super::world::{Action, ReadStep, World};
 
-/// Bytes that a simulated record takes.
-const ENTRY_BYTES: u32 = 100;
 /// The slowest that a disk gets, apart from stalls.
 const DISK_US_MAX: u64 = 4_000_000;
 
@@ -151,6 +148,9 @@ impl World {
         if self.nodes[node].disk.hard.memory_loss {
             self.outcome.mark("election won with memory loss");
         }
+        if self.ledger.votes.get(&epoch).is_some_and(|votes| votes.values().any(|lost| *lost)) {
+            self.outcome.mark("election won by a vote with memory loss");
+        }
         self.observe(&Fact::BecamePrimary { node, epoch });
         self.ledger.tenures.insert(epoch, TenureRecord { log });
     }
@@ -174,8 +174,14 @@ impl World {
     }
 
     pub(super) fn on_journal(&mut self, node: usize) {
+        let syncs = self.nodes[node].process.as_ref().is_some_and(|p| p.journal.is_syncing());
+        if syncs && self.nodes[node].sync_fails {
+            self.sync_fails(node);
+        }
         let machine = &mut self.nodes[node];
-        let process = machine.process.as_mut().expect("lives");
+        let Some(process) = machine.process.as_mut() else {
+            return;
+        };
         let before = machine.disk.journal.synced();
         let done = process.journal.finish(&mut machine.disk.journal);
         let incarnation = machine.disk.incarnation.0;
@@ -261,10 +267,14 @@ impl World {
         };
         let limit = if ahead { Seq(u64::MAX) } else { machine.disk.journal.synced() };
         let seq = process.applied.min(limit);
+        let synced = machine.disk.journal.synced();
         if let Some(id) = process.log.at(seq)
             && seq > machine.disk.flushed.seq
         {
             machine.disk.flushed = id;
+            if seq > synced {
+                self.outcome.fault(Fault::StateAhead);
+            }
         }
         if self.plan.strength(Fault::Trim) > 0 {
             self.trim(node);
@@ -286,8 +296,8 @@ impl World {
             return;
         };
         process.log.trim(preceding);
-        machine.disk.journal.cached.trim(preceding);
-        self.outcome.fault("journal trimmed");
+        machine.disk.journal.trim(preceding);
+        self.outcome.fault(Fault::Trim);
         self.step(node, Event::Trimmed { first: through.next(), preceding });
     }
 
@@ -304,205 +314,5 @@ impl World {
                 return self.fail("ReplyTruth", what);
             }
         }
-    }
-
-    // Sending.
-
-    pub(super) fn send(&mut self, node: usize, to: usize, message: Message) {
-        self.observe(&Fact::Sent { from: node, to, message: &message });
-        let session = self.nodes[node].process.as_ref().and_then(|process| process.sessions[to]);
-        let Some(session) = session.filter(|session| session.up) else {
-            return;
-        };
-        if self.plan.strength(Fault::Replay) > 0 {
-            self.record_and_replay(node, to, &message);
-        }
-        if !self.network.is_open(node, to) {
-            return;
-        }
-        let lossy = !self.calm && self.random.below(400) < self.plan.strength(Fault::Loss);
-        if lossy {
-            self.outcome.fault("message lost");
-            return;
-        }
-        let twice = !self.calm && self.random.below(300) < self.plan.strength(Fault::Duplication);
-        if twice {
-            self.outcome.fault("message duplicated");
-            self.transmit(node, to, Some(session.connection), message.clone());
-        }
-        self.transmit(node, to, Some(session.connection), message);
-    }
-
-    fn record_and_replay(&mut self, from: usize, to: usize, message: &Message) {
-        const RECORDED_MAX: usize = 512;
-        if self.recorded.len() == RECORDED_MAX {
-            self.recorded.pop_front();
-        }
-        self.recorded.push_back((from, to, message.clone()));
-        let strength = self.plan.strength(Fault::Replay);
-        if !self.calm && self.random.below(1_000) < strength {
-            let index = self.random.index(self.recorded.len());
-            let (from, to, message) = self.recorded[index].clone();
-            if self.network.is_open(from, to) {
-                self.outcome.fault("message replayed");
-                self.transmit(from, to, None, message);
-            }
-        }
-    }
-
-    fn transmit(&mut self, from: usize, to: usize, connection: Option<u64>, message: Message) {
-        let slow = if self.calm { 0 } else { self.plan.strength(Fault::Delay) };
-        let mut delay_us = self.random.latency(self.plan.link_us);
-        if self.random.below(200) < slow {
-            self.outcome.fault("message delayed");
-            delay_us += self.random.latency(slow * 2_000);
-        }
-        if self.plan.strength(Fault::Reorder) == 0 && connection.is_some() {
-            let entries = matches!(&message, Message::Append(append) if !append.entries.is_empty());
-            let lane = &mut self.lanes[from][to][usize::from(entries)];
-            *lane = (*lane).max(self.now_us + delay_us);
-            delay_us = *lane - self.now_us;
-        }
-        self.after(delay_us, Action::Deliver { from, to, connection, message });
-    }
-
-    /// A sender gets to what it was told to send, and reads the log as it is by then.
-    pub(super) fn on_send_entries(&mut self, node: usize, command: &Command) {
-        let Command::SendEntries {
-            to,
-            session,
-            epoch,
-            prev,
-            first,
-            last,
-            bytes_max,
-            commit,
-            round,
-            recover,
-        } = command
-        else {
-            return;
-        };
-        let peer = to.0 as usize - 1;
-        let process = self.nodes[node].process.as_ref().expect("lives");
-        let count_max = (bytes_max / u64::from(ENTRY_BYTES)).max(1) as usize;
-        let current =
-            process.sessions[peer].is_some_and(|known| known.up && known.number == *session);
-        let found = process.log.range(*first, *last);
-        let intact = process.log.at(*first).is_some();
-        let entries: Vec<EntryMeta> = found
-            .iter()
-            .take(if current && intact { count_max } else { 0 })
-            .map(|id| EntryMeta {
-                id: *id,
-                kind: kind_of(&self.ledger.kinds, *id),
-                bytes: ENTRY_BYTES,
-                cluster: None,
-            })
-            .collect();
-        let through = entries.last().map(|entry| entry.id.seq);
-        let bytes = entries.len() as u64 * u64::from(ENTRY_BYTES);
-        let time = process.core.time();
-        if through.is_some() {
-            let append = Append {
-                epoch: *epoch,
-                prev: *prev,
-                commit: *commit,
-                round: *round,
-                time,
-                recover: *recover,
-                entries,
-            };
-            self.send(node, peer, Message::Append(append));
-        }
-        self.step(node, Event::Sent { peer: *to, session: *session, through, bytes });
-    }
-
-    pub(super) fn deliver(
-        &mut self,
-        from: usize,
-        to: usize,
-        connection: Option<u64>,
-        message: Message,
-    ) {
-        let Some(process) = self.nodes[to].process.as_ref() else {
-            return;
-        };
-        let session = process.sessions[from];
-        let current = session.is_some_and(|s| s.up && Some(s.connection) == connection);
-        if connection.is_some() && !current || !self.network.is_open(from, to) {
-            return;
-        }
-        if let Message::VoteReply(reply) = &message
-            && reply.granted
-        {
-            let votes = self.ledger.votes.entry(reply.epoch).or_default();
-            *votes.entry(from).or_insert(true) &= reply.memory_loss;
-            if reply.memory_loss {
-                self.outcome.mark("vote with memory loss");
-            }
-        }
-        let from = self.nodes[from].id;
-        self.step(to, Event::Received { from, message });
-    }
-
-    // Sessions.
-
-    pub(super) fn session_up(
-        &mut self,
-        node: usize,
-        peer: usize,
-        connection: u64,
-        incarnation: Incarnation,
-    ) {
-        let (id, disk) = (self.nodes[peer].id, self.nodes[peer].disk_id);
-        let process = self.nodes[node].process.as_mut().expect("lives");
-        process.session_number += 1;
-        let session = process.session_number;
-        process.sessions[peer] =
-            Some(PeerSession { number: session, connection, incarnation, up: true });
-        let connected = Event::Connected {
-            peer: id,
-            session,
-            disk,
-            incarnation,
-            generation: self.cluster.generation,
-            version_max: self.cluster.version,
-        };
-        self.step(node, connected);
-        if self.plan.strength(Fault::Replay) > 0 && !self.calm && self.random.percent(50) {
-            self.replay_last(peer, node);
-        }
-    }
-
-    /// What was on its way in the connection before this one comes after all.
-    fn replay_last(&mut self, from: usize, to: usize) {
-        const LATE_MAX: usize = 6;
-        let late: Vec<Message> = self
-            .recorded
-            .iter()
-            .rev()
-            .filter(|(f, t, _)| (*f, *t) == (from, to))
-            .take(LATE_MAX)
-            .map(|(_, _, message)| message.clone())
-            .collect();
-        for message in late {
-            self.outcome.fault("message replayed");
-            self.transmit(from, to, None, message);
-        }
-    }
-
-    pub(super) fn session_down(&mut self, node: usize, peer: usize, connection: u64) {
-        let id = self.nodes[peer].id;
-        let process = self.nodes[node].process.as_mut().expect("lives");
-        let Some(session) = &mut process.sessions[peer] else {
-            return;
-        };
-        if session.connection != connection || !session.up {
-            return;
-        }
-        session.up = false;
-        let session = session.number;
-        self.step(node, Event::Disconnected { peer: id, session });
     }
 }

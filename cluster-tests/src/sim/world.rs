@@ -11,13 +11,15 @@ use quorate_protocol::core::{Command, Event};
 use quorate_protocol::types::{ClusterId, EntryId, EntryKind, Generation, Incarnation, Seq};
 
 use super::clock::Clock;
+use super::fault::{Fault, Scheduled};
 use super::invariants::{self, Invariant};
 use super::ledger::{Fact, Ledger, NODES_MAX, View};
 use super::network::{Cut, Network};
 use super::node::Node;
-use super::plan::{Fault, Plan};
+use super::plan::Plan;
 use super::random::Random;
 use super::report::{Outcome, TraceHash, Violation};
+use super::scenario::Scenario;
 
 /// Something that happens at a time.
 #[derive(Clone, Debug)]
@@ -34,8 +36,9 @@ pub(super) enum Action {
     Idle { a: usize, b: usize, connection: u64 },
     Boot { node: usize },
     Flush { node: usize },
-    Fault,
-    Cut { cut: Cut },
+    Fault { scheduled: Scheduled },
+    BurstEnds { usual_us: u64 },
+    Cut { fault: Fault, cut: Cut, for_us: u64 },
     Mend { cut: Cut },
     Crash { node: usize, power: bool },
     Flap { a: usize, b: usize, times: u64 },
@@ -98,6 +101,10 @@ pub(super) struct World {
     pub(super) dead: [bool; NODES_MAX],
     /// When each lane of each way is free: messages of one lane keep their order.
     pub(super) lanes: [[[u64; 2]; NODES_MAX]; NODES_MAX],
+    /// Messages on their way.
+    pub(super) in_flight: [[u64; NODES_MAX]; NODES_MAX],
+    /// Faults that came, for the report of a shrunk run.
+    pub(super) injected: Vec<(u64, String)>,
     /// Until when each journal stands still.
     pub(super) stalled_until_us: [u64; NODES_MAX],
     pub(super) silent_until_us: u64,
@@ -111,9 +118,10 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, trace: bool) -> Self {
-        let mut random = Random::new(seed);
-        let plan = Plan::draw(&mut random);
+    pub(super) fn new(scenario: &Scenario, trace: bool) -> Self {
+        let plan = Plan::draw(scenario);
+        // Apart from the plan's, so that the plan's length changes nothing.
+        let mut random = Random::new(!scenario.seed ^ scenario.salt << 32);
         let drift = plan.strength(Fault::ClockRate) * 150;
         let nodes = (0..plan.nodes)
             .map(|index| {
@@ -122,7 +130,7 @@ impl World {
             })
             .collect();
         let cluster = Arc::new(formed(&plan));
-        let outcome = Outcome::new(seed, &plan);
+        let outcome = Outcome::new(scenario, &plan);
         let mut world = Self {
             random,
             plan,
@@ -136,6 +144,8 @@ impl World {
             load: true,
             dead: [false; NODES_MAX],
             lanes: [[[0; 2]; NODES_MAX]; NODES_MAX],
+            in_flight: [[0; NODES_MAX]; NODES_MAX],
+            injected: Vec::new(),
             stalled_until_us: [0; NODES_MAX],
             silent_until_us: 0,
             recorded: VecDeque::new(),
@@ -153,6 +163,9 @@ impl World {
         let first = EntryId { epoch: quorate_protocol::types::Epoch(1), seq: Seq(1) };
         self.ledger.kinds.insert(first, EntryKind::Cluster);
         self.ledger.committed.push((first, first.epoch));
+        if self.plan.strength(Fault::ClockRate) > 0 {
+            self.outcome.fault(Fault::ClockRate);
+        }
         for node in 0..self.nodes.len() {
             self.ledger.note_disk(node, first);
             let at = self.random.below(200_000);
@@ -167,7 +180,9 @@ impl World {
         }
         self.after(500_000, Action::Propose);
         self.after(500_000, Action::Read);
-        self.after(1_500_000, Action::Fault);
+        for scheduled in self.plan.schedule.clone() {
+            self.after(scheduled.at_us, Action::Fault { scheduled });
+        }
     }
 
     /// Lets time pass until `until_us` or the first violation.
@@ -195,7 +210,8 @@ impl World {
     }
 
     /// What came of it.
-    pub(super) fn into_outcome(self) -> Outcome {
+    pub(super) fn into_outcome(mut self) -> Outcome {
+        self.outcome.injected = self.injected;
         self.outcome
     }
 
@@ -248,8 +264,11 @@ impl World {
             Action::Idle { a, b, connection } => self.on_idle(a, b, connection),
             Action::Boot { node } => self.boot(node),
             Action::Flush { node } => self.flush(node),
-            Action::Fault => self.on_fault(),
-            Action::Cut { cut } if !self.calm => self.cut_for_a_while("squeeze", cut),
+            Action::Fault { scheduled } => self.on_fault(scheduled),
+            Action::BurstEnds { usual_us } => self.plan.propose_every_us = usual_us,
+            Action::Cut { fault, cut, for_us } if !self.calm => {
+                self.cut_for_a_while(fault, cut, for_us);
+            }
             Action::Mend { cut } => self.network.mend(&cut),
             Action::Crash { node, power } if !self.calm => self.crash(node, power),
             Action::Cut { .. } | Action::Crash { .. } => {}
@@ -266,6 +285,10 @@ impl World {
 
     /// Gives an event to a node's core and carries out its commands.
     pub(super) fn step(&mut self, node: usize, event: Event) {
+        // A full disk takes no more writes of clients; its node stays a voter and goes on.
+        if matches!(event, Event::Propose { .. }) && self.nodes[node].full_until_us > self.now_us {
+            return self.outcome.mark("write refused: disk full");
+        }
         let (now_us, index) = (self.now_us, node);
         let random = self.random.next();
         let node = &mut self.nodes[index];
@@ -365,7 +388,8 @@ fn stopped_by_pause(action: &Action) -> Option<usize> {
         Action::Connect { .. }
         | Action::Idle { .. }
         | Action::Boot { .. }
-        | Action::Fault
+        | Action::Fault { .. }
+        | Action::BurstEnds { .. }
         | Action::Cut { .. }
         | Action::Mend { .. }
         | Action::Crash { .. }

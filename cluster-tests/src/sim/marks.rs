@@ -1,0 +1,43 @@
+//! What a set of runs must have reached: a set that misses something checks less than it says.
+
+use super::fault::Fault;
+use super::total::Total;
+
+/// Seeds from which on every mark has to be hit.
+pub const JUDGED_FROM: u64 = 1_000;
+
+/// Interesting branches, each counted where it is taken.
+const MARKS: &[&str] = &[
+    "boot with memory loss",
+    "boot with the state ahead of the journal",
+    "confirmed read",
+    "disk lost",
+    "election won",
+    "election won by a vote with memory loss",
+    "election won with memory loss",
+    "entry committed",
+    "entry committed before the primary's disk has it",
+    "leased read",
+    "memory loss cleared",
+    "one node stays dead",
+    "over budget: no election is safe",
+    "read refused by the second check",
+    "replies in doubt",
+    "restart",
+    "stopped in good order",
+    "sync failed, node ended",
+    "tail cut",
+    "torn tail cut at boot",
+    "vote with memory loss",
+    "write acknowledged",
+    "write refused: disk full",
+];
+
+/// Classes of faults and marks that no run reached.
+#[must_use]
+pub fn missing(total: &Total) -> Vec<&'static str> {
+    let faults = Fault::ALL.iter().map(|fault| fault.name());
+    let faults = faults.filter(|name| !total.faults.contains_key(name));
+    let marks = MARKS.iter().copied().filter(|mark| !total.marks.contains_key(mark));
+    faults.chain(marks).collect()
+}

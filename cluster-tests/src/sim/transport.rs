@@ -1,0 +1,174 @@
+//! Messages on their way, and what links do to them.
+
+use quorate_protocol::core::message::{Append, EntryMeta, Message};
+use quorate_protocol::core::{Command, Event};
+
+use super::fault::Fault;
+use super::ledger::Fact;
+use super::node::kind_of;
+use super::world::{Action, World};
+
+/// Bytes that a simulated record takes.
+const ENTRY_BYTES: u32 = 100;
+
+impl World {
+    pub(super) fn send(&mut self, node: usize, to: usize, message: Message) {
+        self.observe(&Fact::Sent { from: node, to, message: &message });
+        let session = self.nodes[node].process.as_ref().and_then(|process| process.sessions[to]);
+        let Some(session) = session.filter(|session| session.up) else {
+            return;
+        };
+        if self.plan.strength(Fault::Replay) > 0 {
+            self.record_and_replay(node, to, &message);
+        }
+        if !self.network.is_open(node, to) {
+            return;
+        }
+        let lossy = !self.calm && self.random.below(400) < self.plan.strength(Fault::Loss);
+        if lossy {
+            self.outcome.fault(Fault::Loss);
+            return;
+        }
+        let twice = !self.calm && self.random.below(300) < self.plan.strength(Fault::Duplication);
+        if twice {
+            self.outcome.fault(Fault::Duplication);
+            self.transmit(node, to, Some(session.connection), message.clone());
+        }
+        self.transmit(node, to, Some(session.connection), message);
+    }
+
+    fn record_and_replay(&mut self, from: usize, to: usize, message: &Message) {
+        const RECORDED_MAX: usize = 512;
+        if self.recorded.len() == RECORDED_MAX {
+            self.recorded.pop_front();
+        }
+        self.recorded.push_back((from, to, message.clone()));
+        let strength = self.plan.strength(Fault::Replay);
+        if !self.calm && self.random.below(1_000) < strength {
+            let index = self.random.index(self.recorded.len());
+            let (from, to, message) = self.recorded[index].clone();
+            if self.network.is_open(from, to) {
+                self.outcome.fault(Fault::Replay);
+                self.transmit(from, to, None, message);
+            }
+        }
+    }
+
+    pub(super) fn transmit(
+        &mut self,
+        from: usize,
+        to: usize,
+        connection: Option<u64>,
+        message: Message,
+    ) {
+        let slow = if self.calm { 0 } else { self.plan.strength(Fault::Delay) };
+        let mut delay_us = self.random.latency(self.plan.link_us);
+        if self.random.below(200) < slow {
+            self.outcome.fault(Fault::Delay);
+            delay_us += self.random.latency(slow * 2_000);
+        }
+        if self.plan.strength(Fault::Reorder) > 0 {
+            self.outcome.fault(Fault::Reorder);
+        } else if connection.is_some() {
+            let entries = matches!(&message, Message::Append(append) if !append.entries.is_empty());
+            let lane = &mut self.lanes[from][to][usize::from(entries)];
+            *lane = (*lane).max(self.now_us + delay_us);
+            delay_us = *lane - self.now_us;
+        }
+        let capacity = self.plan.strength(Fault::Capacity);
+        let full = self.in_flight[from][to] >= 2 + capacity / 4;
+        if capacity > 0 && full && !self.calm {
+            self.outcome.fault(Fault::Capacity);
+            return;
+        }
+        self.in_flight[from][to] += 1;
+        self.after(delay_us, Action::Deliver { from, to, connection, message });
+    }
+
+    /// A sender gets to what it was told to send, and reads the log as it is by then.
+    pub(super) fn on_send_entries(&mut self, node: usize, command: &Command) {
+        if self.plan.strength(Fault::SlowSender) > 0 {
+            self.outcome.fault(Fault::SlowSender);
+        }
+        let Command::SendEntries {
+            to,
+            session,
+            epoch,
+            prev,
+            first,
+            last,
+            bytes_max,
+            commit,
+            round,
+            recover,
+        } = command
+        else {
+            return;
+        };
+        let peer = to.0 as usize - 1;
+        let process = self.nodes[node].process.as_ref().expect("lives");
+        let count_max = (bytes_max / u64::from(ENTRY_BYTES)).max(1) as usize;
+        let current =
+            process.sessions[peer].is_some_and(|known| known.up && known.number == *session);
+        let found = process.log.range(*first, *last);
+        let intact = process.log.at(*first).is_some();
+        let entries: Vec<EntryMeta> = found
+            .iter()
+            .take(if current && intact { count_max } else { 0 })
+            .map(|id| EntryMeta {
+                id: *id,
+                kind: kind_of(&self.ledger.kinds, *id),
+                bytes: ENTRY_BYTES,
+                cluster: None,
+            })
+            .collect();
+        let through = entries.last().map(|entry| entry.id.seq);
+        let bytes = entries.len() as u64 * u64::from(ENTRY_BYTES);
+        let time = process.core.time();
+        if through.is_some() {
+            let append = Append {
+                epoch: *epoch,
+                prev: *prev,
+                commit: *commit,
+                round: *round,
+                time,
+                recover: *recover,
+                entries,
+            };
+            self.send(node, peer, Message::Append(append));
+        }
+        self.step(node, Event::Sent { peer: *to, session: *session, through, bytes });
+    }
+
+    pub(super) fn deliver(
+        &mut self,
+        from: usize,
+        to: usize,
+        connection: Option<u64>,
+        message: Message,
+    ) {
+        self.in_flight[from][to] -= 1;
+        if self.nodes[to].asleep_until_us > self.now_us {
+            return;
+        }
+        let Some(process) = self.nodes[to].process.as_ref() else {
+            return;
+        };
+        let session = process.sessions[from];
+        let current = session.is_some_and(|s| s.up && Some(s.connection) == connection);
+        if connection.is_some() && !current || !self.network.is_open(from, to) {
+            return;
+        }
+        if let Message::VoteReply(reply) = &message
+            && reply.granted
+        {
+            let votes = self.ledger.votes.entry(reply.epoch).or_default();
+            *votes.entry(from).or_insert(true) &= reply.memory_loss;
+            if reply.memory_loss {
+                self.outcome.mark("vote with memory loss");
+            }
+        }
+        let from = self.nodes[from].id;
+        self.step(to, Event::Received { from, message });
+    }
+}
