@@ -66,6 +66,12 @@ impl World {
             | Fault::Corruption
             | Fault::WipedDisk => self.break_disk(fault, node, random),
             Fault::ClockJump => self.jump_clock(node, random),
+            Fault::AddNode
+            | Fault::RemoveNode
+            | Fault::PolicyChange
+            | Fault::VersionRise
+            | Fault::Transfer
+            | Fault::Mark => self.operate(fault, node, random),
             Fault::Squeeze => self.squeeze(node, other, random),
             Fault::Silence => {
                 self.outcome.fault(fault);
@@ -89,7 +95,8 @@ impl World {
             | Fault::SlowSender
             | Fault::StateAhead
             | Fault::UnprovenTail
-            | Fault::Trim => unreachable!("{fault} is there all the time"),
+            | Fault::Trim
+            | Fault::DeepTrim => unreachable!("{fault} is there all the time"),
         }
     }
 

@@ -78,7 +78,8 @@ impl World {
         let session = process.session_number;
         process.sessions[peer] =
             Some(PeerSession { number: session, connection, incarnation, up: true });
-        let (generation, version_max) = (self.cluster.generation, self.cluster.version);
+        let version_max = self.nodes[peer].version;
+        let generation = self.generation(peer);
         let connected =
             Event::Connected { peer: id, session, disk, incarnation, generation, version_max };
         self.step(node, connected);

@@ -4,8 +4,10 @@
 //! synced and, of the rest, any records.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
-use quorate_protocol::core::HardState;
+use quorate_protocol::cluster::ClusterEntry;
+use quorate_protocol::core::{HardState, Snapshot};
 use quorate_protocol::mutants::Mutant;
 use quorate_protocol::types::{Branch, EntryId, Incarnation, Seq};
 
@@ -31,6 +33,40 @@ pub(super) struct Disk {
     pub(super) wiped: bool,
     /// The last entry that the flushed state holds.
     pub(super) flushed: EntryId,
+    /// The newest cluster entry in the flushed state.
+    pub(super) config: (EntryId, Arc<ClusterEntry>),
+}
+
+impl Disk {
+    /// A disk whose state holds everything in the journal.
+    pub(super) fn new(
+        journal: Journal,
+        hard: HardState,
+        config: (EntryId, Arc<ClusterEntry>),
+    ) -> Self {
+        Self {
+            flushed: journal.cached.last(),
+            journal,
+            hard,
+            incarnation: Incarnation(0),
+            boot_id: 0,
+            clean: false,
+            failed: false,
+            wiped: false,
+            config,
+        }
+    }
+
+    /// One rename switches state and journal to a snapshot.
+    fn install(&mut self, snapshot: &Snapshot, keep_suffix: bool) {
+        self.flushed = snapshot.last;
+        self.config = snapshot.config.clone();
+        if keep_suffix {
+            self.journal.trim(snapshot.last);
+        } else {
+            self.journal = Journal::new(Entries::after(snapshot.last));
+        }
+    }
 }
 
 /// The journal's files, with what of them is in the page cache only.
@@ -172,6 +208,7 @@ impl Journal {
 enum Order {
     Write { id: EntryId, branch: Branch },
     Truncate { from: Seq },
+    Install { snapshot: Snapshot, keep_suffix: bool },
 }
 
 /// What it is busy with.
@@ -181,6 +218,7 @@ enum Work {
     Truncate { from: Seq },
     Sync { branch: Branch, last: EntryId },
     Rewrite { last: EntryId },
+    Install { snapshot: Snapshot, keep_suffix: bool },
 }
 
 /// What it finished.
@@ -192,6 +230,8 @@ pub(super) enum Done {
     Synced(Branch, EntryId),
     /// Cut.
     Truncated,
+    /// Switched to a snapshot that ends here; whether what came after it stayed.
+    Installed(EntryId, bool),
 }
 
 /// The journal thread: orders in sequence; everything waiting goes into one write and one sync.
@@ -212,6 +252,11 @@ impl JournalWriter {
         self.orders.push_back(Order::Truncate { from });
     }
 
+    /// Queues the switch to a snapshot.
+    pub(super) fn install(&mut self, snapshot: Snapshot, keep_suffix: bool) {
+        self.orders.push_back(Order::Install { snapshot, keep_suffix });
+    }
+
     /// After a boot: writes what no mark proves once more, and syncs it.
     pub(super) fn rewrite_tail(&mut self, last: EntryId) {
         self.work = Some(Work::Rewrite { last });
@@ -225,6 +270,9 @@ impl JournalWriter {
         self.work = match self.orders.pop_front() {
             None => None,
             Some(Order::Truncate { from }) => Some(Work::Truncate { from }),
+            Some(Order::Install { snapshot, keep_suffix }) => {
+                Some(Work::Install { snapshot, keep_suffix })
+            }
             Some(Order::Write { id, branch }) => {
                 let mut ids = vec![id];
                 while let Some(Order::Write { id, branch: next }) = self.orders.front()
@@ -240,7 +288,8 @@ impl JournalWriter {
     }
 
     /// The work under way takes effect.
-    pub(super) fn finish(&mut self, journal: &mut Journal) -> Done {
+    pub(super) fn finish(&mut self, disk: &mut Disk) -> Done {
+        let journal = &mut disk.journal;
         match self.work.take().expect("work is under way") {
             Work::Write { ids, branch } => {
                 journal.write(&ids);
@@ -264,6 +313,10 @@ impl JournalWriter {
                 journal.truncate(from);
                 Done::Truncated
             }
+            Work::Install { snapshot, keep_suffix } => {
+                disk.install(&snapshot, keep_suffix);
+                Done::Installed(snapshot.last, keep_suffix)
+            }
         }
     }
 
@@ -283,7 +336,8 @@ impl JournalWriter {
     }
 
     /// The process dies: what is under way happens, in part or not at all.
-    pub(super) fn crash(self, journal: &mut Journal, random: &mut Random) {
+    pub(super) fn crash(self, disk: &mut Disk, random: &mut Random) {
+        let journal = &mut disk.journal;
         match self.work {
             Some(Work::Write { ids, .. }) => {
                 let count = random.index(ids.len() + 1);
@@ -291,7 +345,16 @@ impl JournalWriter {
             }
             Some(Work::Sync { .. }) if random.percent(50) => journal.sync(),
             Some(Work::Truncate { from }) if random.percent(50) => journal.truncate(from),
-            Some(Work::Sync { .. } | Work::Truncate { .. } | Work::Rewrite { .. }) | None => {}
+            Some(Work::Install { snapshot, keep_suffix }) if random.percent(50) => {
+                disk.install(&snapshot, keep_suffix);
+            }
+            Some(
+                Work::Sync { .. }
+                | Work::Truncate { .. }
+                | Work::Rewrite { .. }
+                | Work::Install { .. },
+            )
+            | None => {}
         }
     }
 }

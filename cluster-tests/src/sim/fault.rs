@@ -117,6 +117,20 @@ faults! {
     Moment Burst,
     /// Journals lose what every node's flushed state holds.
     Always Trim,
+    /// Journals lose what the own flushed state holds, whatever others need.
+    Always DeepTrim,
+    /// A new machine is to join the cluster.
+    Moment AddNode,
+    /// A member is removed for good.
+    Moment RemoveNode,
+    /// The durability policy changes.
+    Moment PolicyChange,
+    /// The cluster version rises, and binaries with it.
+    Moment VersionRise,
+    /// Leadership is to go to another node.
+    Moment Transfer,
+    /// A control event is recorded.
+    Moment Mark,
     /// The primary is cut off from all replicas but one, which loses its memory and returns; then
     /// the primary goes too. Who is left may have seen nothing of what is acknowledged.
     Moment Squeeze,

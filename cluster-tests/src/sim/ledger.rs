@@ -1,16 +1,20 @@
 //! What an all-knowing observer wrote down: who ever held which entry, who led, what is committed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use quorate_protocol::core::message::Message;
-use quorate_protocol::policy::Policy;
+use quorate_protocol::cluster::ClusterEntry;
+use quorate_protocol::core::message::{EntryMeta, Message};
 use quorate_protocol::types::{EntryId, EntryKind, Epoch, Seq};
 
 use super::log::Entries;
 use super::node::Node;
 
 /// The most nodes that a simulated cluster has.
-pub(super) const NODES_MAX: usize = 5;
+pub(super) const NODES_MAX: usize = 9;
+
+/// Bytes that a simulated record takes.
+pub(super) const ENTRY_BYTES: u32 = 100;
 
 /// Where copies of one entry were.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,6 +39,10 @@ pub(super) struct Ledger {
     pub(super) copies: BTreeMap<EntryId, Copies>,
     /// Entries that are not commands.
     pub(super) kinds: BTreeMap<EntryId, EntryKind>,
+    /// What is in cluster entries.
+    pub(super) clusters: BTreeMap<EntryId, Arc<ClusterEntry>>,
+    /// Configurations that a node held to be in force, and the epoch in which one first did.
+    pub(super) in_force: BTreeMap<EntryId, Epoch>,
     /// Tenures by epoch.
     pub(super) tenures: BTreeMap<Epoch, TenureRecord>,
     /// Votes that reached their candidate, by epoch: whether the voter's disk said memory loss.
@@ -48,6 +56,29 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    /// What a core learns of an entry from a message.
+    pub(super) fn meta(&self, id: EntryId) -> EntryMeta {
+        EntryMeta {
+            id,
+            kind: self.kinds.get(&id).copied().unwrap_or(EntryKind::Commands),
+            bytes: ENTRY_BYTES,
+            cluster: self.clusters.get(&id).cloned(),
+        }
+    }
+
+    /// What a lossy recovery gives up is as if it had never been: only what `log` holds stays.
+    pub(super) fn forget_all_but(&mut self, log: &Entries) {
+        let kept = self
+            .committed
+            .iter()
+            .take_while(|(id, _)| id.seq <= log.preceding().seq || log.holds(*id));
+        self.committed.truncate(kept.count());
+        self.seen = self.seen.min(self.committed_through());
+        self.tenures.clear();
+        self.in_force.clear();
+        self.epoch_committed = Epoch::ZERO;
+    }
+
     /// The committed entry at a position.
     pub(super) fn committed_at(&self, seq: Seq) -> Option<EntryId> {
         let index = seq.0.checked_sub(1)?;
@@ -128,8 +159,6 @@ pub(super) struct View<'a> {
     pub(super) nodes: &'a [Node],
     /// The record.
     pub(super) ledger: &'a Ledger,
-    /// The policy of the cluster.
-    pub(super) policy: Policy,
     /// True time in microseconds.
     pub(super) now_us: u64,
 }

@@ -1,10 +1,10 @@
 //! After the faults: what the rules say must work is healed, the rest stays dead for ever, and
 //! progress is demanded.
 
-use quorate_protocol::types::Seq;
+use quorate_protocol::types::{NodeId, Seq};
 
-use super::fault::Fault;
 use super::ledger::NODES_MAX;
+use super::node::Process;
 use super::world::{Action, World};
 
 /// How long a healthy rest may go without any progress before all is as it must be.
@@ -62,9 +62,7 @@ impl World {
         // One node may stay dead, if a primary can be elected without it.
         if self.random.percent(30) {
             let dead = self.random.index(self.nodes.len());
-            let (votes, intact) = self.voters_but(Some(dead));
-            let form = self.plan.policy.normal_form(self.nodes.len());
-            if form.elects(votes, intact) {
+            if !self.dead[dead] && self.may_stay_dead(dead) {
                 self.crash(dead, false);
                 self.dead[dead] = true;
                 self.outcome.mark("one node stays dead");
@@ -85,49 +83,50 @@ impl World {
         self.run_until(self.now_us + 5_000_000);
     }
 
-    /// How many of the nodes vote, and how many of them have no memory loss.
-    fn voters_but(&self, dead: Option<usize>) -> (usize, usize) {
-        let live: Vec<_> =
-            (0..self.nodes.len()).filter(|node| !self.dead[*node] && Some(*node) != dead).collect();
-        let intact = live.iter().filter(|node| !self.will_have_loss(**node)).count();
-        (live.len(), intact)
+    /// Whether the others, if all of them come back, can elect a primary under every configuration
+    /// that any of them may hold.
+    fn may_stay_dead(&self, dead: usize) -> bool {
+        let live = |voter: &NodeId| {
+            let at = voter.0 as usize - 1;
+            at != dead && !self.dead[at] && self.nodes[at].joined
+        };
+        let configs = self.nodes.iter().filter_map(|machine| machine.process.as_ref());
+        let mut configs = configs.flat_map(|process| process.core.configs().all());
+        configs.all(|config| {
+            let votes = config.voters().filter(live).count();
+            let intact = config.voters().filter(live).filter(|v| !self.will_have_loss(*v)).count();
+            config.policy.normal_form(config.voters().count()).elects(votes, intact)
+        })
     }
 
-    fn will_have_loss(&self, node: usize) -> bool {
-        let machine = &self.nodes[node];
+    fn will_have_loss(&self, node: NodeId) -> bool {
+        let machine = &self.nodes[node.0 as usize - 1];
         machine.disk.hard.memory_loss
             || machine.disk.failed
             || machine.disk.boot_id != machine.boot_id && !machine.disk.clean
     }
 
-    /// Why the rules do not promise recovery; `None` if they do.
+    /// Why the rules do not promise recovery; `None` if they do: a node leads, or some node can
+    /// win under every configuration in its log with the votes of those who are behind it.
     fn cannot_recover(&self) -> Option<&'static str> {
-        let (votes, intact) = self.voters_but(None);
         let leads = (0..self.nodes.len()).any(|node| self.nodes[node].is_primary());
-        let form = self.plan.policy.normal_form(self.nodes.len());
-        if !leads && !form.elects(votes, intact) {
-            return Some("over budget: no election is safe");
-        }
-        if self.plan.strength(Fault::StateAhead) > 0 && self.needs_snapshot() {
-            return Some("over budget: a log starts above what another needs");
-        }
-        None
-    }
-
-    fn needs_snapshot(&self) -> bool {
-        let live = || (0..self.nodes.len()).filter(|node| !self.dead[*node]);
-        let start = live().map(|node| self.nodes[node].disk.journal.cached.preceding().seq).max();
-        let agreed = |node: usize| {
-            let journal = &self.nodes[node].disk.journal.cached;
-            (0..=self.ledger.committed_through().0)
-                .rev()
-                .map(Seq)
-                .find(|seq| {
-                    journal.at(*seq).is_some() && journal.at(*seq) == self.ledger.committed_at(*seq)
+        let live: Vec<&Process> = self.nodes.iter().filter_map(|m| m.process.as_ref()).collect();
+        let can_win = |candidate: &Process| {
+            candidate.core.is_voter()
+                && candidate.core.configs().all().all(|config| {
+                    let lost: Vec<bool> = live
+                        .iter()
+                        .filter(|voter| voter.core.log().last() <= candidate.core.log().last())
+                        .filter(|voter| voter.core.is_voter() && config.is_voter(voter.id))
+                        .map(|voter| voter.core.memory_loss())
+                        .collect();
+                    let intact = lost.iter().filter(|lost| !**lost).count();
+                    let form = config.policy.normal_form(config.voters().count());
+                    form.elects(lost.len(), intact)
                 })
-                .unwrap_or(journal.preceding().seq)
         };
-        live().any(|node| Some(agreed(node)) < start)
+        let elects = live.iter().any(|candidate| can_win(candidate));
+        (!leads && !elects).then_some("over budget: no election is safe")
     }
 
     /// What is not yet as it must be; empty if nothing.
@@ -147,14 +146,20 @@ impl World {
         if primary.core.committed() < committed_before {
             return "nothing commits".to_owned();
         }
+        if primary.core.configs().all().count() > 1 {
+            return "a configuration is not in force".to_owned();
+        }
+        let config = primary.core.configs().in_force();
+        let live: Vec<_> =
+            live.into_iter().filter(|node| config.member(self.nodes[*node].id).is_some()).collect();
+        let voters = live.iter().filter(|node| config.is_voter(self.nodes[**node].id)).count();
         let writable = primary.core.admits(now).is_ok();
-        let form = self.plan.policy.normal_form(self.nodes.len());
-        if writable != (live.len() >= form.copies) {
-            return format!(
-                "{} of {} nodes live, writes: {writable}",
-                live.len(),
-                self.nodes.len()
-            );
+        let form = config.policy.normal_form(config.voters().count());
+        if writable != (voters >= form.copies) {
+            return format!("{voters} of {} voters live, writes: {writable}", form.voters);
+        }
+        if voters < live.len() {
+            return "a learner is not promoted".to_owned();
         }
         if writable && self.ledger.seen <= seen_before {
             return "no write is acknowledged".to_owned();
@@ -182,6 +187,9 @@ impl World {
                     journal.cached.last(),
                     journal.synced()
                 );
+            }
+            if !process.asked.is_empty() {
+                return format!("node {}: no answer to {:?}", node + 1, process.asked);
             }
             if process.core.memory_loss() {
                 return format!("node {} does not leave memory loss", node + 1);

@@ -1,5 +1,8 @@
 //! Processes end and begin, disks fail, and what a node finds when it boots.
 
+use std::sync::Arc;
+
+use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::mutants::Mutant;
 use quorate_protocol::types::Seq;
 
@@ -114,9 +117,19 @@ impl World {
             let machine = &self.nodes[at];
             at == node || self.dead[at] || machine.disk.wiped || machine.disk.journal.is_damaged()
         };
-        let left = (0..self.nodes.len()).filter(|at| !lost(*at)).count();
-        let form = self.plan.policy.normal_form(self.nodes.len());
+        let Some(config) = self.newest_anywhere() else {
+            return false;
+        };
+        let left = config.voters().filter(|voter| !lost(voter.0 as usize - 1)).count();
+        let form = config.policy.normal_form(config.voters().count());
         self.plan.over_budget || form.elects(left, left)
+    }
+
+    /// The newest configuration of the longest log that runs.
+    pub(super) fn newest_anywhere(&self) -> Option<Arc<ClusterEntry>> {
+        let processes = self.nodes.iter().filter_map(|machine| machine.process.as_ref());
+        let longest = processes.max_by_key(|process| process.log.last());
+        longest.map(|process| process.core.configs().newest().clone())
     }
 
     pub(super) fn disk_recovers(&mut self, node: usize) {
@@ -140,7 +153,7 @@ impl World {
     // Boot.
 
     pub(super) fn boot(&mut self, node: usize) {
-        if self.nodes[node].process.is_some() || self.dead[node] {
+        if self.nodes[node].process.is_some() || self.dead[node] || !self.nodes[node].joined {
             return;
         }
         if self.disk_is_lost(node) {
@@ -155,8 +168,11 @@ impl World {
         if !prove_all && !self.nodes[node].disk.failed {
             self.outcome.fault(Fault::UnprovenTail);
         }
-        let (cluster, tuning) = (self.cluster.clone(), self.plan.tuning);
-        self.nodes[node].boot(&cluster, tuning, self.now_us, prove_all, &mut self.random);
+        if self.random.percent(20) {
+            self.nodes[node].version = self.nodes[node].version.max(2);
+        }
+        let (clusters, tuning) = (&self.ledger.clusters, self.plan.tuning);
+        self.nodes[node].boot(clusters, tuning, self.now_us, prove_all, &mut self.random);
         self.note_booted(node);
         if self.nodes[node].process.as_ref().is_some_and(|process| process.journal.is_busy()) {
             self.journal_works(node, self.plan.sync_us);
@@ -192,12 +208,16 @@ impl World {
     /// The state may hold more than the journal: a copy in memory that was lost.
     fn note_recovered_state(&mut self, node: usize) {
         let disk = &self.nodes[node].disk;
-        let (flushed, held) = (disk.flushed, disk.journal.cached.last().seq);
-        if disk.journal.cached.holds(flushed) {
-            return;
+        if !disk.journal.cached.holds(disk.flushed) {
+            self.outcome.mark("boot with the state ahead of the journal");
         }
-        self.outcome.mark("boot with the state ahead of the journal");
-        for seq in (held.0 + 1..=flushed.seq.0).map(Seq) {
+        self.note_state(node);
+    }
+
+    /// What the flushed state stands for is on disk, whether the journal has it or not.
+    pub(super) fn note_state(&mut self, node: usize) {
+        let flushed = self.nodes[node].disk.flushed.seq;
+        for seq in (1..=flushed.0).map(Seq) {
             if let Some(id) = self.ledger.committed_at(seq) {
                 self.ledger.note_disk(node, id);
             }

@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use quorate_protocol::cluster::ClusterEntry;
-use quorate_protocol::core::{Boot, Core, HardState, Log, Role, Tuning};
-use quorate_protocol::types::{
-    ClusterTime, DiskId, EntryId, EntryKind, Epoch, Incarnation, NodeId, Seq,
-};
+use quorate_protocol::core::{Boot, Core, HardState, Log, Role, Snapshot, Tuning};
+use quorate_protocol::types::{ClusterTime, DiskId, EntryId, Epoch, Incarnation, NodeId, Seq};
 
 use super::clock::Clock;
 use super::disk::{Disk, HardStateWriter, Journal, JournalWriter};
 use super::ledger::NODES_MAX;
 use super::log::Entries;
 use super::random::Random;
+use super::world::disk_of;
 
 /// A machine with one node on it.
 pub(super) struct Node {
@@ -21,6 +20,10 @@ pub(super) struct Node {
     pub(super) id: NodeId,
     /// Its data directory's name.
     pub(super) disk_id: DiskId,
+    /// Highest cluster version that its binary follows.
+    pub(super) version: u32,
+    /// Whether it holds a log: a machine that is to join a cluster doesn't at first.
+    pub(super) joined: bool,
     /// What outlives the process.
     pub(super) disk: Disk,
     /// The machine's clock.
@@ -60,6 +63,8 @@ pub(super) struct PeerSession {
 
 /// A running process: the core, and what the runtime around it remembers.
 pub(super) struct Process {
+    /// Which node.
+    pub(super) id: NodeId,
     /// The core.
     pub(super) core: Core,
     /// The log as held in the process's memory, written or not.
@@ -82,33 +87,32 @@ pub(super) struct Process {
     pub(super) replies: VecDeque<EntryId>,
     /// Confirmed reads that wait: what clients had seen when each began.
     pub(super) reads: BTreeMap<u64, Seq>,
+    /// What an operator asked for and has no answer to.
+    pub(super) asked: BTreeMap<u64, &'static str>,
+    /// Whether a snapshot is being fetched.
+    pub(super) fetching: bool,
     /// Token of the last read.
     pub(super) read_token: u64,
     /// The epoch that this process last won.
     pub(super) won: Option<Epoch>,
-    /// What was acknowledgeable when it won.
-    pub(super) acknowledgeable_at_win: Seq,
+    /// What was acknowledgeable when it last said so, or when it won.
+    pub(super) acknowledgeable_before: Seq,
 }
 
 impl Node {
     /// A node of a freshly formed cluster: its log holds the first cluster entry.
-    pub(super) fn new(index: usize, clock: Clock) -> Self {
+    pub(super) fn new(index: usize, clock: Clock, cluster: Arc<ClusterEntry>) -> Self {
         let first = EntryId::new(Epoch(1), Seq(1));
         let mut entries = Entries::after(EntryId::ZERO);
         entries.push(first);
+        let hard = HardState { epoch: Epoch(1), vote: None, memory_loss: false };
+        let disk = Disk::new(Journal::new(entries), hard, (first, cluster));
         Self {
             id: NodeId(index as u64 + 1),
-            disk_id: DiskId(1000 + index as u128),
-            disk: Disk {
-                journal: Journal::new(entries),
-                hard: HardState { epoch: Epoch(1), vote: None, memory_loss: false },
-                incarnation: Incarnation(0),
-                boot_id: 0,
-                clean: false,
-                failed: false,
-                wiped: false,
-                flushed: first,
-            },
+            disk_id: disk_of(index),
+            disk,
+            version: 1,
+            joined: true,
             clock,
             boot_id: 0,
             process: None,
@@ -124,13 +128,14 @@ impl Node {
 
     /// The same machine with nothing on its disk, taken for one of a new cluster.
     pub(super) fn as_new(&self) -> Self {
-        Self::new(self.id.0 as usize - 1, self.clock.clone())
+        let (_, cluster) = self.disk.config.clone();
+        Self::new(self.id.0 as usize - 1, self.clock.clone(), cluster)
     }
 
     /// Boots: hard state with a new incarnation first (S1, S5), then the log as recovered.
     pub(super) fn boot(
         &mut self,
-        cluster: &Arc<ClusterEntry>,
+        clusters: &BTreeMap<EntryId, Arc<ClusterEntry>>,
         tuning: Tuning,
         now_us: u64,
         prove_all: bool,
@@ -157,18 +162,7 @@ impl Node {
         } else {
             Seq(random.between(floor, journal.synced().0))
         };
-        let log = Log::new(entries.preceding(), entries.runs(), entries.last(), proven);
-        let boot = Boot {
-            node: self.id,
-            disk: self.disk_id,
-            incarnation: disk.incarnation,
-            hard: disk.hard,
-            log,
-            configs: vec![(EntryId::new(Epoch(1), Seq(1)), cluster.clone())],
-            committed: disk.flushed.seq,
-            time: ClusterTime(0),
-            version_max: cluster.version,
-        };
+        let boot = self.found(clusters, proven);
         let core = Core::new(boot, tuning, self.clock.read(now_us), random.next());
         let mut writer = JournalWriter::default();
         if proven < entries.last().seq {
@@ -176,8 +170,9 @@ impl Node {
         }
         self.life += 1;
         self.process = Some(Process {
+            id: self.id,
             core,
-            applied: disk.flushed.seq,
+            applied: self.disk.flushed.seq,
             log: entries,
             sessions: [None; NODES_MAX],
             session_number: 0,
@@ -187,16 +182,49 @@ impl Node {
             applying: false,
             replies: VecDeque::new(),
             reads: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            fetching: false,
             read_token: 0,
             won: None,
-            acknowledgeable_at_win: Seq::ZERO,
+            acknowledgeable_before: Seq::ZERO,
         });
+    }
+
+    /// A machine without a log begins with a snapshot, in the epoch of whoever made it.
+    pub(super) fn start_from(&mut self, snapshot: Snapshot) {
+        let journal = Journal::new(Entries::after(snapshot.last));
+        let hard = HardState { epoch: snapshot.epoch, vote: None, memory_loss: false };
+        self.disk = Disk::new(journal, hard, snapshot.config);
+        self.disk.boot_id = self.boot_id;
+    }
+
+    /// What the disk says, with so much of the journal proven.
+    pub(super) fn found(
+        &self,
+        clusters: &BTreeMap<EntryId, Arc<ClusterEntry>>,
+        proven: Seq,
+    ) -> Boot {
+        let disk = &self.disk;
+        let entries = &disk.journal.cached;
+        let later = entries.range(disk.flushed.seq.next(), entries.last().seq);
+        let later = later.iter().filter_map(|id| Some((*id, clusters.get(id)?.clone())));
+        Boot {
+            node: self.id,
+            disk: self.disk_id,
+            incarnation: disk.incarnation,
+            hard: disk.hard,
+            log: Log::new(entries.preceding(), entries.runs(), entries.last(), proven),
+            configs: std::iter::once(disk.config.clone()).chain(later).collect(),
+            committed: disk.flushed.seq,
+            time: ClusterTime(0),
+            version_max: self.version,
+        }
     }
 
     /// The process is killed: the machine keeps what it was given.
     pub(super) fn kill(&mut self, random: &mut Random) {
         if let Some(process) = self.process.take() {
-            process.journal.crash(&mut self.disk.journal, random);
+            process.journal.crash(&mut self.disk, random);
             process.hard.crash(&mut self.disk, random);
         }
         self.life += 1;
@@ -239,9 +267,4 @@ impl Node {
         let process = self.process.as_ref()?;
         process.sessions[member].map(|session| session.incarnation.0)
     }
-}
-
-/// The kind of an entry in a message; commands unless the record says otherwise.
-pub(super) fn kind_of(kinds: &BTreeMap<EntryId, EntryKind>, id: EntryId) -> EntryKind {
-    kinds.get(&id).copied().unwrap_or(EntryKind::Commands)
 }

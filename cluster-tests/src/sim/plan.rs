@@ -91,7 +91,9 @@ impl Plan {
             election_timeout_max_us: 600_000,
             window_bytes: [500, 5_000, 1 << 20][random.index(3)],
             reads_max: [2, 64][random.index(2)],
-            ..Tuning::default()
+            handover_us: 1_000_000,
+            standstill_us: 1_500_000,
+            learner_lag: [2, 50][random.index(2)],
         };
         let slowest_sync_us = [1_000, 10_000, 60_000][random.index(3)];
         let sync_us = random.between(200, slowest_sync_us);

@@ -7,6 +7,7 @@ use quorate_protocol::types::{EntryId, EntryKind, Epoch, Seq};
 use super::disk::Done;
 use super::fault::Fault;
 use super::ledger::{Fact, TenureRecord};
+use super::log::Entries;
 use super::world::{Action, ReadStep, World};
 
 /// The slowest that a disk gets, apart from stalls.
@@ -40,7 +41,10 @@ impl World {
                     let life = self.nodes[node].life;
                     self.after(delay_us, Action::SendEntries { node, life, command });
                 }
-                Command::Seal { id, kind, branch, .. } => {
+                Command::Seal { id, kind, branch, cluster, .. } => {
+                    if let Some(cluster) = cluster {
+                        self.note_configuration(node, id, cluster);
+                    }
                     if kind == EntryKind::Commands {
                         self.nodes[node].process.as_mut().expect("runs").replies.push_back(id);
                     } else {
@@ -81,13 +85,21 @@ impl World {
                 Command::ReadFailed { token } => {
                     self.nodes[node].process.as_mut().expect("runs").reads.remove(&token);
                 }
-                Command::LeaseGivenUp
-                | Command::Reconfigured { .. }
-                | Command::HandoverStarted { .. }
-                | Command::HandoverEnded { .. }
-                | Command::FetchSnapshot { .. }
-                | Command::SnapshotRefused { .. }
-                | Command::InstallSnapshot { .. } => {}
+                Command::LeaseGivenUp => self.outcome.mark("lease given up"),
+                Command::Reconfigured { token, outcome } => {
+                    self.on_reconfigured(node, token, &outcome);
+                }
+                Command::HandoverStarted { .. } => self.outcome.mark("handover started"),
+                Command::HandoverEnded { token, outcome } => {
+                    self.on_handover_ended(node, token, &outcome);
+                }
+                Command::FetchSnapshot { from, above } => {
+                    self.start_fetching(node, from.0 as usize - 1, above.seq);
+                }
+                Command::SnapshotRefused { reason, .. } => self.on_snapshot_refused(node, reason),
+                Command::InstallSnapshot { snapshot, keep_suffix, .. } => {
+                    self.start_installing(node, snapshot, keep_suffix);
+                }
                 Command::Halt { violation } => {
                     self.fail("Halt", format!("node {}: {violation}", node + 1));
                 }
@@ -106,7 +118,8 @@ impl World {
 
     fn on_committed(&mut self, node: usize, from: Seq, to: Seq, acknowledgeable: Seq) {
         self.observe(&Fact::Committed { node, from, to, acknowledgeable });
-        let process = self.nodes[node].process.as_ref().expect("runs");
+        let process = self.nodes[node].process.as_mut().expect("runs");
+        process.acknowledgeable_before = acknowledgeable;
         let primary = process.core.role() == Role::Primary;
         while primary && self.ledger.committed_through() < to {
             let seq = self.ledger.committed_through().next();
@@ -142,7 +155,7 @@ impl World {
         }
         let process = self.nodes[node].process.as_mut().expect("runs");
         process.won = Some(epoch);
-        process.acknowledgeable_at_win = process.core.acknowledgeable();
+        process.acknowledgeable_before = process.core.acknowledgeable();
         let log = process.log.clone();
         self.outcome.mark("election won");
         if self.nodes[node].disk.hard.memory_loss {
@@ -183,7 +196,7 @@ impl World {
             return;
         };
         let before = machine.disk.journal.synced();
-        let done = process.journal.finish(&mut machine.disk.journal);
+        let done = process.journal.finish(&mut machine.disk);
         let incarnation = machine.disk.incarnation.0;
         let journal = &machine.disk.journal;
         let event = match done {
@@ -200,6 +213,17 @@ impl World {
                 Some(Event::Persisted { branch, id })
             }
             Done::Truncated => None,
+            Done::Installed(last, keep_suffix) => {
+                if keep_suffix {
+                    process.log.trim(last);
+                } else {
+                    process.log = Entries::after(last);
+                }
+                process.applied = process.applied.max(last.seq);
+                self.outcome.mark("snapshot installed");
+                self.note_state(node);
+                Some(Event::SnapshotInstalled { last })
+            }
         };
         if self.nodes[node].process.as_ref().expect("lives").journal.is_busy() {
             self.journal_works(node, self.plan.sync_us);
@@ -272,32 +296,44 @@ impl World {
             && seq > machine.disk.flushed.seq
         {
             machine.disk.flushed = id;
+            let held = process.log.range(process.log.preceding().seq, seq);
+            let config = held.iter().rev().find_map(|id| {
+                let cluster = self.ledger.clusters.get(id)?;
+                Some((*id, cluster.clone()))
+            });
+            if let Some(config) = config {
+                machine.disk.config = config;
+            }
             if seq > synced {
                 self.outcome.fault(Fault::StateAhead);
             }
         }
-        if self.plan.strength(Fault::Trim) > 0 {
-            self.trim(node);
+        let deep = self.plan.strength(Fault::DeepTrim) > 0 && self.random.percent(50);
+        if deep {
+            let flushed = self.nodes[node].disk.flushed.seq;
+            self.trim(node, Fault::DeepTrim, flushed);
+        } else if self.plan.strength(Fault::Trim) > 0 {
+            let needed = self.nodes.iter().filter(|machine| machine.joined);
+            let needed = needed.map(|machine| machine.disk.flushed.seq).min();
+            self.trim(node, Fault::Trim, needed.expect("there are nodes"));
         }
     }
 
-    /// The journal loses a part of what every node's flushed state holds, so that no one will
-    /// ever need it.
-    fn trim(&mut self, node: usize) {
-        let needed = self.nodes.iter().map(|machine| machine.disk.flushed.seq).min();
+    /// The journal loses entries through `limit` at most.
+    fn trim(&mut self, node: usize, fault: Fault, limit: Seq) {
         let machine = &mut self.nodes[node];
         let Some(process) = machine.process.as_mut().filter(|process| process.journal.is_idle())
         else {
             return;
         };
         let start = process.log.preceding().seq;
-        let through = Seq(self.random.between(start.0, needed.unwrap_or(start).0.max(start.0)));
+        let through = Seq(self.random.between(start.0, limit.0.max(start.0)));
         let Some(preceding) = process.log.at(through).filter(|_| through > start) else {
             return;
         };
         process.log.trim(preceding);
         machine.disk.journal.trim(preceding);
-        self.outcome.fault(Fault::Trim);
+        self.outcome.fault(fault);
         self.step(node, Event::Trimmed { first: through.next(), preceding });
     }
 

@@ -4,12 +4,8 @@ use quorate_protocol::core::message::{Append, EntryMeta, Message};
 use quorate_protocol::core::{Command, Event};
 
 use super::fault::Fault;
-use super::ledger::Fact;
-use super::node::kind_of;
+use super::ledger::{ENTRY_BYTES, Fact};
 use super::world::{Action, World};
-
-/// Bytes that a simulated record takes.
-const ENTRY_BYTES: u32 = 100;
 
 impl World {
     pub(super) fn send(&mut self, node: usize, to: usize, message: Message) {
@@ -115,12 +111,7 @@ impl World {
         let entries: Vec<EntryMeta> = found
             .iter()
             .take(if current && intact { count_max } else { 0 })
-            .map(|id| EntryMeta {
-                id: *id,
-                kind: kind_of(&self.ledger.kinds, *id),
-                bytes: ENTRY_BYTES,
-                cluster: None,
-            })
+            .map(|id| self.ledger.meta(*id))
             .collect();
         let through = entries.last().map(|entry| entry.id.seq);
         let bytes = entries.len() as u64 * u64::from(ENTRY_BYTES);

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use quorate_protocol::cluster::{ClusterEntry, Member, MemberKind};
 use quorate_protocol::core::message::Message;
-use quorate_protocol::core::{Command, Event};
-use quorate_protocol::types::{ClusterId, EntryId, EntryKind, Generation, Incarnation, Seq};
+use quorate_protocol::core::{Command, Event, Snapshot};
+use quorate_protocol::types::{
+    ClusterId, DiskId, EntryId, EntryKind, Epoch, Generation, Incarnation, NodeId, Seq,
+};
 
 use super::clock::Clock;
 use super::fault::{Fault, Scheduled};
@@ -35,6 +37,9 @@ pub(super) enum Action {
     SessionDown { node: usize, life: u64, peer: usize, connection: u64 },
     Idle { a: usize, b: usize, connection: u64 },
     Boot { node: usize },
+    Join { node: usize },
+    Fetch { node: usize, life: u64, from: usize, above: Seq },
+    Fetched { node: usize, life: u64, snapshot: Snapshot },
     Flush { node: usize },
     Fault { scheduled: Scheduled },
     BurstEnds { usual_us: u64 },
@@ -91,7 +96,6 @@ pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     pub(super) network: Network,
     pub(super) ledger: Ledger,
-    pub(super) cluster: Arc<ClusterEntry>,
     pub(super) outcome: Outcome,
     /// After the faults: everything that still runs is healthy.
     pub(super) calm: bool,
@@ -108,6 +112,8 @@ pub(super) struct World {
     /// Until when each journal stands still.
     pub(super) stalled_until_us: [u64; NODES_MAX],
     pub(super) silent_until_us: u64,
+    /// Number of the last thing that an operator asked for.
+    pub(super) token: u64,
     /// Messages that may come again.
     pub(super) recorded: VecDeque<(usize, usize, Message)>,
     pub(super) trace: bool,
@@ -123,13 +129,14 @@ impl World {
         // Apart from the plan's, so that the plan's length changes nothing.
         let mut random = Random::new(!scenario.seed ^ scenario.salt << 32);
         let drift = plan.strength(Fault::ClockRate) * 150;
+        let cluster = Arc::new(formed(&plan));
         let nodes = (0..plan.nodes)
             .map(|index| {
                 let rate_ppm = random.below(2 * drift + 1) as i64 - drift as i64;
-                Node::new(index, Clock::new(0, random.below(1 << 40), rate_ppm))
+                let clock = Clock::new(0, random.below(1 << 40), rate_ppm);
+                Node::new(index, clock, cluster.clone())
             })
             .collect();
-        let cluster = Arc::new(formed(&plan));
         let outcome = Outcome::new(scenario, &plan);
         let mut world = Self {
             random,
@@ -138,7 +145,6 @@ impl World {
             nodes,
             network: Network::default(),
             ledger: Ledger::default(),
-            cluster,
             outcome,
             calm: false,
             load: true,
@@ -148,6 +154,7 @@ impl World {
             injected: Vec::new(),
             stalled_until_us: [0; NODES_MAX],
             silent_until_us: 0,
+            token: 0,
             recorded: VecDeque::new(),
             trace,
             due: BinaryHeap::new(),
@@ -160,8 +167,9 @@ impl World {
     }
 
     fn begin(&mut self) {
-        let first = EntryId { epoch: quorate_protocol::types::Epoch(1), seq: Seq(1) };
+        let first = EntryId { epoch: Epoch(1), seq: Seq(1) };
         self.ledger.kinds.insert(first, EntryKind::Cluster);
+        self.ledger.clusters.insert(first, Arc::new(formed(&self.plan)));
         self.ledger.committed.push((first, first.epoch));
         if self.plan.strength(Fault::ClockRate) > 0 {
             self.outcome.fault(Fault::ClockRate);
@@ -241,6 +249,12 @@ impl World {
                 self.on_send_entries(node, &command);
             }
             Action::Apply { node, life } if self.lives(node, life) => self.on_applied(node),
+            Action::Fetch { node, life, from, above } if self.lives(node, life) => {
+                self.fetch(node, from, above);
+            }
+            Action::Fetched { node, life, snapshot } if self.lives(node, life) => {
+                self.fetched(node, snapshot);
+            }
             Action::SessionUp { node, life, peer, connection, incarnation }
                 if self.lives(node, life) =>
             {
@@ -257,12 +271,15 @@ impl World {
             | Action::HardState { .. }
             | Action::SendEntries { .. }
             | Action::Apply { .. }
+            | Action::Fetch { .. }
+            | Action::Fetched { .. }
             | Action::SessionUp { .. }
             | Action::SessionDown { .. }
             | Action::ReadStep { .. } => {}
             Action::Connect { a, b } => self.connect(a, b),
             Action::Idle { a, b, connection } => self.on_idle(a, b, connection),
             Action::Boot { node } => self.boot(node),
+            Action::Join { node } => self.join(node),
             Action::Flush { node } => self.flush(node),
             Action::Fault { scheduled } => self.on_fault(scheduled),
             Action::BurstEnds { usual_us } => self.plan.propose_every_us = usual_us,
@@ -308,6 +325,7 @@ impl World {
         let mut out = Vec::new();
         process.core.step(node.clock.read(now_us), random, event, &mut out);
         self.carry_out(index, out, &received, committed);
+        self.note_in_force(index);
         self.arm(index);
         self.observe(&Fact::Stepped);
     }
@@ -346,12 +364,7 @@ impl World {
 
     /// Shows a fact to every invariant.
     pub(super) fn observe(&mut self, fact: &Fact<'_>) {
-        let view = View {
-            nodes: &self.nodes,
-            ledger: &self.ledger,
-            policy: self.plan.policy,
-            now_us: self.now_us,
-        };
+        let view = View { nodes: &self.nodes, ledger: &self.ledger, now_us: self.now_us };
         for invariant in &mut self.invariants {
             if let Err(what) = invariant.check(view, fact) {
                 let violation = Violation { invariant: invariant.name().to_owned(), what };
@@ -380,6 +393,8 @@ fn stopped_by_pause(action: &Action) -> Option<usize> {
         | Action::HardState { node, .. }
         | Action::SendEntries { node, .. }
         | Action::Apply { node, .. }
+        | Action::Fetch { node, .. }
+        | Action::Fetched { node, .. }
         | Action::SessionUp { node, .. }
         | Action::SessionDown { node, .. }
         | Action::Flush { node }
@@ -388,6 +403,7 @@ fn stopped_by_pause(action: &Action) -> Option<usize> {
         Action::Connect { .. }
         | Action::Idle { .. }
         | Action::Boot { .. }
+        | Action::Join { .. }
         | Action::Fault { .. }
         | Action::BurstEnds { .. }
         | Action::Cut { .. }
@@ -401,14 +417,6 @@ fn stopped_by_pause(action: &Action) -> Option<usize> {
 }
 
 fn formed(plan: &Plan) -> ClusterEntry {
-    let member = |index: usize| Member {
-        node: quorate_protocol::types::NodeId(index as u64 + 1),
-        disk: quorate_protocol::types::DiskId(1000 + index as u128),
-        kind: MemberKind::Voter,
-        peer_addr: String::new(),
-        client_addr: String::new(),
-        plain_addr: String::new(),
-    };
     ClusterEntry {
         cluster: ClusterId(1),
         generation: Generation(0),
@@ -418,6 +426,23 @@ fn formed(plan: &Plan) -> ClusterEntry {
         timers: plan.timers,
         removed: Vec::new(),
     }
+}
+
+/// A machine as a member.
+pub(super) fn member(index: usize) -> Member {
+    Member {
+        node: NodeId(index as u64 + 1),
+        disk: disk_of(index),
+        kind: MemberKind::Voter,
+        peer_addr: String::new(),
+        client_addr: String::new(),
+        plain_addr: String::new(),
+    }
+}
+
+/// The name of a machine's data directory.
+pub(super) fn disk_of(index: usize) -> DiskId {
+    DiskId(1000 + index as u128)
 }
 
 /// How often each thing happened.

@@ -1,8 +1,9 @@
+use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::core::Role;
-use quorate_protocol::types::{EntryId, EntryKind};
+use quorate_protocol::types::EntryId;
 
 use super::Invariant;
-use crate::sim::ledger::{Fact, NODES_MAX, View};
+use crate::sim::ledger::{Fact, View};
 
 /// S4: when a primary commits, so many copies are or were on disks and in memories as the policy
 /// says, of lives that are no older than those the primary has sessions with.
@@ -24,11 +25,12 @@ impl Invariant for CommitMeetsPolicy {
             return Ok(());
         }
         let name = node + 1;
-        let form = view.policy.normal_form(view.nodes.len());
-        let copies = |id: EntryId| count(view, *node, id);
+        let config = process.core.configs().in_force().clone();
+        let form = config.policy.normal_form(config.voters().count());
+        let copies = |id: EntryId| count(view, &config, *node, id);
         if let Some(id) = process.log.at(*acknowledgeable)
             && *acknowledgeable > process.log.preceding().seq
-            && *acknowledgeable > process.acknowledgeable_at_win
+            && *acknowledgeable > process.acknowledgeable_before
         {
             let (memory, disk) = copies(id);
             if disk < form.persisted || memory < form.copies {
@@ -41,12 +43,20 @@ impl Invariant for CommitMeetsPolicy {
             return Ok(());
         };
         let (memory, disk) = copies(id);
+        let is_command = |id: &EntryId| !view.ledger.kinds.contains_key(id);
         let by_policy = disk >= form.persisted && memory >= form.copies;
-        let by_seal = view.ledger.kinds.get(&id) == Some(&EntryKind::EpochStart)
-            && disk >= form.sealing_copies();
+        let by_seal = !is_command(&id) && disk >= form.sealing_copies();
         let own = id.epoch == process.core.epoch();
         if own && (by_policy || by_seal) {
-            return Ok(());
+            // What a sealed entry takes along is of earlier epochs, or no command.
+            let unmet = process.log.range(from.next(), *to).iter().find(|id| {
+                let (memory, disk) = copies(**id);
+                let met = disk >= form.persisted && memory >= form.copies;
+                id.epoch == process.core.epoch() && is_command(id) && !met
+            });
+            return unmet.map_or(Ok(()), |unmet| {
+                Err(format!("node {name} commits {unmet} by sealing {id}"))
+            });
         }
         Err(format!(
             "node {name}, primary of epoch {}, commits {id} with {disk} copies on disk, {memory} \
@@ -57,10 +67,11 @@ impl Invariant for CommitMeetsPolicy {
 }
 
 /// Copies in memory or on disk, and copies on disk, that `primary` may know of.
-fn count(view: View<'_>, primary: usize, id: EntryId) -> (usize, usize) {
+fn count(view: View<'_>, config: &ClusterEntry, primary: usize, id: EntryId) -> (usize, usize) {
     let copies = view.ledger.copies.get(&id).copied().unwrap_or_default();
     let mut counts = (0, 0);
-    for node in 0..view.nodes.len().min(NODES_MAX) {
+    for voter in config.voters() {
+        let node = voter.0 as usize - 1;
         let Some(incarnation) = view.nodes[primary].known_incarnation(node) else {
             continue;
         };

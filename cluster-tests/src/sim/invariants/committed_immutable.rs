@@ -28,6 +28,8 @@ impl Invariant for CommittedImmutable {
             let held = process.log.at(seq);
             match view.ledger.committed_at(seq) {
                 Some(committed) if held == Some(committed) => {}
+                // A snapshot stands for what is before the log's start.
+                Some(_) if seq < process.log.preceding().seq => {}
                 None if held.is_some() && process.core.role() == Role::Primary => {}
                 committed => {
                     return Err(format!(

@@ -5,6 +5,7 @@ mod acked_is_real;
 mod commit_meets_policy;
 mod committed_immutable;
 mod election_safety;
+mod joint_rule;
 mod leader_completeness;
 mod lease_exclusive;
 mod log_matching;
@@ -36,6 +37,7 @@ pub(super) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<log_matching::LogMatching>::default(),
         Box::new(leader_completeness::LeaderCompleteness),
         Box::new(committed_immutable::CommittedImmutable),
+        Box::<joint_rule::JointRule>::default(),
         Box::new(commit_meets_policy::CommitMeetsPolicy),
         Box::new(acked_is_real::AckedIsReal),
         Box::<monotone::Monotone>::default(),

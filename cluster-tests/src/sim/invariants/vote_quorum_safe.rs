@@ -16,12 +16,21 @@ impl Invariant for VoteQuorumSafe {
         };
         let mut votes = view.ledger.votes.get(epoch).cloned().unwrap_or_default();
         votes.insert(*node, view.nodes[*node].disk.hard.memory_loss);
-        let intact = votes.values().filter(|lost| !**lost).count();
-        let form = view.policy.normal_form(view.nodes.len());
-        if form.elects(votes.len(), intact) {
-            Ok(())
-        } else {
-            Err(format!("node {} leads epoch {epoch} by votes {votes:?}", node + 1))
+        let Some(process) = &view.nodes[*node].process else {
+            return Ok(());
+        };
+        for config in process.core.configs().all() {
+            let counted = config.voters().filter_map(|voter| votes.get(&(voter.0 as usize - 1)));
+            let lost: Vec<bool> = counted.copied().collect();
+            let intact = lost.iter().filter(|lost| !**lost).count();
+            let form = config.policy.normal_form(config.voters().count());
+            if !form.elects(lost.len(), intact) {
+                return Err(format!(
+                    "node {} leads epoch {epoch} by votes {votes:?} under {config:?}",
+                    node + 1
+                ));
+            }
         }
+        Ok(())
     }
 }
