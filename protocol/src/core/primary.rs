@@ -393,6 +393,7 @@ impl Core {
     /// what is verified.
     fn resend_lost(&mut self, now: MonoTime) {
         let patience_us = self.tuning.election_timeout_max_us;
+        let preceding = self.log.preceding().seq;
         let Duty::Primary(tenure) = &mut self.duty else {
             return;
         };
@@ -400,6 +401,10 @@ impl Core {
             let waits = progress.next > progress.verified.next() && !progress.sending;
             if progress.flow == Flow::Pipeline && waits && now.since(progress.moved) > patience_us {
                 progress.probe_from(progress.verified.next(), now);
+            }
+            // The journal was trimmed under it: no probe can find what is gone.
+            if progress.flow == Flow::Probe && progress.next <= preceding {
+                progress.flow = Flow::BelowJournal;
             }
         }
     }
