@@ -32,14 +32,8 @@ impl World {
             | Fault::OneWay
             | Fault::Bridge
             | Fault::Chain => self.cut_off(fault, node, other, random),
-            Fault::Flapping => {
-                self.outcome.fault(fault);
-                let times = random.between(2, 8);
-                self.flap(node, other, times);
-            }
-            Fault::Reconnect => {
-                self.outcome.fault(fault);
-                self.break_connection(node, other, 100_000);
+            Fault::Flapping | Fault::BlackHole | Fault::Reconnect => {
+                self.break_link(fault, node, other, random);
             }
             Fault::Kill
             | Fault::KillAll
@@ -73,18 +67,8 @@ impl World {
             | Fault::Transfer
             | Fault::Mark => self.operate(fault, node, random),
             Fault::Squeeze => self.squeeze(node, other, random),
-            Fault::Silence => {
-                self.outcome.fault(fault);
-                self.silent_until_us = self.now_us + random.between(100_000, 3_000_000);
-            }
-            Fault::Burst => {
-                self.outcome.fault(fault);
-                let usual_us = self.plan.propose_every_us;
-                if usual_us > BURST_EVERY_US {
-                    self.plan.propose_every_us = BURST_EVERY_US;
-                    self.after(random.between(50_000, 500_000), Action::BurstEnds { usual_us });
-                }
-            }
+            Fault::CutAndRestart => self.cut_and_restart(node, other, random),
+            Fault::Silence | Fault::Burst => self.change_load(fault, random),
             Fault::Delay
             | Fault::Loss
             | Fault::Duplication
@@ -100,6 +84,34 @@ impl World {
         }
     }
 
+    fn break_link(&mut self, fault: Fault, node: usize, other: usize, random: &mut Random) {
+        self.outcome.fault(fault);
+        match fault {
+            Fault::Flapping => {
+                let times = random.between(2, 8);
+                self.flap(node, other, times);
+            }
+            Fault::BlackHole => {
+                let until_us = self.now_us + random.between(50_000, 3_000_000);
+                self.network.lose_large(node, other, until_us);
+            }
+            _ => self.break_connection(node, other, 100_000),
+        }
+    }
+
+    fn change_load(&mut self, fault: Fault, random: &mut Random) {
+        self.outcome.fault(fault);
+        if fault == Fault::Silence {
+            self.silent_until_us = self.now_us + random.between(100_000, 3_000_000);
+            return;
+        }
+        let usual_us = self.plan.propose_every_us;
+        if usual_us > BURST_EVERY_US {
+            self.plan.propose_every_us = BURST_EVERY_US;
+            self.after(random.between(50_000, 500_000), Action::BurstEnds { usual_us });
+        }
+    }
+
     /// A node; in half of the cases the primary.
     fn pick(&self, random: &mut Random) -> usize {
         let primary = (0..self.nodes.len()).rev().find(|node| self.nodes[*node].is_primary());
@@ -109,7 +121,7 @@ impl World {
         }
     }
 
-    fn pairs(&self, wanted: impl Fn(usize, usize) -> bool) -> Cut {
+    pub(super) fn pairs(&self, wanted: impl Fn(usize, usize) -> bool) -> Cut {
         let nodes = self.nodes.len();
         (0..nodes)
             .flat_map(|a| (0..nodes).map(move |b| (a, b)))
@@ -165,14 +177,75 @@ impl World {
         }
         let power_us = random.below(600_000);
         self.after(power_us, Action::Crash { node: replica, power: true });
+        if random.percent(40) {
+            let lost_us = power_us + random.between(100_000, 3_000_000);
+            self.after(power_us, Action::LoseLarge { a: primary, b: replica, for_us: lost_us });
+        }
+        if random.percent(60) {
+            // The primary goes as soon as it has the replica back, which may restart once more.
+            let soon_us = [2_000, 20_000, 200_000][random.index(3)];
+            self.trap = Some(Trap {
+                primary,
+                replica,
+                again: random.percent(40).then(|| random.percent(30)),
+                gone_us: random.below(soon_us),
+            });
+            return;
+        }
         let gone_us = power_us + random.below(500_000);
+        self.go_away(primary, gone_us, random);
+    }
+
+    fn go_away(&mut self, primary: usize, after_us: u64, random: &mut Random) {
         if random.percent(50) {
-            self.after(gone_us, Action::Crash { node: primary, power: false });
+            self.after(after_us, Action::Crash { node: primary, power: false });
         } else {
             let cut = self.pairs(|a, b| a == primary || b == primary);
             let for_us = random.between(20_000, 4_000_000);
-            self.after(gone_us, Action::Cut { fault: Fault::Squeeze, cut, for_us });
+            self.after(after_us, Action::Cut { fault: Fault::Squeeze, cut, for_us });
         }
+    }
+
+    /// A replica that was squeezed is back: it may go once more, in one way or the other.
+    pub(super) fn spring_on_boot(&mut self, node: usize) {
+        if let Some(trap) = &mut self.trap
+            && trap.replica == node
+            && let Some(power) = trap.again.take()
+        {
+            let after_us = self.random.below(200_000);
+            self.after(after_us, Action::Crash { node, power });
+        }
+    }
+
+    /// A primary that was squeezed has its replica back.
+    pub(super) fn spring_on_session(&mut self, node: usize, peer: usize) {
+        let found = self
+            .trap
+            .take_if(|trap| (trap.primary, trap.replica) == (node, peer) && trap.again.is_none());
+        if let Some(trap) = found {
+            let mut random = Random::new(self.random.next());
+            self.go_away(node, trap.gone_us, &mut random);
+        }
+    }
+
+    /// `other` loses the primary; long after, everyone else starts anew, and the primary is cut off.
+    fn cut_and_restart(&mut self, primary: usize, other: usize, random: &mut Random) {
+        if primary == other {
+            return;
+        }
+        let later_us = random.between(900_000, 1_700_000);
+        let for_us = random.between(100_000, 1_500_000);
+        // Without writes `other` misses nothing, and is a good candidate.
+        self.silent_until_us = self.now_us + later_us + for_us;
+        let fault = Fault::CutAndRestart;
+        let cut = self.pairs(|a, b| (a, b) == (primary, other) || (a, b) == (other, primary));
+        self.after(200_000, Action::Cut { fault, cut, for_us: later_us + for_us });
+        for node in (0..self.nodes.len()).filter(|node| *node != primary && *node != other) {
+            self.after(later_us, Action::Crash { node, power: false });
+            self.after(later_us + random.between(1_000, 20_000), Action::Boot { node });
+        }
+        let cut = self.pairs(|a, b| (a == primary) != (b == primary));
+        self.after(later_us, Action::Cut { fault, cut, for_us });
     }
 
     pub(super) fn cut_for_a_while(&mut self, fault: Fault, cut: Cut, for_us: u64) {
@@ -208,3 +281,14 @@ impl World {
 
 /// How often clients write in a burst.
 const BURST_EVERY_US: u64 = 500;
+
+/// What waits for a replica that lost its memory to come back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trap {
+    primary: usize,
+    replica: usize,
+    /// Whether the replica goes once more when it is back, and whether by a power cut.
+    again: Option<bool>,
+    /// How long after that the primary goes.
+    gone_us: u64,
+}

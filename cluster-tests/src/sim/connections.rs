@@ -83,6 +83,7 @@ impl World {
         let connected =
             Event::Connected { peer: id, session, disk, incarnation, generation, version_max };
         self.step(node, connected);
+        self.spring_on_session(node, peer);
         if self.plan.strength(Fault::Replay) > 0 && !self.calm && self.random.percent(50) {
             self.replay_last(peer, node);
         }

@@ -29,10 +29,14 @@ pub(super) struct Disk {
     pub(super) clean: bool,
     /// Whether the last process ended because a sync failed.
     pub(super) failed: bool,
+    /// Whether no copy of the hard state can be read.
+    pub(super) hard_damaged: bool,
     /// Whether everything is gone.
     pub(super) wiped: bool,
     /// The last entry that the flushed state holds.
     pub(super) flushed: EntryId,
+    /// The last entry that the flushed state was really given.
+    pub(super) content: Seq,
     /// The newest cluster entry in the flushed state.
     pub(super) config: (EntryId, Arc<ClusterEntry>),
 }
@@ -46,20 +50,28 @@ impl Disk {
     ) -> Self {
         Self {
             flushed: journal.cached.last(),
+            content: journal.cached.last().seq,
             journal,
             hard,
             incarnation: Incarnation(0),
             boot_id: 0,
             clean: false,
             failed: false,
+            hard_damaged: false,
             wiped: false,
             config,
         }
     }
 
+    /// Whether the next boot will find that it may not count (S6).
+    pub(super) fn is_damaged(&self) -> bool {
+        self.wiped || self.hard_damaged || self.journal.is_damaged()
+    }
+
     /// One rename switches state and journal to a snapshot.
-    fn install(&mut self, snapshot: &Snapshot, keep_suffix: bool) {
+    fn install(&mut self, snapshot: &Snapshot, content: Seq, keep_suffix: bool) {
         self.flushed = snapshot.last;
+        self.content = content;
         self.config = snapshot.config.clone();
         if keep_suffix {
             self.journal.trim(snapshot.last);
@@ -111,8 +123,14 @@ impl Journal {
     }
 
     /// Whether a record that a mark covers is bad.
-    pub(super) fn is_damaged(&self) -> bool {
+    fn is_damaged(&self) -> bool {
         self.damaged.first().is_some_and(|seq| *seq <= self.marked)
+    }
+
+    /// Adds an entry and syncs it, on an installation that is stopped.
+    pub(super) fn append_synced(&mut self, id: EntryId) {
+        self.cached.push(id);
+        self.rewrite();
     }
 
     fn write(&mut self, ids: &[EntryId]) {
@@ -208,7 +226,7 @@ impl Journal {
 enum Order {
     Write { id: EntryId, branch: Branch },
     Truncate { from: Seq },
-    Install { snapshot: Snapshot, keep_suffix: bool },
+    Install { snapshot: Snapshot, content: Seq, keep_suffix: bool },
 }
 
 /// What it is busy with.
@@ -218,7 +236,7 @@ enum Work {
     Truncate { from: Seq },
     Sync { branch: Branch, last: EntryId },
     Rewrite { last: EntryId },
-    Install { snapshot: Snapshot, keep_suffix: bool },
+    Install { snapshot: Snapshot, content: Seq, keep_suffix: bool },
 }
 
 /// What it finished.
@@ -253,8 +271,8 @@ impl JournalWriter {
     }
 
     /// Queues the switch to a snapshot.
-    pub(super) fn install(&mut self, snapshot: Snapshot, keep_suffix: bool) {
-        self.orders.push_back(Order::Install { snapshot, keep_suffix });
+    pub(super) fn install(&mut self, snapshot: Snapshot, content: Seq, keep_suffix: bool) {
+        self.orders.push_back(Order::Install { snapshot, content, keep_suffix });
     }
 
     /// After a boot: writes what no mark proves once more, and syncs it.
@@ -270,8 +288,8 @@ impl JournalWriter {
         self.work = match self.orders.pop_front() {
             None => None,
             Some(Order::Truncate { from }) => Some(Work::Truncate { from }),
-            Some(Order::Install { snapshot, keep_suffix }) => {
-                Some(Work::Install { snapshot, keep_suffix })
+            Some(Order::Install { snapshot, content, keep_suffix }) => {
+                Some(Work::Install { snapshot, content, keep_suffix })
             }
             Some(Order::Write { id, branch }) => {
                 let mut ids = vec![id];
@@ -313,8 +331,8 @@ impl JournalWriter {
                 journal.truncate(from);
                 Done::Truncated
             }
-            Work::Install { snapshot, keep_suffix } => {
-                disk.install(&snapshot, keep_suffix);
+            Work::Install { snapshot, content, keep_suffix } => {
+                disk.install(&snapshot, content, keep_suffix);
                 Done::Installed(snapshot.last, keep_suffix)
             }
         }
@@ -323,6 +341,11 @@ impl JournalWriter {
     /// Whether a sync is under way, rather than a write or a cut.
     pub(super) fn is_syncing(&self) -> bool {
         matches!(self.work, Some(Work::Sync { .. } | Work::Rewrite { .. }))
+    }
+
+    /// Whether the switch to a snapshot is under way.
+    pub(super) fn is_installing(&self) -> bool {
+        matches!(self.work, Some(Work::Install { .. }))
     }
 
     /// Whether a sync is due at once.
@@ -345,8 +368,8 @@ impl JournalWriter {
             }
             Some(Work::Sync { .. }) if random.percent(50) => journal.sync(),
             Some(Work::Truncate { from }) if random.percent(50) => journal.truncate(from),
-            Some(Work::Install { snapshot, keep_suffix }) if random.percent(50) => {
-                disk.install(&snapshot, keep_suffix);
+            Some(Work::Install { snapshot, content, keep_suffix }) if random.percent(50) => {
+                disk.install(&snapshot, content, keep_suffix);
             }
             Some(
                 Work::Sync { .. }

@@ -65,6 +65,8 @@ faults! {
     Moment OneWay,
     /// One node sees all others, which don't see each other.
     Moment Bridge,
+    /// Between two nodes small messages pass, and those with entries don't.
+    Moment BlackHole,
     /// Each node sees only its neighbours.
     Moment Chain,
     /// A link goes down and up.
@@ -81,6 +83,9 @@ faults! {
     Moment PowerCut,
     /// Every machine loses power.
     Moment PowerCutAll,
+    /// A node loses the primary for long; then the others start anew at once, and the primary is
+    /// cut off from them, too.
+    Moment CutAndRestart,
     /// A process ends in good order; its machine may restart.
     Moment Stop,
     /// A process stands still for a while; what is sent to it waits.

@@ -1,6 +1,7 @@
 //! What an all-knowing observer wrote down: who ever held which entry, who led, what is committed.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use quorate_protocol::cluster::ClusterEntry;
@@ -8,7 +9,7 @@ use quorate_protocol::core::message::{EntryMeta, Message};
 use quorate_protocol::types::{EntryId, EntryKind, Epoch, Seq};
 
 use super::log::Entries;
-use super::node::Node;
+use super::node::{Node, Process};
 
 /// The most nodes that a simulated cluster has.
 pub(super) const NODES_MAX: usize = 9;
@@ -47,6 +48,9 @@ pub(super) struct Ledger {
     pub(super) tenures: BTreeMap<Epoch, TenureRecord>,
     /// Votes that reached their candidate, by epoch: whether the voter's disk said memory loss.
     pub(super) votes: BTreeMap<Epoch, BTreeMap<usize, bool>>,
+    /// The pre-votes that reached each node's current life, by its rounds: whether each voter said
+    /// memory loss.
+    pub(super) pre_votes: BTreeMap<(usize, u64), BTreeMap<usize, bool>>,
     /// What is committed, from position 1 on, and by the primary of which epoch first.
     pub(super) committed: Vec<(EntryId, Epoch)>,
     /// The highest epoch of which an entry is committed.
@@ -56,6 +60,15 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    /// Every configuration that a node may be elected under: the one in force and those after it
+    /// in its log.
+    pub(super) fn configs_of(&self, process: &Process) -> Vec<Arc<ClusterEntry>> {
+        let configs = process.core.configs();
+        let later = (Bound::Excluded(configs.in_force_at()), Bound::Unbounded);
+        let later = self.clusters.range(later).filter(|(id, _)| process.log.holds(**id));
+        std::iter::once(configs.in_force()).chain(later.map(|(_, entry)| entry)).cloned().collect()
+    }
+
     /// What a core learns of an entry from a message.
     pub(super) fn meta(&self, id: EntryId) -> EntryMeta {
         EntryMeta {

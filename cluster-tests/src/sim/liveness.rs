@@ -1,7 +1,7 @@
 //! After the faults: what the rules say must work is healed, the rest stays dead for ever, and
 //! progress is demanded.
 
-use quorate_protocol::types::{NodeId, Seq};
+use quorate_protocol::types::{EntryId, NodeId, Seq};
 
 use super::ledger::NODES_MAX;
 use super::node::Process;
@@ -25,8 +25,11 @@ impl World {
             self.outcome.over_budget = true;
             self.outcome.mark(why);
             self.run_until(begun_us + LOAD_US);
-            return;
+            if self.random.percent(50) || !self.recover_lossily() {
+                return;
+            }
         }
+        let begun_us = self.now_us;
         let seen = self.ledger.seen;
         let last = self.ledger.committed_through();
         let mut missing = String::new();
@@ -54,8 +57,7 @@ impl World {
         self.stalled_until_us = [0; NODES_MAX];
         // A disk that is lost stays so.
         for node in 0..self.nodes.len() {
-            let lost = self.nodes[node].disk.wiped || self.nodes[node].disk.journal.is_damaged();
-            if lost && self.nodes[node].process.is_none() {
+            if self.nodes[node].disk.is_damaged() && self.nodes[node].process.is_none() {
                 self.boot(node);
             }
         }
@@ -140,7 +142,8 @@ impl World {
         let primary = self.nodes[leader].process.as_ref().expect("leads");
         let now = self.nodes[leader].clock.read(self.now_us);
         let last = primary.log.last();
-        if primary.core.lease_until(now).is_none_or(|until| until <= now) {
+        let handed_over = primary.handed_over_in == Some(primary.core.epoch());
+        if !handed_over && primary.core.lease_until(now).is_none_or(|until| until <= now) {
             return format!("node {} leads without a lease", leader + 1);
         }
         if primary.core.committed() < committed_before {
@@ -164,40 +167,46 @@ impl World {
         if writable && self.ledger.seen <= seen_before {
             return "no write is acknowledged".to_owned();
         }
-        for node in live {
-            let process = self.nodes[node].process.as_ref();
-            let Some(process) = process else {
-                return format!("node {} is down", node + 1);
-            };
-            let journal = &self.nodes[node].disk.journal;
-            let complete = process.log.last() == last
-                && (!writable || process.core.committed() == last.seq)
-                && process.applied == process.core.committed()
-                && journal.cached.last() == last
-                && journal.synced() == last.seq
-                && process.hard.is_idle();
-            if !complete {
-                return format!(
-                    "node {}: log {} (primary {last}), committed {}, applied {}, journal {} synced \
-                     {}",
-                    node + 1,
-                    process.log.last(),
-                    process.core.committed(),
-                    process.applied,
-                    journal.cached.last(),
-                    journal.synced()
-                );
-            }
-            if !process.asked.is_empty() {
-                return format!("node {}: no answer to {:?}", node + 1, process.asked);
-            }
-            if process.core.memory_loss() {
-                return format!("node {} does not leave memory loss", node + 1);
-            }
-            // Without enough copies a reply waits for its deadline, which is the gate's.
-            if writable && !process.replies.is_empty() {
-                return format!("node {}: {} replies wait", node + 1, process.replies.len());
-            }
+        let mut unlike = live.into_iter().map(|node| self.unlike(node, last, writable));
+        unlike.find(|why| !why.is_empty()).unwrap_or_default()
+    }
+
+    /// In what a member is not yet like the primary; empty if in nothing.
+    fn unlike(&self, node: usize, last: EntryId, writable: bool) -> String {
+        let name = node + 1;
+        let Some(process) = self.nodes[node].process.as_ref() else {
+            return format!("node {name} is down");
+        };
+        let journal = &self.nodes[node].disk.journal;
+        let complete = process.log.last() == last
+            && (!writable || process.core.committed() == last.seq)
+            && process.applied == process.core.committed()
+            && journal.cached.last() == last
+            && journal.synced() == last.seq
+            && process.hard.is_idle();
+        if !complete {
+            return format!(
+                "node {name}: log {} (primary {last}), committed {}, applied {}, journal {} \
+                 synced {}",
+                process.log.last(),
+                process.core.committed(),
+                process.applied,
+                journal.cached.last(),
+                journal.synced()
+            );
+        }
+        if !self.load && !process.reads.is_empty() {
+            return format!("node {name}: {} reads wait", process.reads.len());
+        }
+        if !process.asked.is_empty() {
+            return format!("node {name}: no answer to {:?}", process.asked);
+        }
+        if process.core.memory_loss() {
+            return format!("node {name} does not leave memory loss");
+        }
+        // Without enough copies a reply waits for its deadline, which is the gate's.
+        if writable && !process.replies.is_empty() {
+            return format!("node {name}: {} replies wait", process.replies.len());
         }
         String::new()
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use quorate_protocol::cluster::ClusterEntry;
+use quorate_protocol::core::HardState;
 use quorate_protocol::mutants::Mutant;
 use quorate_protocol::types::Seq;
 
@@ -94,7 +95,9 @@ impl World {
             }
             Fault::SyncError => self.nodes[node].sync_fails = true,
             Fault::Corruption if self.may_lose(node) => {
-                if !self.nodes[node].disk.journal.damage_below_marks(random) {
+                if random.percent(30) {
+                    self.nodes[node].disk.hard_damaged = true;
+                } else if !self.nodes[node].disk.journal.damage_below_marks(random) {
                     return;
                 }
                 if random.percent(50) {
@@ -115,7 +118,7 @@ impl World {
     fn may_lose(&self, node: usize) -> bool {
         let lost = |at: usize| {
             let machine = &self.nodes[at];
-            at == node || self.dead[at] || machine.disk.wiped || machine.disk.journal.is_damaged()
+            at == node || self.dead[at] || machine.disk.is_damaged()
         };
         let Some(config) = self.newest_anywhere() else {
             return false;
@@ -169,11 +172,13 @@ impl World {
             self.outcome.fault(Fault::UnprovenTail);
         }
         if self.random.percent(20) {
-            self.nodes[node].version = self.nodes[node].version.max(2);
+            self.nodes[node].next_version += 1;
         }
         let (clusters, tuning) = (&self.ledger.clusters, self.plan.tuning);
         self.nodes[node].boot(clusters, tuning, self.now_us, prove_all, &mut self.random);
         self.note_booted(node);
+        self.ledger.pre_votes.retain(|(candidate, _), _| *candidate != node);
+        self.spring_on_boot(node);
         if self.nodes[node].process.as_ref().is_some_and(|process| process.journal.is_busy()) {
             self.journal_works(node, self.plan.sync_us);
         }
@@ -195,6 +200,14 @@ impl World {
             }
             return true;
         }
+        if machine.disk.hard_damaged {
+            if Mutant::HardStateByDefault.is_active() {
+                machine.disk.hard = HardState::default();
+                machine.disk.hard_damaged = false;
+                return false;
+            }
+            return true;
+        }
         match machine.disk.journal.recover() {
             Recovered::Whole => false,
             Recovered::TornTail => {
@@ -210,6 +223,15 @@ impl World {
         let disk = &self.nodes[node].disk;
         if !disk.journal.cached.holds(disk.flushed) {
             self.outcome.mark("boot with the state ahead of the journal");
+        }
+        let begins = disk.journal.cached.preceding();
+        if begins > disk.flushed {
+            let what = format!(
+                "node {} has a state through {} and a journal from {begins}",
+                node + 1,
+                disk.flushed
+            );
+            self.fail("RecoveryIsWhole", what);
         }
         self.note_state(node);
     }

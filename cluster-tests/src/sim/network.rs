@@ -7,6 +7,8 @@ use super::ledger::NODES_MAX;
 pub(super) struct Network {
     /// How many faults cut the way from one node to another.
     cut: [[u32; NODES_MAX]; NODES_MAX],
+    /// Until when large messages between two nodes are lost, in true time.
+    black_hole_until_us: [[u64; NODES_MAX]; NODES_MAX],
     /// The current connection of a pair; 0 for none.
     connections: [[u64; NODES_MAX]; NODES_MAX],
     /// Whether an attempt to connect is under way.
@@ -26,6 +28,17 @@ impl Network {
     /// Whether a connection can be made and kept.
     pub(super) fn is_open_both_ways(&self, a: usize, b: usize) -> bool {
         self.is_open(a, b) && self.is_open(b, a)
+    }
+
+    /// Loses large messages between two nodes for a while.
+    pub(super) fn lose_large(&mut self, a: usize, b: usize, until_us: u64) {
+        self.black_hole_until_us[a][b] = until_us;
+        self.black_hole_until_us[b][a] = until_us;
+    }
+
+    /// Whether large messages pass.
+    pub(super) fn carries_large(&self, from: usize, to: usize, now_us: u64) -> bool {
+        self.black_hole_until_us[from][to] <= now_us
     }
 
     /// Cuts ways.

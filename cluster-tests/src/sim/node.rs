@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::core::{Boot, Core, HardState, Log, Role, Snapshot, Tuning};
+use quorate_protocol::mutants::Mutant;
 use quorate_protocol::types::{ClusterTime, DiskId, EntryId, Epoch, Incarnation, NodeId, Seq};
 
 use super::clock::Clock;
@@ -20,8 +21,10 @@ pub(super) struct Node {
     pub(super) id: NodeId,
     /// Its data directory's name.
     pub(super) disk_id: DiskId,
-    /// Highest cluster version that its binary follows.
+    /// Highest cluster version that the binary of its process follows.
     pub(super) version: u32,
+    /// The same for the binary that the next process will be of.
+    pub(super) next_version: u32,
     /// Whether it holds a log: a machine that is to join a cluster doesn't at first.
     pub(super) joined: bool,
     /// What outlives the process.
@@ -87,8 +90,14 @@ pub(super) struct Process {
     pub(super) replies: VecDeque<EntryId>,
     /// Confirmed reads that wait: what clients had seen when each began.
     pub(super) reads: BTreeMap<u64, Seq>,
+    /// The epoch in which it told another node to stand: it takes no lease in it any more.
+    pub(super) handed_over_in: Option<Epoch>,
+    /// The last entry that its state was really given; `applied` is what it says.
+    pub(super) content: Seq,
     /// What an operator asked for and has no answer to.
     pub(super) asked: BTreeMap<u64, &'static str>,
+    /// What the snapshot fetched last really holds.
+    pub(super) fetched: Seq,
     /// Whether a snapshot is being fetched.
     pub(super) fetching: bool,
     /// Token of the last read.
@@ -112,6 +121,7 @@ impl Node {
             disk_id: disk_of(index),
             disk,
             version: 1,
+            next_version: 1,
             joined: true,
             clock,
             boot_id: 0,
@@ -141,16 +151,17 @@ impl Node {
         prove_all: bool,
         random: &mut Random,
     ) {
+        self.version = self.next_version;
         let disk = &mut self.disk;
         disk.incarnation = Incarnation(disk.incarnation.0 + 1);
-        disk.hard.memory_loss |= disk.failed || disk.boot_id != self.boot_id && !disk.clean;
+        let loss = disk.failed || disk.boot_id != self.boot_id && !disk.clean;
+        let earlier = disk.hard.memory_loss && !Mutant::ForgetLossAtBoot.is_active();
+        disk.hard.memory_loss = loss || earlier;
         disk.failed = false;
         disk.boot_id = self.boot_id;
-        disk.clean = false;
-        // The state may be ahead of the journal: a copy in memory that was lost.
-        if !disk.journal.cached.holds(disk.flushed) {
-            disk.journal = Journal::new(Entries::after(disk.flushed));
-        }
+        disk.clean = Mutant::CleanMarkSurvives.is_active() && disk.clean;
+        self.settle_journal();
+        let disk = &mut self.disk;
         let journal = &mut disk.journal;
         if prove_all {
             journal.sync_and_mark();
@@ -159,6 +170,8 @@ impl Node {
         let floor = disk.flushed.seq.0.min(journal.synced().0);
         let proven = if prove_all {
             journal.synced()
+        } else if Mutant::TrustTailAtBoot.is_active() {
+            entries.last().seq
         } else {
             Seq(random.between(floor, journal.synced().0))
         };
@@ -182,7 +195,10 @@ impl Node {
             applying: false,
             replies: VecDeque::new(),
             reads: BTreeMap::new(),
+            handed_over_in: None,
+            content: self.disk.content,
             asked: BTreeMap::new(),
+            fetched: Seq::ZERO,
             fetching: false,
             read_token: 0,
             won: None,
@@ -196,6 +212,15 @@ impl Node {
         let hard = HardState { epoch: snapshot.epoch, vote: None, memory_loss: false };
         self.disk = Disk::new(journal, hard, snapshot.config);
         self.disk.boot_id = self.boot_id;
+    }
+
+    /// The state may be ahead of the journal: a copy in memory that was lost. Then a new journal
+    /// begins after it.
+    pub(super) fn settle_journal(&mut self) {
+        let disk = &mut self.disk;
+        if !disk.journal.cached.holds(disk.flushed) {
+            disk.journal = Journal::new(Entries::after(disk.flushed));
+        }
     }
 
     /// What the disk says, with so much of the journal proven.

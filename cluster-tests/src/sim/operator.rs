@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use quorate_protocol::cluster::{ClusterChange, ClusterEntry, MemberKind};
-use quorate_protocol::core::{ChangeOutcome, ChangeRefused, Event, HandoverOutcome};
+use quorate_protocol::core::{ChangeOutcome, ChangeRefused, Command, Event, HandoverOutcome};
 use quorate_protocol::policy::Policy;
-use quorate_protocol::types::{ClusterTime, EntryId, Generation, NodeId};
+use quorate_protocol::types::{ClusterTime, EntryId, EntryKind, Generation, NodeId, Seq};
 
 use super::clock::Clock;
 use super::fault::Fault;
@@ -47,7 +47,7 @@ impl World {
             }
             Fault::VersionRise => {
                 let index = random.index(self.nodes.len());
-                self.nodes[index].version = VERSION_MAX.min(self.nodes[index].version + 1);
+                self.nodes[index].next_version = VERSION_MAX.min(newest.version + 1);
                 let version = newest.version + 1;
                 self.ask(at, "version raised", ClusterChange::RaiseVersion(version));
             }
@@ -98,7 +98,7 @@ impl World {
         let any = self.nodes[0].disk.config.1.clone();
         let mut machine = Node::new(index, clock, any);
         machine.joined = false;
-        machine.version = VERSION_MAX;
+        machine.next_version = VERSION_MAX;
         self.nodes.push(machine);
         self.after(JOIN_US, Action::Join { node: index });
         let at_us = random.between(50_000, 1_000_000);
@@ -120,7 +120,33 @@ impl World {
 
     // Answers.
 
-    pub(super) fn on_reconfigured(&mut self, node: usize, token: u64, outcome: &ChangeOutcome) {
+    /// What a core says about configuration, leadership and snapshots.
+    pub(super) fn carry_out_change(&mut self, node: usize, command: Command) {
+        match command {
+            Command::LeaseGivenUp => self.outcome.mark("lease given up"),
+            Command::Reconfigured { token, outcome } => {
+                self.on_reconfigured(node, token, &outcome);
+            }
+            Command::HandoverStarted { .. } => {
+                let process = self.nodes[node].process.as_mut().expect("runs");
+                process.handed_over_in = Some(process.core.epoch());
+                self.outcome.mark("handover started");
+            }
+            Command::HandoverEnded { token, outcome } => {
+                self.on_handover_ended(node, token, &outcome);
+            }
+            Command::FetchSnapshot { from, above } => {
+                self.start_fetching(node, from.0 as usize - 1, above.seq);
+            }
+            Command::SnapshotRefused { reason, .. } => self.on_snapshot_refused(node, reason),
+            Command::InstallSnapshot { snapshot, keep_suffix, .. } => {
+                self.start_installing(node, snapshot, keep_suffix);
+            }
+            other => unreachable!("{other:?} is the runtime's"),
+        }
+    }
+
+    fn on_reconfigured(&mut self, node: usize, token: u64, outcome: &ChangeOutcome) {
         let Some(what) = self.answered(node, token) else {
             return;
         };
@@ -145,12 +171,7 @@ impl World {
         }
     }
 
-    pub(super) fn on_handover_ended(
-        &mut self,
-        node: usize,
-        token: Option<u64>,
-        outcome: &HandoverOutcome,
-    ) {
+    fn on_handover_ended(&mut self, node: usize, token: Option<u64>, outcome: &HandoverOutcome) {
         if let Some(token) = token
             && self.answered(node, token).is_none()
         {
@@ -190,9 +211,14 @@ impl World {
         if voters(&cluster) > voters(in_force) {
             self.outcome.mark("learner promoted");
         }
-        let count = process.core.configs().all().count();
-        if count > 2 {
-            let what = format!("node {} proposes {id} beside {} others", node + 1, count - 2);
+        let count = self.ledger.configs_of(process).len();
+        let committed = process.log.at(process.core.committed());
+        if committed.is_none_or(|committed| committed.epoch != process.core.epoch()) {
+            let what = format!("node {} proposes {id}, with {committed:?} committed", node + 1);
+            self.fail("ConfigAfterStart", what);
+        }
+        if count >= 2 {
+            let what = format!("node {} proposes {id} beside {} others", node + 1, count - 1);
             self.fail("ConfigOneAtATime", what);
         }
         self.ledger.clusters.insert(id, cluster);
@@ -210,6 +236,57 @@ impl World {
         let machine = &self.nodes[node];
         let process = machine.process.as_ref();
         process.map_or(machine.disk.config.1.generation, |p| p.core.configs().in_force().generation)
+    }
+
+    // Lossy recovery.
+
+    /// S12: no election is safe any more. One node, if it can be the one with the longest log,
+    /// goes on alone; all others are stopped, and at most one of them comes back against the rule.
+    /// False if there is none.
+    pub(super) fn recover_lossily(&mut self) -> bool {
+        for node in 0..self.nodes.len() {
+            self.nodes[node].kill(&mut self.random);
+            self.nodes[node].disk.journal.recover();
+        }
+        let usable = |machine: &&Node| {
+            let found = machine.found(&self.ledger.clusters, Seq::ZERO);
+            let (_, newest) = found.configs.last().expect("never empty");
+            machine.joined && !machine.disk.is_damaged() && newest.member(machine.id).is_some()
+        };
+        let usable: Vec<&Node> = self.nodes.iter().filter(usable).collect();
+        let last = |machine: &&&Node| machine.disk.journal.cached.last().max(machine.disk.flushed);
+        let longest = usable.iter().max_by_key(last).map(|machine| machine.id);
+        // The others may be out of the operator's reach.
+        let any = usable.get(self.random.index(usable.len())).map(|machine| machine.id);
+        let Some(id) = (if self.random.percent(70) { longest } else { any }) else {
+            return false;
+        };
+        let survivor = id.0 as usize - 1;
+        self.dead[survivor] = false;
+        let machine = &mut self.nodes[survivor];
+        machine.settle_journal();
+        let mut found = machine.found(&self.ledger.clusters, machine.disk.journal.synced());
+        let (id, entry) = found.recover(Policy::LOCAL).expect("one voter holds one copy");
+        machine.disk.journal.append_synced(id);
+        machine.disk.hard = found.hard;
+        machine.disk.clean = true;
+        self.ledger.kinds.insert(id, EntryKind::Cluster);
+        self.ledger.clusters.insert(id, entry);
+        self.ledger.note_disk(survivor, id);
+        let log = machine.disk.journal.cached.clone();
+        self.ledger.forget_all_but(&log);
+        self.outcome.mark("recovered lossily");
+        let back = self.random.index(2 * self.nodes.len());
+        for node in (0..self.nodes.len()).filter(|node| *node != survivor) {
+            self.dead[node] |= node != back;
+            self.network.disconnect(survivor, node);
+        }
+        for node in [survivor, back] {
+            if node < self.nodes.len() {
+                self.boot(node);
+            }
+        }
+        true
     }
 
     // Joining.
@@ -232,9 +309,11 @@ impl World {
             return;
         };
         self.outcome.mark("machine joined");
+        let content = self.content_of(from, &snapshot);
         let machine = &mut self.nodes[node];
         machine.joined = true;
         machine.start_from(snapshot);
+        machine.disk.content = content;
         self.ledger.note_disk(node, machine.disk.flushed);
         self.boot(node);
     }

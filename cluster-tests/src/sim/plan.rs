@@ -1,5 +1,5 @@
 //! What a seed draws before anything happens: the cluster, and which faults it will see. Each
-//! class is off in half of the seeds, so that rare mixtures come up (swarm testing).
+//! class is off in half of the seeds or more, so that rare mixtures come up (swarm testing).
 
 use std::collections::BTreeMap;
 
@@ -79,8 +79,11 @@ impl Plan {
         let (policy_name, policy) =
             if nodes == 1 { ("local", Policy::LOCAL) } else { (policy_name, policy) };
         let mut faults = BTreeMap::new();
+        // Some seeds see few classes, and so more of each.
+        let moments = if random.percent(35) { 10 } else { 50 };
         for fault in Fault::ALL {
-            if random.percent(50) {
+            let odds = if fault.kind() == Kind::Moment { moments } else { 50 };
+            if random.percent(odds) {
                 faults.insert(*fault, random.between(1, 100));
             }
         }

@@ -2,7 +2,8 @@
 
 use quorate_protocol::core::message::EntryMeta;
 use quorate_protocol::core::{Command, Event, Role};
-use quorate_protocol::types::{EntryId, EntryKind, Epoch, Seq};
+use quorate_protocol::mutants::Mutant;
+use quorate_protocol::types::{Branch, EntryId, EntryKind, Epoch, Seq};
 
 use super::disk::Done;
 use super::fault::Fault;
@@ -45,23 +46,9 @@ impl World {
                     if let Some(cluster) = cluster {
                         self.note_configuration(node, id, cluster);
                     }
-                    if kind == EntryKind::Commands {
-                        self.nodes[node].process.as_mut().expect("runs").replies.push_back(id);
-                    } else {
-                        self.ledger.kinds.insert(id, kind);
-                    }
-                    self.push(node, id, branch);
-                    let tenure =
-                        self.ledger.tenures.get_mut(&id.epoch).expect("only a primary seals");
-                    tenure.log.push(id);
+                    self.seal(node, id, kind, branch);
                 }
-                Command::Truncate { from, .. } => {
-                    self.outcome.mark("tail cut");
-                    let process = self.nodes[node].process.as_mut().expect("runs");
-                    process.log.truncate(from);
-                    process.journal.truncate(from);
-                    self.journal_starts(node);
-                }
+                Command::Truncate { from, .. } => self.cut_log(node, from),
                 Command::Append { first, last, branch } => {
                     for entry in received {
                         if entry.id.seq >= first && entry.id.seq <= last {
@@ -85,21 +72,13 @@ impl World {
                 Command::ReadFailed { token } => {
                     self.nodes[node].process.as_mut().expect("runs").reads.remove(&token);
                 }
-                Command::LeaseGivenUp => self.outcome.mark("lease given up"),
-                Command::Reconfigured { token, outcome } => {
-                    self.on_reconfigured(node, token, &outcome);
-                }
-                Command::HandoverStarted { .. } => self.outcome.mark("handover started"),
-                Command::HandoverEnded { token, outcome } => {
-                    self.on_handover_ended(node, token, &outcome);
-                }
-                Command::FetchSnapshot { from, above } => {
-                    self.start_fetching(node, from.0 as usize - 1, above.seq);
-                }
-                Command::SnapshotRefused { reason, .. } => self.on_snapshot_refused(node, reason),
-                Command::InstallSnapshot { snapshot, keep_suffix, .. } => {
-                    self.start_installing(node, snapshot, keep_suffix);
-                }
+                command @ (Command::LeaseGivenUp
+                | Command::Reconfigured { .. }
+                | Command::HandoverStarted { .. }
+                | Command::HandoverEnded { .. }
+                | Command::FetchSnapshot { .. }
+                | Command::SnapshotRefused { .. }
+                | Command::InstallSnapshot { .. }) => self.carry_out_change(node, command),
                 Command::Halt { violation } => {
                     self.fail("Halt", format!("node {}: {violation}", node + 1));
                 }
@@ -107,7 +86,30 @@ impl World {
         }
     }
 
-    fn push(&mut self, node: usize, id: EntryId, branch: quorate_protocol::types::Branch) {
+    fn seal(&mut self, node: usize, id: EntryId, kind: EntryKind, branch: Branch) {
+        if kind == EntryKind::Commands {
+            self.nodes[node].process.as_mut().expect("runs").replies.push_back(id);
+        } else {
+            self.ledger.kinds.insert(id, kind);
+        }
+        self.push(node, id, branch);
+        let tenure = self.ledger.tenures.get_mut(&id.epoch).expect("only a primary seals");
+        tenure.log.push(id);
+    }
+
+    fn cut_log(&mut self, node: usize, from: Seq) {
+        self.outcome.mark("tail cut");
+        let process = self.nodes[node].process.as_mut().expect("runs");
+        let cut = process.log.range(from, process.log.last().seq);
+        if cut.iter().any(|id| self.ledger.clusters.contains_key(id)) {
+            self.outcome.mark("configuration undone");
+        }
+        process.log.truncate(from);
+        process.journal.truncate(from);
+        self.journal_starts(node);
+    }
+
+    fn push(&mut self, node: usize, id: EntryId, branch: Branch) {
         let process = self.nodes[node].process.as_mut().expect("runs");
         let previous = process.log.last();
         process.log.push(id);
@@ -146,7 +148,9 @@ impl World {
             return;
         }
         let in_doubt = process.replies.len();
-        process.replies.clear();
+        if !Mutant::OkAfterDepose.is_active() {
+            process.replies.clear();
+        }
         if in_doubt > 0 {
             self.outcome.mark("replies in doubt");
         }
@@ -157,6 +161,9 @@ impl World {
         process.won = Some(epoch);
         process.acknowledgeable_before = process.core.acknowledgeable();
         let log = process.log.clone();
+        if self.ledger.configs_of(process).len() > 1 {
+            self.outcome.mark("election won under two configurations");
+        }
         self.outcome.mark("election won");
         if self.nodes[node].disk.hard.memory_loss {
             self.outcome.mark("election won with memory loss");
@@ -175,7 +182,8 @@ impl World {
             return;
         };
         if process.journal.start() {
-            self.journal_works(node, self.plan.write_us);
+            let syncs = if process.journal.is_installing() { 10 * self.plan.sync_us } else { 0 };
+            self.journal_works(node, self.plan.write_us + syncs);
         }
     }
 
@@ -219,7 +227,8 @@ impl World {
                 } else {
                     process.log = Entries::after(last);
                 }
-                process.applied = process.applied.max(last.seq);
+                process.applied = last.seq;
+                process.content = machine.disk.content;
                 self.outcome.mark("snapshot installed");
                 self.note_state(node);
                 Some(Event::SnapshotInstalled { last })
@@ -272,8 +281,15 @@ impl World {
         process.applying = false;
         // A round takes what is committed, or a part of it.
         let committed = process.core.committed();
-        process.applied = Seq(self.random.between(process.applied.0 + 1, committed.0));
+        let from = process.applied.next();
+        process.applied = Seq(self.random.between(from.0, committed.0));
         let seq = process.applied;
+        // What is applied continues what the state holds.
+        let content = std::mem::replace(&mut process.content, seq);
+        if content.next() != from {
+            let what = format!("node {} applies {from} to a state through {content}", node + 1);
+            self.fail("StateMachineSafety", what);
+        }
         self.apply_starts(node);
         self.step(node, Event::Applied { seq });
         self.release_replies(node);
@@ -285,17 +301,25 @@ impl World {
         let next_us = self.random.between(50_000, 1_500_000);
         self.after(next_us, Action::Flush { node });
         let ahead = self.plan.strength(Fault::StateAhead) > 0;
+        if Mutant::TrimBeforeFlush.is_active() && self.random.percent(50) {
+            let applied = self.nodes[node].process.as_ref().map(|process| process.applied);
+            return self.trim(node, Fault::DeepTrim, applied.unwrap_or(Seq::ZERO));
+        }
         let machine = &mut self.nodes[node];
         let Some(process) = &machine.process else {
             return;
         };
         let limit = if ahead { Seq(u64::MAX) } else { machine.disk.journal.synced() };
         let seq = process.applied.min(limit);
+        let content = seq;
+        let seq =
+            if Mutant::EtcdIndexSavedEarly.is_active() { process.core.committed() } else { seq };
         let synced = machine.disk.journal.synced();
         if let Some(id) = process.log.at(seq)
             && seq > machine.disk.flushed.seq
         {
             machine.disk.flushed = id;
+            machine.disk.content = content;
             let held = process.log.range(process.log.preceding().seq, seq);
             let config = held.iter().rev().find_map(|id| {
                 let cluster = self.ledger.clusters.get(id)?;

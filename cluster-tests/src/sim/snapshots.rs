@@ -1,6 +1,7 @@
 //! Snapshots: fetched from a primary, switched to by the journal's thread.
 
 use quorate_protocol::core::{Event, Snapshot, SnapshotRefused};
+use quorate_protocol::mutants::Mutant;
 use quorate_protocol::types::{ClusterTime, Seq};
 
 use super::fault::Fault;
@@ -11,7 +12,8 @@ impl World {
     pub(super) fn snapshot_of(&self, node: usize) -> Option<Snapshot> {
         let machine = &self.nodes[node];
         let process = machine.process.as_ref()?;
-        let last = process.log.at(process.applied)?;
+        let ahead = u64::from(Mutant::SnapshotHeaderPlusOne.is_active());
+        let last = process.log.at(Seq(process.applied.0 + ahead))?;
         let held = process.log.range(process.log.preceding().seq, last.seq);
         let newer = held.iter().rev().find_map(|id| {
             let cluster = self.ledger.clusters.get(id)?;
@@ -20,6 +22,12 @@ impl World {
         let config = newer.unwrap_or_else(|| machine.disk.config.clone());
         let epoch = process.core.epoch();
         Some(Snapshot { last, epoch, config, time: ClusterTime(0) })
+    }
+
+    /// What a snapshot that a node just made really holds.
+    pub(super) fn content_of(&self, node: usize, snapshot: &Snapshot) -> Seq {
+        let process = self.nodes[node].process.as_ref();
+        process.map_or(snapshot.last.seq, |process| process.content)
     }
 
     pub(super) fn start_fetching(&mut self, node: usize, from: usize, above: Seq) {
@@ -42,17 +50,20 @@ impl World {
             self.nodes[node].process.as_mut().expect("lives").fetching = false;
             return;
         };
-        let delay_us = self.random.latency(40_000);
+        let content = self.content_of(from, &snapshot);
+        let mean_us = if self.random.percent(30) { 400_000 } else { 40_000 };
+        let delay_us = self.random.latency(mean_us);
         let life = self.nodes[node].life;
         if self.plan.strength(Fault::Replay) > 0 && self.random.percent(30) {
             // A second, older download comes to its end late.
             let snapshot = snapshot.clone();
-            self.after(delay_us * 10, Action::Fetched { node, life, snapshot });
+            self.after(delay_us * 10, Action::Fetched { node, life, snapshot, content });
         }
-        self.after(delay_us, Action::Fetched { node, life, snapshot });
+        self.after(delay_us, Action::Fetched { node, life, snapshot, content });
     }
 
-    pub(super) fn fetched(&mut self, node: usize, snapshot: Snapshot) {
+    pub(super) fn fetched(&mut self, node: usize, snapshot: Snapshot, content: Seq) {
+        self.nodes[node].process.as_mut().expect("lives").fetched = content;
         self.step(node, Event::SnapshotFetched { snapshot });
     }
 
@@ -62,13 +73,24 @@ impl World {
         }
         let process = self.nodes[node].process.as_mut().expect("runs");
         process.fetching = false;
-        process.journal.install(snapshot, keep_suffix);
+        // A primary of an earlier epoch may lack what the snapshot holds.
+        let epochs = (process.core.epoch(), snapshot.epoch);
+        process.journal.install(snapshot, process.fetched, keep_suffix);
         self.journal_starts(node);
+        if epochs.0 < epochs.1 {
+            let what = format!(
+                "node {} stays in epoch {} with a snapshot of epoch {}",
+                node + 1,
+                epochs.0,
+                epochs.1
+            );
+            self.fail("SnapshotEpoch", what);
+        }
         let crashes = self.plan.strength(Fault::Kill) + self.plan.strength(Fault::PowerCut);
         if crashes > 0 && !self.calm && self.random.percent(20) {
             self.outcome.mark("crash during an install");
             let power = self.plan.strength(Fault::PowerCut) > 0;
-            let after_us = self.random.below(3 * self.plan.write_us);
+            let after_us = self.random.below(20 * self.plan.sync_us);
             self.after(after_us, Action::Crash { node, power });
         }
     }

@@ -10,6 +10,14 @@ use super::world::{Action, World};
 impl World {
     pub(super) fn send(&mut self, node: usize, to: usize, message: Message) {
         self.observe(&Fact::Sent { from: node, to, message: &message });
+        let cuts = self.plan.strength(Fault::Partition) > 0 && !self.calm;
+        if matches!(message, Message::TimeoutNow(_)) && cuts && self.random.percent(30) {
+            // Whoever hands over is out of touch just then.
+            let cut = self.pairs(|a, b| (a == node) != (b == node));
+            let for_us = self.random.between(20_000, 1_000_000);
+            let after_us = self.random.below(4 * self.plan.link_us);
+            self.after(after_us, Action::Cut { fault: Fault::Partition, cut, for_us });
+        }
         let session = self.nodes[node].process.as_ref().and_then(|process| process.sessions[to]);
         let Some(session) = session.filter(|session| session.up) else {
             return;
@@ -18,6 +26,10 @@ impl World {
             self.record_and_replay(node, to, &message);
         }
         if !self.network.is_open(node, to) {
+            return;
+        }
+        let large = matches!(&message, Message::Append(append) if !append.entries.is_empty());
+        if large && !self.calm && !self.network.carries_large(node, to, self.now_us) {
             return;
         }
         let lossy = !self.calm && self.random.below(400) < self.plan.strength(Fault::Loss);
@@ -149,6 +161,12 @@ impl World {
         let current = session.is_some_and(|s| s.up && Some(s.connection) == connection);
         if connection.is_some() && !current || !self.network.is_open(from, to) {
             return;
+        }
+        if let Message::PreVoteReply(reply) = &message
+            && reply.granted
+        {
+            let votes = self.ledger.pre_votes.entry((to, reply.round)).or_default();
+            *votes.entry(from).or_insert(true) &= reply.memory_loss;
         }
         if let Message::VoteReply(reply) = &message
             && reply.granted

@@ -12,6 +12,7 @@ use quorate_protocol::types::{
     ClusterId, DiskId, EntryId, EntryKind, Epoch, Generation, Incarnation, NodeId, Seq,
 };
 
+use super::chaos::Trap;
 use super::clock::Clock;
 use super::fault::{Fault, Scheduled};
 use super::invariants::{self, Invariant};
@@ -39,12 +40,13 @@ pub(super) enum Action {
     Boot { node: usize },
     Join { node: usize },
     Fetch { node: usize, life: u64, from: usize, above: Seq },
-    Fetched { node: usize, life: u64, snapshot: Snapshot },
+    Fetched { node: usize, life: u64, snapshot: Snapshot, content: Seq },
     Flush { node: usize },
     Fault { scheduled: Scheduled },
     BurstEnds { usual_us: u64 },
     Cut { fault: Fault, cut: Cut, for_us: u64 },
     Mend { cut: Cut },
+    LoseLarge { a: usize, b: usize, for_us: u64 },
     Crash { node: usize, power: bool },
     Flap { a: usize, b: usize, times: u64 },
     DiskRecovers { node: usize },
@@ -112,6 +114,8 @@ pub(super) struct World {
     /// Until when each journal stands still.
     pub(super) stalled_until_us: [u64; NODES_MAX],
     pub(super) silent_until_us: u64,
+    /// What waits for a squeezed replica.
+    pub(super) trap: Option<Trap>,
     /// Number of the last thing that an operator asked for.
     pub(super) token: u64,
     /// Messages that may come again.
@@ -154,6 +158,7 @@ impl World {
             injected: Vec::new(),
             stalled_until_us: [0; NODES_MAX],
             silent_until_us: 0,
+            trap: None,
             token: 0,
             recorded: VecDeque::new(),
             trace,
@@ -234,7 +239,11 @@ impl World {
         if let Some(node) = stopped_by_pause(&action)
             && self.nodes[node].paused_until_us > self.now_us
         {
-            let delay_us = self.nodes[node].paused_until_us - self.now_us;
+            let mut delay_us = self.nodes[node].paused_until_us - self.now_us;
+            // Timers fire late on a process that just woke up.
+            if matches!(action, Action::Tick { .. }) {
+                delay_us += self.random.below(20_000);
+            }
             self.after(delay_us, action);
             return;
         }
@@ -252,8 +261,8 @@ impl World {
             Action::Fetch { node, life, from, above } if self.lives(node, life) => {
                 self.fetch(node, from, above);
             }
-            Action::Fetched { node, life, snapshot } if self.lives(node, life) => {
-                self.fetched(node, snapshot);
+            Action::Fetched { node, life, snapshot, content } if self.lives(node, life) => {
+                self.fetched(node, snapshot, content);
             }
             Action::SessionUp { node, life, peer, connection, incarnation }
                 if self.lives(node, life) =>
@@ -285,6 +294,9 @@ impl World {
             Action::BurstEnds { usual_us } => self.plan.propose_every_us = usual_us,
             Action::Cut { fault, cut, for_us } if !self.calm => {
                 self.cut_for_a_while(fault, cut, for_us);
+            }
+            Action::LoseLarge { a, b, for_us } => {
+                self.network.lose_large(a, b, self.now_us + for_us);
             }
             Action::Mend { cut } => self.network.mend(&cut),
             Action::Crash { node, power } if !self.calm => self.crash(node, power),
@@ -408,6 +420,7 @@ fn stopped_by_pause(action: &Action) -> Option<usize> {
         | Action::BurstEnds { .. }
         | Action::Cut { .. }
         | Action::Mend { .. }
+        | Action::LoseLarge { .. }
         | Action::Crash { .. }
         | Action::Flap { .. }
         | Action::DiskRecovers { .. }

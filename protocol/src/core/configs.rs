@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::cluster::ClusterEntry;
+use crate::mutants::mutant;
 use crate::types::{EntryId, Seq};
 
 /// A cluster entry with its id.
@@ -63,7 +64,8 @@ impl Configs {
 
     /// Every configuration that a candidate must win under, and a lease must hold under.
     pub fn all(&self) -> impl Iterator<Item = &Arc<ClusterEntry>> {
-        std::iter::once(&self.in_force).chain(&self.pending).map(|config| &config.entry)
+        let pending = mutant!(ConfigAtCommit, &[][..], &self.pending[..]);
+        std::iter::once(&self.in_force).chain(pending).map(|config| &config.entry)
     }
 
     /// A cluster entry was appended. One of a higher generation is in force at once: it is an
@@ -80,7 +82,7 @@ impl Configs {
     /// lacks it.
     pub fn truncate(&mut self, from: Seq) {
         assert!(self.in_force.id.seq < from, "the configuration in force is cut at {from}");
-        self.pending.retain(|config| config.id.seq < from);
+        mutant!(KeepCutConfig, (), self.pending.retain(|config| config.id.seq < from));
     }
 
     /// What stands at or before `through` is in force, as everything committed is.

@@ -6,6 +6,7 @@ use super::event::Command;
 use super::message::{Message, VoteReply, VoteRequest};
 use super::state::{Candidacy, Core, Duty};
 use crate::mutants::mutant;
+use crate::policy::NormalForm;
 use crate::types::{Epoch, MonoTime, NodeId};
 
 /// A voter's answer.
@@ -93,7 +94,8 @@ impl Core {
         let Duty::Candidate(candidacy) = &mut self.duty else {
             return;
         };
-        if candidacy.real && candidacy.hard_id <= self.durable_id {
+        let durable = mutant!(OwnVoteNotSynced, true, candidacy.hard_id <= self.durable_id);
+        if candidacy.real && durable {
             candidacy.votes.insert(self.node, own_loss);
             self.count_votes(now, out);
         }
@@ -113,9 +115,17 @@ impl Core {
                     .filter(|(voter, _)| self.counts_in(config, **voter))
                     .map(|(_, memory_loss)| *memory_loss)
                     .collect();
-                let intact = granted.iter().filter(|memory_loss| !**memory_loss).count();
+                let intact = mutant!(
+                    CountAmnesiacVoters,
+                    granted.len(),
+                    granted.iter().filter(|memory_loss| !**memory_loss).count()
+                );
                 let form = config.policy.normal_form(config.voters().count());
-                form.elects(granted.len(), mutant!(CountAmnesiacVoters, granted.len(), intact))
+                mutant!(
+                    ElectUnderNewestOnly,
+                    config != self.configs.newest() || elects(form, granted.len(), intact),
+                    elects(form, granted.len(), intact)
+                )
             });
         match (won, candidacy.real) {
             (true, false) => {
@@ -143,11 +153,12 @@ impl Core {
         }
         // Rounds are unique only within one life: a vote that waited for its voter's disk may
         // answer a round of an earlier life with the same number, but not of the same epoch.
-        let stale = real && reply.epoch != self.hard.epoch;
+        let stale = mutant!(VoteOfEarlierLife, false, real && reply.epoch != self.hard.epoch);
         let Duty::Candidate(candidacy) = &mut self.duty else {
             return;
         };
-        let asked = candidacy.real == real && candidacy.round == reply.round;
+        let same_round = mutant!(VoteOfEarlierRound, true, candidacy.round == reply.round);
+        let asked = candidacy.real == real && same_round;
         if reply.granted && asked && !stale {
             candidacy.votes.insert(from, reply.memory_loss);
             self.count_votes(now, out);
@@ -186,7 +197,8 @@ impl Core {
             return;
         }
         let newer = request.epoch > self.hard.epoch;
-        let free = newer || self.hard.vote.is_none_or(|vote| vote == from);
+        let free =
+            mutant!(VoteTwice, true, newer || self.hard.vote.is_none_or(|vote| vote == from));
         let granted = free && self.is_behind(&request);
         if newer {
             // Epoch and vote in one sync.
@@ -200,7 +212,8 @@ impl Core {
             self.restart_election_timer(now, random);
         }
         let reply = self.vote_reply(&request, self.hard.epoch, granted);
-        self.send_after(self.hard_id, from, Message::VoteReply(reply), out);
+        let needed = mutant!(VoteNotSynced, 0, self.hard_id);
+        self.send_after(needed, from, Message::VoteReply(reply), out);
     }
 
     fn vote_reply(&self, request: &VoteRequest, epoch: Epoch, granted: bool) -> VoteReply {
@@ -209,7 +222,12 @@ impl Core {
 
     /// S2: this voter holds nothing that the candidate's log might lack.
     fn is_behind(&self, request: &VoteRequest) -> bool {
-        self.log.last() <= request.last
+        let (own, other) = (self.log.last(), request.last);
+        mutant!(
+            CompareSeqBeforeEpoch,
+            (own.seq, own.epoch) <= (other.seq, other.epoch),
+            mutant!(VoteForShorterLog, true, own <= other)
+        )
     }
 
     /// S2: no vote within the silence after boot, nor while a primary is or was lately heard,
@@ -222,6 +240,26 @@ impl Core {
             Duty::Replica { .. } | Duty::Candidate(_) => self.heard.is_some_and(lately),
         };
         let handed_over = transfer.is_some_and(|epoch| epoch >= self.hard.epoch);
-        self.is_voter() && now >= self.silent_until && (!hears_primary || handed_over)
+        self.is_voter()
+            && now >= self.silent_until
+            && (mutant!(IgnoreHeardPrimary, true, !hears_primary) || handed_over)
     }
+}
+
+/// S3's rule for one configuration.
+fn elects(form: NormalForm, votes: usize, intact: usize) -> bool {
+    mutant!(
+        ElectByMajorityAlone,
+        votes >= form.majority(),
+        mutant!(
+            ElectWithoutMajority,
+            votes + form.persisted > form.voters || intact + form.copies > form.voters,
+            mutant!(
+                ElectWithCountsSwapped,
+                NormalForm { persisted: form.copies, copies: form.persisted, ..form }
+                    .elects(votes, intact),
+                form.elects(votes, intact)
+            )
+        )
+    )
 }

@@ -1,5 +1,6 @@
 //! What the core knows of the log: which epoch sealed which positions, and how far the journal is.
 
+use crate::mutants::mutant;
 use crate::types::{Branch, EntryId, Epoch, Seq};
 
 /// The log's shape. Epochs never fall along the log, so it is described by the positions at which
@@ -139,8 +140,10 @@ impl Log {
 
     /// A sync returned; ignored like a write's completion. What is synced was written.
     pub fn on_persisted(&mut self, branch: Branch, id: EntryId) {
-        if branch == self.branch && self.holds(id) {
-            self.persisted = self.persisted.max(id.seq);
+        let current = branch == self.branch && self.holds(id);
+        if mutant!(EtcdAppendAba, id.seq <= self.last.seq, current) {
+            let through = mutant!(MelinWholeBatch, self.last.seq, id.seq);
+            self.persisted = self.persisted.max(through);
             self.in_memory = self.in_memory.max(self.persisted);
         }
     }
@@ -149,7 +152,7 @@ impl Log {
     /// which they do if the log holds `last` itself, and the branch from then on.
     #[must_use]
     pub fn after_install(&self, last: EntryId) -> (bool, Branch) {
-        let keep_suffix = self.holds(last);
+        let keep_suffix = mutant!(KeepAnySuffix, last.seq < self.last.seq, self.holds(last));
         (keep_suffix, Branch(self.branch.0 + u64::from(!keep_suffix)))
     }
 

@@ -5,6 +5,7 @@ use super::event::{ChangeOutcome, ChangeRefused, Command};
 use super::primary::Tenure;
 use super::state::{Core, Duty};
 use crate::cluster::{ClusterChange, ClusterEntry, MemberKind};
+use crate::mutants::mutant;
 use crate::types::{EntryId, EntryKind, MonoTime, NodeId};
 
 /// A change that somebody waits for.
@@ -49,13 +50,13 @@ impl Core {
         let Duty::Primary(tenure) = &self.duty else {
             return Err(ChangeRefused::NotPrimary);
         };
-        if self.committed < tenure.start {
+        if mutant!(ThesisChangeBeforeStart, false, self.committed < tenure.start) {
             return Err(ChangeRefused::NotReady);
         }
         if tenure.handover.is_some() {
             return Err(ChangeRefused::HandingOver);
         }
-        if let Some(pending) = self.configs.pending() {
+        if let Some(pending) = mutant!(ChangeBesidePending, None, self.configs.pending()) {
             return Err(ChangeRefused::Pending(pending.id));
         }
         if matches!(change, ClusterChange::Remove(node) if *node == self.node) {
@@ -126,7 +127,8 @@ impl Core {
             };
             let old = self.sealed_through(self.configs.in_force(), tenure, now);
             let new = self.sealed_through(&pending.entry, tenure, now);
-            if old.min(new) < id.seq.max(tenure.start) {
+            let sealed = mutant!(InForceByNewAlone, new, old.min(new));
+            if mutant!(InForceAtAppend, id.seq, sealed) < id.seq.max(tenure.start) {
                 return;
             }
             self.configs.bring_in_force(id.seq);

@@ -11,6 +11,7 @@ use super::reads::WaitingReads;
 use super::state::{Core, Duty, PeerStatus, Refused};
 use super::transfer::{Handover, Pace};
 use crate::cluster::ClusterEntry;
+use crate::mutants::mutant;
 use crate::policy::{Cursors, Evaluation};
 use crate::types::{ClusterTime, EntryId, EntryKind, MonoTime, NodeId, Seq};
 
@@ -323,7 +324,11 @@ impl Core {
         let (last, preceding) = (self.log.last(), self.log.preceding());
         let learner_lag = self.tuning.learner_lag;
         // An ack of an earlier life speaks of memory that is gone (S5).
-        let current = self.sessions.get(&from).is_some_and(|s| s.incarnation == ack.incarnation);
+        let current = mutant!(
+            AckOfEarlierLife,
+            true,
+            self.sessions.get(&from).is_some_and(|s| s.incarnation == ack.incarnation)
+        );
         let Duty::Primary(tenure) = &mut self.duty else {
             return;
         };
@@ -385,7 +390,8 @@ impl Core {
             progress.flow = Flow::BelowJournal;
             return;
         }
-        progress.probe_from(agree.seq.next(), now);
+        let next = mutant!(OpenraftNoBacktrack, progress.next, agree.seq.next());
+        progress.probe_from(next, now);
         self.send_heartbeat(from, out);
     }
 
@@ -403,7 +409,8 @@ impl Core {
                 progress.probe_from(progress.verified.next(), now);
             }
             // The journal was trimmed under it: no probe can find what is gone.
-            if progress.flow == Flow::Probe && progress.next <= preceding {
+            let gone = progress.flow == Flow::Probe && progress.next <= preceding;
+            if mutant!(KeepProbingTrimmed, false, gone) {
                 progress.flow = Flow::BelowJournal;
             }
         }
@@ -420,11 +427,11 @@ impl Core {
         let Duty::Primary(tenure) = &mut self.duty else {
             return;
         };
-        tenure
-            .peers
-            .entry(peer)
-            .or_insert_with(|| Progress::new(last, now))
-            .on_session(same_life, last, now);
+        tenure.peers.entry(peer).or_insert_with(|| Progress::new(last, now)).on_session(
+            mutant!(OpenraftStaleAck, true, same_life),
+            last,
+            now,
+        );
         self.send_heartbeat(peer, out);
     }
 
@@ -446,16 +453,19 @@ impl Core {
         let Duty::Primary(tenure) = &self.duty else {
             return;
         };
-        let config = self.configs.in_force();
+        let config = mutant!(JudgeByNewest, self.configs.newest(), self.configs.in_force());
         let met = match self.evaluate(config, tenure, now) {
             Evaluation::Met { position, .. } => position,
             Evaluation::Degraded(_) => Seq::ZERO,
         };
         // Nothing at or after a configuration that is not in force commits (S10).
-        let ceiling =
-            self.configs.pending().map_or(self.log.last().seq, |pending| pending.id.seq.prev());
+        let ceiling = mutant!(
+            CommitPastPending,
+            self.log.last().seq,
+            self.configs.pending().map_or(self.log.last().seq, |pending| pending.id.seq.prev())
+        );
         let met = met.min(ceiling);
-        let own = self.log.epoch_at(met) == Some(self.hard.epoch);
+        let own = mutant!(Figure8Commit, true, self.log.epoch_at(met) == Some(self.hard.epoch));
         let mut committed = if own { met.max(self.committed) } else { self.committed };
         let sealed = self.sealed_through(config, tenure, now).min(ceiling);
         committed = tenure.commit_sealed(committed, sealed);
@@ -492,7 +502,8 @@ impl Core {
         let mut persisted: Vec<Seq> =
             self.view(config, tenure, now).iter().map(|cursors| cursors.persisted).collect();
         persisted.sort_unstable_by(|a, b| b.cmp(a));
-        persisted.get(form.sealing_copies() - 1).copied().unwrap_or(Seq::ZERO)
+        let copies = mutant!(SealByOneCopy, 1, form.sealing_copies());
+        persisted.get(copies - 1).copied().unwrap_or(Seq::ZERO)
     }
 
     fn evaluate(&self, config: &ClusterEntry, tenure: &Tenure, now: MonoTime) -> Evaluation {
@@ -509,7 +520,7 @@ impl Core {
         let own = Cursors {
             node: self.node,
             in_memory: self.log.in_memory(),
-            persisted: self.log.persisted(),
+            persisted: mutant!(OwnPersistedAtSubmit, self.log.last().seq, self.log.persisted()),
         };
         let own = self.counts_in(config, self.node).then_some(own);
         let peers = tenure
@@ -521,7 +532,7 @@ impl Core {
             .map(|(peer, progress)| Cursors {
                 node: *peer,
                 in_memory: progress.in_memory,
-                persisted: progress.persisted,
+                persisted: mutant!(MemoryAsPersisted, progress.in_memory, progress.persisted),
             });
         own.into_iter().chain(peers).collect()
     }
@@ -540,7 +551,8 @@ impl Tenure {
         for seq in self.sealed_kinds.iter().copied() {
             // Everything between is of earlier tenures exactly for the first entry of this one;
             // after it, only a direct neighbour has no `Commands` in between.
-            let clear = seq == self.start || seq <= committed.next();
+            let clear =
+                mutant!(SealedPastCommands, true, seq == self.start || seq <= committed.next());
             if seq > sealed || !clear {
                 break;
             }
@@ -565,7 +577,10 @@ fn update_recover(progress: &mut Progress, ack: &AppendAck, last: Seq) -> bool {
     }
     let known = progress.recover.is_some_and(|target| target.incarnation == ack.incarnation);
     if !known {
-        progress.recover = Some(RecoverTarget { incarnation: ack.incarnation, through: last });
+        progress.recover = Some(RecoverTarget {
+            incarnation: ack.incarnation,
+            through: mutant!(RecoverThroughOwnLast, ack.verified, last),
+        });
     }
     !known
 }

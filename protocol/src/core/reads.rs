@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use super::event::Command;
 use super::primary::Tenure;
 use super::state::{Core, Duty};
+use crate::mutants::mutant;
 use crate::types::{MonoTime, Seq};
 
 /// A read that waits for a heartbeat round sent after it arrived.
@@ -27,14 +28,16 @@ impl Core {
         let timers = &self.configs.newest().timers;
         let alone = self.leads_alone();
         let contact = if alone { now } else { tenure.contact };
-        (self.is_readable(tenure) && (alone || tenure.proven) && !tenure.lease_forgone)
-            .then(|| contact.plus(timers.lease_us.saturating_sub(timers.drift_us)))
+        (self.is_readable(tenure)
+            && (alone || tenure.proven)
+            && !mutant!(LeaseKeptInTransfer, false, tenure.lease_forgone))
+        .then(|| contact.plus(timers.lease_us.saturating_sub(timers.drift_us)))
     }
 
     /// Whether the tenure's first entry is committed: before that, entries of earlier epochs may
     /// be committed elsewhere and unknown here.
     fn is_readable(&self, tenure: &Tenure) -> bool {
-        self.committed >= tenure.start
+        mutant!(ReadBeforeStart, true, self.committed >= tenure.start)
     }
 
     /// Whether no other node is needed to be sure that no one else leads.
@@ -57,7 +60,7 @@ impl Core {
             out.push(Command::ReadReady { token, at });
         } else if readable {
             // A round of its own: one that was sent before the read arrived proves nothing.
-            self.start_round(now, out);
+            mutant!(EtcdReadRoundReused, (), self.start_round(now, out));
             let Duty::Primary(tenure) = &mut self.duty else {
                 return;
             };
@@ -95,7 +98,8 @@ impl Core {
         if alone {
             tenure.contact = now;
         } else if let Some(sent_at) = tenure.sent_at(round) {
-            tenure.contact = tenure.contact.max(sent_at);
+            let at = mutant!(LeaseFromAnswer, now, sent_at);
+            tenure.contact = tenure.contact.max(at);
             tenure.proven = true;
         }
         while tenure.reads.front().is_some_and(|read| read.round <= round) {

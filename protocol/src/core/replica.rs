@@ -4,6 +4,7 @@
 use super::event::{Command, Violation};
 use super::message::{Append, AppendAck, EntryMeta, Message, RecoverTarget, Reject};
 use super::state::{Core, Duty};
+use crate::mutants::mutant;
 use crate::types::{EntryId, MonoTime, NodeId, Seq};
 
 impl Core {
@@ -25,7 +26,7 @@ impl Core {
         }
         self.time = self.time.max(append.time);
         self.note_recover_target(append.recover);
-        if self.installing.is_some() {
+        if mutant!(AppendDuringInstall, false, self.installing.is_some()) {
             // The log is about to be replaced: what would be appended is as good as lost.
             self.acknowledge(from, None, out);
             return;
@@ -36,7 +37,8 @@ impl Core {
                 self.verified = self.verified.max(seq);
                 self.leave_memory_loss(out);
                 // S9: what this message verified, and no further.
-                self.commit_through(append.commit.min(seq), out);
+                let verified = mutant!(CommitAsPrimarySays, self.log.last().seq, seq);
+                self.commit_through(append.commit.min(verified), out);
                 // New entries are acknowledged when the journal has them.
                 if heartbeat || !appended {
                     self.acknowledge(from, None, out);
@@ -97,13 +99,18 @@ impl Core {
         }
         // At or below the start of the journal everything is committed, so it agrees (the
         // primary holds all that is committed, S3).
-        if prev.seq >= self.log.first().prev() && !self.log.holds(prev) {
+        let parted = prev.seq >= self.log.first().prev() && !self.log.holds(prev);
+        if mutant!(MelinAcceptGap, false, parted) {
             let hint = self.log.last_at_most(prev.seq, prev.epoch);
             return Matched::Not(Reject { prev, hint });
         }
-        let missing = entries
-            .iter()
-            .position(|entry| entry.id.seq >= self.log.first() && !self.log.holds(entry.id));
+        let missing = mutant!(
+            OpenraftTruncateAlways,
+            (!entries.is_empty()).then_some(0),
+            entries
+                .iter()
+                .position(|entry| entry.id.seq >= self.log.first() && !self.log.holds(entry.id))
+        );
         let Some(missing) = missing else {
             // A prefix of what is held; below the journal's start it verifies what is there.
             return Matched::Through {
@@ -147,27 +154,38 @@ impl Core {
             epoch: self.hard.epoch,
             incarnation: self.incarnation,
             verified: self.verified,
-            in_memory: self.log.in_memory().min(self.verified),
-            persisted: self.log.persisted().min(self.verified),
+            in_memory: mutant!(AckAtSubmit, self.verified, self.log.in_memory().min(self.verified)),
+            persisted: mutant!(AckOneMore, self.log.persisted().next(), self.log.persisted())
+                .min(self.verified),
             applied: self.applied.min(self.verified),
             round: self.primary_round,
             memory_loss: self.memory_loss(),
             reach: self.reach(),
             reject,
         };
-        self.send_after(self.epoch_id, to, Message::AppendAck(ack), out);
+        let needed = mutant!(AckBeforeEpochSynced, 0, self.epoch_id);
+        self.send_after(needed, to, Message::AppendAck(ack), out);
     }
 
     fn note_recover_target(&mut self, target: Option<RecoverTarget>) {
-        if let Some(target) = target.filter(|target| target.incarnation == self.incarnation) {
+        let current = |target: &RecoverTarget| target.incarnation == self.incarnation;
+        if let Some(target) = target.filter(|t| mutant!(RecoverInAnyLife, true, current(t))) {
             self.recover_through = Some(target.through);
         }
     }
 
     /// S5: this node is whole again once it has persisted the primary's log through `R`.
     pub(super) fn leave_memory_loss(&mut self, out: &mut Vec<Command>) {
-        let whole = self.log.persisted().min(self.verified);
-        if self.hard.memory_loss && self.recover_through.is_some_and(|through| whole >= through) {
+        let whole = mutant!(
+            RecoverUnverified,
+            self.log.persisted(),
+            self.log.persisted().min(self.verified)
+        );
+        if self.hard.memory_loss
+            && self
+                .recover_through
+                .is_some_and(|through| whole >= mutant!(RecoverAtCommit, self.committed, through))
+        {
             self.hard.memory_loss = false;
             self.save_hard_state(out);
         }

@@ -18,6 +18,7 @@ use super::message::{Message, SnapshotOffer};
 use super::progress::Flow;
 use super::state::{Core, Duty};
 use crate::cluster::ClusterEntry;
+use crate::mutants::mutant;
 use crate::types::{ClusterTime, EntryId, Epoch, MonoTime, NodeId};
 
 /// What a snapshot stands for.
@@ -78,7 +79,7 @@ impl Core {
             return;
         }
         // A primary of an earlier epoch may lack what the snapshot holds: it is followed no more.
-        if snapshot.epoch > self.hard.epoch {
+        if mutant!(SnapshotEpochIgnored, false, snapshot.epoch > self.hard.epoch) {
             self.become_replica(now, random, snapshot.epoch, None, out);
         } else if let Duty::Candidate(_) = self.duty {
             self.become_replica(now, random, self.hard.epoch, None, out);
@@ -97,7 +98,7 @@ impl Core {
         if *config_id > snapshot.last || snapshot.epoch < snapshot.last.epoch {
             return Err(SnapshotRefused::Malformed);
         }
-        if snapshot.last.seq <= self.committed {
+        if mutant!(InstallOlder, false, snapshot.last.seq <= self.committed) {
             let held = self.log.id_at(snapshot.last.seq);
             return Err(match held {
                 Some(held) if held != snapshot.last => SnapshotRefused::Conflicting { held },

@@ -12,6 +12,7 @@ use super::primary::Tenure;
 use super::progress::Session;
 use super::snapshot::Snapshot;
 use crate::cluster::ClusterEntry;
+use crate::mutants::mutant;
 use crate::policy::Unmet;
 use crate::types::{
     ClusterTime, DiskId, EntryId, Epoch, Generation, Incarnation, MonoTime, NodeId, Seq,
@@ -220,7 +221,7 @@ impl Core {
             sessions: BTreeMap::new(),
             duty: Duty::Replica { primary: None },
             election_due: now,
-            silent_until: now.plus(silence_us),
+            silent_until: mutant!(NoSilenceAfterBoot, now, now.plus(silence_us)),
             heard: None,
             vote_round: 0,
             verified: Seq::ZERO,
@@ -374,7 +375,8 @@ impl Core {
         } else {
             self.sessions.get(&peer).map(|session| session.disk)
         };
-        config.is_voter(peer) && disk.is_some_and(|disk| config.binds(peer, disk))
+        let voter = mutant!(LearnerCounts, config.member(peer).is_some(), config.is_voter(peer));
+        voter && disk.is_some_and(|disk| config.binds(peer, disk))
     }
 
     pub(super) fn save_hard_state(&mut self, out: &mut Vec<Command>) {
@@ -518,9 +520,9 @@ impl Core {
         assert!(epoch >= self.hard.epoch, "epoch {epoch} below {}", self.hard.epoch);
         let was_primary = matches!(self.duty, Duty::Primary(_));
         if let Duty::Primary(tenure) = &mut self.duty {
-            tenure.fail_reads(out);
+            mutant!(DropReads, (), tenure.fail_reads(out));
             tenure.end_handover(out);
-            tenure.doubt_change(out);
+            mutant!(DropChange, (), tenure.doubt_change(out));
         }
         self.duty = Duty::Replica { primary };
         if epoch > self.hard.epoch {
@@ -544,7 +546,7 @@ impl Core {
         self.hard.vote = vote;
         self.save_hard_state(out);
         self.epoch_id = self.hard_id;
-        self.verified = Seq::ZERO;
+        self.verified = mutant!(VerifiedInAnyEpoch, self.verified, Seq::ZERO);
         self.primary_round = 0;
         self.recover_through = None;
     }

@@ -2,6 +2,7 @@
 
 use super::grammar::clause_text;
 use super::{Level, Policy, Threshold};
+use crate::mutants::mutant;
 use crate::types::{NodeId, Seq};
 
 /// One voter's cursors, as one consistent reading. A voter that is not in the view (not connected
@@ -100,8 +101,8 @@ impl Policy {
 fn nth_largest(view: &[Cursors], level: Level, copies: usize) -> (Seq, NodeId) {
     let mut sorted: Vec<(Seq, NodeId)> =
         view.iter().map(|cursors| (cursors.at(level), cursors.node)).collect();
-    sorted.sort_unstable_by(|a, b| b.cmp(a));
-    sorted[copies - 1]
+    mutant!(OpenraftUnsortedQuorum, (), sorted.sort_unstable_by(|a, b| b.cmp(a)));
+    sorted[mutant!(OneCopyTooFew, copies.saturating_sub(2), copies - 1)]
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod joint_rule;
 mod leader_completeness;
 mod lease_exclusive;
 mod log_matching;
+mod memory_loss_told;
 mod monotone;
 mod reads_linearizable;
 mod vote_once_durable;
@@ -40,6 +41,7 @@ pub(super) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<joint_rule::JointRule>::default(),
         Box::new(commit_meets_policy::CommitMeetsPolicy),
         Box::new(acked_is_real::AckedIsReal),
+        Box::<memory_loss_told::MemoryLossTold>::default(),
         Box::<monotone::Monotone>::default(),
         Box::new(lease_exclusive::LeaseExclusive),
         Box::new(reads_linearizable::ReadsLinearizable),
