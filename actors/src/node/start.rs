@@ -35,6 +35,7 @@ use crate::storage::durable::random_u128;
 use crate::storage::hardstate::HardStateWriter;
 use crate::storage::identity::DataDir;
 use crate::storage::journal::{Journal, JournalReader};
+use crate::storage::state::StateReader;
 use crate::submit::GateInput;
 use crate::supervisor::Phase;
 
@@ -100,6 +101,7 @@ impl Wiring {
             reader: journal.reader(),
             journal: journal.clone(),
             cache,
+            state: state.clone(),
             hard: hard.clone(),
             hard_saved,
             apply: apply.handle().clone(),
@@ -138,6 +140,7 @@ struct LocalPorts {
     reader: JournalReader,
     journal: Journal,
     cache: Arc<LogCache>,
+    state: StateReader,
     hard: Arc<HardStateWriter>,
     hard_saved: Arc<AtomicU64>,
     apply: ApplyHandle,
@@ -176,6 +179,7 @@ impl Wiring {
                 journal: local.journal,
                 reader: local.reader,
                 cache: local.cache,
+                state: local.state,
                 hard: local.hard,
                 hard_saved: local.hard_saved,
                 apply: local.apply,

@@ -188,13 +188,21 @@ impl Driver {
             self.step(now, Event::Tick, Vec::new())?;
         }
         self.publish(now);
+        if self.core.is_removed() && self.core.role() == Role::Replica {
+            return Err(Fatal::Removed);
+        }
         Ok(self.next_round(now))
     }
 
     /// Answers what is left when the node stops.
     pub(super) fn stop(&mut self) {
-        self.take_batches();
-        refuse(std::mem::take(&mut self.waiting), &Refusal::NoPrimary);
+        loop {
+            self.take_batches();
+            if self.waiting.is_empty() {
+                break;
+            }
+            refuse(std::mem::take(&mut self.waiting), &Refusal::NoPrimary);
+        }
         self.fail_reads();
         self.published.set_lease(false, MonoTime(0));
         self.ports.gate(GateInput::Deposed { reason: DoubtReason::Shutdown }).ok();
@@ -312,7 +320,7 @@ impl Driver {
             return Ok(());
         }
         refuse_expired(&mut self.waiting, Instant::now());
-        if self.is_handing_over(now) {
+        if self.keeps_waiting(now) {
             return Ok(());
         }
         if let Some(refusal) = self.refusal(now) {
@@ -325,11 +333,12 @@ impl Driver {
         Ok(())
     }
 
-    /// Whether leadership is about to go, or has gone to a primary that was not heard yet: batches
-    /// wait, and are then sent there or, if it came to nothing, sealed here.
-    fn is_handing_over(&self, now: MonoTime) -> bool {
+    /// Whether batches wait for what comes of a change of leadership. It has just begun here; or it
+    /// is about to go, or has gone to a primary that was not heard yet: they are then sent there or,
+    /// if it came to nothing, sealed here.
+    fn keeps_waiting(&self, now: MonoTime) -> bool {
         match self.core.admits(now) {
-            Err(Refused::HandingOver(_)) => true,
+            Err(Refused::Starting | Refused::HandingOver(_)) => true,
             Err(Refused::NotPrimary) => self.core.primary().is_none() && now < self.parked_until,
             Err(Refused::Degraded(_)) | Ok(()) => false,
         }
@@ -356,7 +365,7 @@ impl Driver {
 
     fn refusal(&self, now: MonoTime) -> Option<Refusal> {
         match self.core.admits(now) {
-            Err(Refused::NotPrimary | Refused::HandingOver(_)) => {
+            Err(Refused::NotPrimary | Refused::Starting | Refused::HandingOver(_)) => {
                 let primary = self.core.primary();
                 Some(Refusal::NotPrimary { primary })
             }

@@ -22,6 +22,7 @@ use crate::storage::cache::LogCache;
 use crate::storage::hardstate::HardStateWriter;
 use crate::storage::identity::DataDir;
 use crate::storage::journal::{Journal, JournalReader, Progress};
+use crate::storage::state::StateReader;
 use crate::submit::GateInput;
 
 /// Why the node must stop.
@@ -55,6 +56,9 @@ pub enum Fatal {
         /// Why.
         reason: String,
     },
+    /// Another node was told to remove this one, for good.
+    #[error("this node was removed from the cluster: its id is never used again")]
+    Removed,
     /// A neighbour's queue is closed or overfull: it has failed.
     #[error("the {0} takes nothing any more")]
     Gone(&'static str),
@@ -78,6 +82,8 @@ pub(crate) struct Ports {
     pub reader: JournalReader,
     /// The newest entries.
     pub cache: Arc<LogCache>,
+    /// What is applied.
+    pub state: StateReader,
     /// Writes hard state.
     pub hard: Arc<HardStateWriter>,
     /// The number of the latest synced hard state; stored by the writer's thread.
@@ -155,17 +161,24 @@ impl Ports {
         Ok(chain)
     }
 
-    /// Rare: a cut. The entry is nearly always among the newest.
+    /// Rare: a cut. The entry is nearly always among the newest. Where the whole log is cut, it is
+    /// the one before the journal's first, and what is cut was not committed: so it is the last
+    /// one applied.
     fn chain_at(&self, seq: Seq) -> Result<Chain, Fatal> {
         if let Some(entry) = self.cache.entry(seq) {
             return Ok(entry.chain);
         }
+        let unreadable = |reason: String| Fatal::Unreadable { seq, reason };
+        if seq < self.reader.first() {
+            let applied = self.state.applied().map_err(|error| unreadable(error.to_string()))?;
+            if applied.id.seq == seq {
+                return Ok(applied.chain);
+            }
+        }
         let read = self.reader.read(seq, 1);
-        let entries = read.map_err(|error| Fatal::Unreadable { seq, reason: error.to_string() })?;
-        entries
-            .first()
-            .map(|entry| entry.chain)
-            .ok_or_else(|| Fatal::Unreadable { seq, reason: "no entry there".to_owned() })
+        let entries = read.map_err(|error| unreadable(error.to_string()))?;
+        let entry = entries.first().ok_or_else(|| unreadable("no entry there".to_owned()))?;
+        Ok(entry.chain)
     }
 
     pub(super) fn gate(&mut self, input: GateInput) -> Result<(), Fatal> {

@@ -49,9 +49,15 @@ pub(super) async fn promote(
     let began = Instant::now();
     let handed = state.node.quorum().transfer(to.map(NodeId), began + ORDER_LIMIT).await;
     match handed {
-        Ok(to) => {
+        Ok(target) => {
             let primary = new_primary(&state, began + ORDER_LIMIT).await;
-            tracing::info!(%to, ?primary, took = ?began.elapsed(), "promoted by an operator");
+            if let (Some(wanted), Some(primary)) = (to.map(NodeId), primary)
+                && wanted != primary
+            {
+                let error = format!("node {primary} was elected instead of node {wanted}");
+                return refused(StatusCode::GATEWAY_TIMEOUT, &error);
+            }
+            tracing::info!(%target, ?primary, took = ?began.elapsed(), "promoted by an operator");
             let body = json!({
                 "primary": primary.map(|node| node.0),
                 "milliseconds": began.elapsed().as_secs_f64() * 1_000.0,

@@ -94,10 +94,12 @@ impl Configs {
     }
 
     /// A snapshot through `through`, with this configuration, replaced the log up to there; the
-    /// log now ends at `last`.
+    /// log now ends at `last`. One that is in force already and stays in the log stays so.
     pub fn install(&mut self, config: (EntryId, Arc<ClusterEntry>), through: Seq, last: Seq) {
         let (id, entry) = config;
-        self.in_force = Config { id, entry };
+        if self.in_force.id.seq <= through {
+            self.in_force = Config { id, entry };
+        }
         self.pending.retain(|config| config.id.seq > through && config.id.seq <= last);
     }
 }

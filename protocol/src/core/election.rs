@@ -31,7 +31,7 @@ impl Core {
             // has voted, and end the tenure of whoever is elected meanwhile.
             return;
         }
-        if !self.is_voter() || self.installing.is_some() {
+        if !self.may_lead() || self.installing.is_some() {
             if matches!(self.duty, Duty::Replica { primary: Some(_) } | Duty::Candidate(_)) {
                 self.duty = Duty::Replica { primary: None };
                 out.push(Command::RoleChanged);
@@ -230,6 +230,21 @@ impl Core {
         )
     }
 
+    /// Whether a vote from this disk may count (S6). Whether it does is the candidate's to say, by
+    /// its own log: this node's may not yet hold, or no longer be held to, the configuration that
+    /// makes it a voter (Ongaro, 2014, section 4.1).
+    fn is_bound(&self) -> bool {
+        self.configs
+            .all()
+            .all(|config| config.member(self.node).is_none_or(|member| member.disk == self.disk))
+    }
+
+    /// Whether this node votes under a configuration that may still decide. One that is about to
+    /// be removed may hold entries that no other voter has.
+    fn may_lead(&self) -> bool {
+        self.configs.all().any(|config| self.counts_in(config, self.node))
+    }
+
     /// S2: no vote within the silence after boot, nor while a primary is or was lately heard,
     /// unless that primary, of this epoch or an earlier one, hands over.
     fn may_vote(&self, now: MonoTime, transfer: Option<Epoch>) -> bool {
@@ -240,7 +255,7 @@ impl Core {
             Duty::Replica { .. } | Duty::Candidate(_) => self.heard.is_some_and(lately),
         };
         let handed_over = transfer.is_some_and(|epoch| epoch >= self.hard.epoch);
-        self.is_voter()
+        self.is_bound()
             && now >= self.silent_until
             && (mutant!(IgnoreHeardPrimary, true, !hears_primary) || handed_over)
     }

@@ -416,6 +416,9 @@ pub enum HandoverRefused {
     /// No other voter answers.
     #[error("no other voter answers")]
     NoOther,
+    /// Leadership would be lost, and not won by anyone.
+    #[error("the voters that answer are too few to elect another primary under the policy")]
+    NoElection,
 }
 
 /// Why a fetched snapshot is not installed.

@@ -119,27 +119,31 @@ impl Core {
 
     /// Brings what is pending in force, oldest first: an entry of this tenure at or after it is
     /// persisted on `b(old)` old voters and `b(new)` new ones, so that no later winner lacks it.
-    pub(super) fn bring_in_force(&mut self, now: MonoTime, out: &mut Vec<Command>) {
+    /// True if one is.
+    pub(super) fn bring_in_force(&mut self, now: MonoTime, out: &mut Vec<Command>) -> bool {
+        let mut changed = false;
         while let Some(pending) = self.configs.pending() {
             let id = pending.id;
             let Duty::Primary(tenure) = &self.duty else {
-                return;
+                return changed;
             };
             let old = self.sealed_through(self.configs.in_force(), tenure, now);
             let new = self.sealed_through(&pending.entry, tenure, now);
             let sealed = mutant!(InForceByNewAlone, new, old.min(new));
             if mutant!(InForceAtAppend, id.seq, sealed) < id.seq.max(tenure.start) {
-                return;
+                return changed;
             }
             self.configs.bring_in_force(id.seq);
+            changed = true;
             let Duty::Primary(tenure) = &mut self.duty else {
-                return;
+                return changed;
             };
             if let Some(change) = tenure.change.take_if(|change| change.id == id) {
                 let outcome = ChangeOutcome::InForce(id);
                 out.push(Command::Reconfigured { token: change.token, outcome });
             }
         }
+        changed
     }
 
     /// A learner that has kept close to the log for a whole election timeout becomes a voter.

@@ -25,6 +25,8 @@ pub(super) struct Tenure {
     pub sealed_kinds: VecDeque<Seq>,
     /// Other members.
     pub peers: BTreeMap<NodeId, Progress>,
+    /// When it began.
+    pub began: MonoTime,
     /// The latest heartbeat round.
     pub round: u64,
     /// When the latest rounds were sent.
@@ -56,6 +58,7 @@ impl Core {
             start: last.seq.next(),
             sealed_kinds: VecDeque::new(),
             peers,
+            began: now,
             round: 0,
             rounds: VecDeque::new(),
             heartbeat_due: now,
@@ -91,8 +94,15 @@ impl Core {
         }
         match self.evaluate(self.configs.newest(), tenure, now) {
             Evaluation::Met { .. } => Ok(()),
+            Evaluation::Degraded(_) if self.is_starting(tenure, now) => Err(Refused::Starting),
             Evaluation::Degraded(unmet) => Err(Refused::Degraded(unmet)),
         }
+    }
+
+    /// Whether the voters have not had the time to answer this tenure yet.
+    fn is_starting(&self, tenure: &Tenure, now: MonoTime) -> bool {
+        let patience_us = self.tuning.election_timeout_max_us;
+        self.committed < tenure.start && now.since(tenure.began) < patience_us
     }
 
     /// The policy in force, judged now; `None` unless primary.
@@ -137,8 +147,9 @@ impl Core {
         time: ClusterTime,
         out: &mut Vec<Command>,
     ) {
-        if let Err(Refused::NotPrimary | Refused::HandingOver(_)) = self.admits(now) {
-            return;
+        match self.admits(now) {
+            Err(Refused::NotPrimary | Refused::HandingOver(_)) => return,
+            Err(Refused::Starting | Refused::Degraded(_)) | Ok(()) => {}
         }
         self.seal(EntryKind::Mark, time, None, out);
         self.send_entries_to_all(out);
@@ -381,6 +392,11 @@ impl Core {
         let Some(progress) = tenure.peers.get_mut(&from) else {
             return;
         };
+        // Nothing older than this is left to ask for: see `send_heartbeat`.
+        if reject.prev == preceding && preceding.seq > progress.verified {
+            progress.flow = Flow::BelowJournal;
+            return;
+        }
         let stale = reject.prev.seq <= progress.verified && progress.flow != Flow::BelowJournal
             || reject.prev.seq >= progress.next;
         if stale || reject.hint == reject.prev {
@@ -449,7 +465,16 @@ impl Core {
     /// S4: moves the commit position and the acknowledgeable position as far as the cursors, by
     /// one consistent view of them, allow.
     pub(super) fn advance_commit(&mut self, now: MonoTime, out: &mut Vec<Command>) {
-        self.bring_in_force(now, out);
+        if self.bring_in_force(now, out) {
+            self.commit_by_policy(now, out);
+            // Until the others know, they may need voters that are no longer there.
+            self.start_round(now, out);
+        } else {
+            self.commit_by_policy(now, out);
+        }
+    }
+
+    fn commit_by_policy(&mut self, now: MonoTime, out: &mut Vec<Command>) {
         let Duty::Primary(tenure) = &self.duty else {
             return;
         };

@@ -22,7 +22,9 @@ impl Boot {
     /// `policy` can't be met by one voter.
     pub fn recover(&mut self, policy: Policy) -> Result<(EntryId, Arc<ClusterEntry>), PolicyError> {
         policy.check(1)?;
-        let (_, newest) = self.configs.last().expect("a formed cluster has a cluster entry");
+        // The survivor may be about to be removed by an entry that no one else holds.
+        let own = self.configs.iter().rev().find(|(_, entry)| entry.member(self.node).is_some());
+        let (_, newest) = own.expect("a node's log names it as a member");
         let mut entry = ClusterEntry::clone(newest);
         let gone: Vec<NodeId> = entry.members.iter().map(|member| member.node).collect();
         entry.removed.extend(gone.into_iter().filter(|node| *node != self.node));
@@ -33,9 +35,9 @@ impl Boot {
             member.kind = MemberKind::Voter;
             member.disk = self.disk;
         }
-        assert!(!entry.members.is_empty(), "node {} is no member of its own log", self.node);
         entry.policy = policy;
         entry.generation.0 += 1;
+        entry.removed.retain(|node| *node != self.node);
 
         // An epoch that no node of the old generation can have seen an entry of.
         let epoch = self.hard.epoch.max(self.log.last().epoch).next();

@@ -38,7 +38,11 @@ impl Core {
                 self.leave_memory_loss(out);
                 // S9: what this message verified, and no further.
                 let verified = mutant!(CommitAsPrimarySays, self.log.last().seq, seq);
-                self.commit_through(append.commit.min(verified), out);
+                // Started again in an older epoch, this node would follow a primary that lacks what
+                // it knows to be committed (S1). The next heartbeat repeats it.
+                if self.epoch_id <= self.durable_id {
+                    self.commit_through(append.commit.min(verified), out);
+                }
                 // New entries are acknowledged when the journal has them.
                 if heartbeat || !appended {
                     self.acknowledge(from, None, out);
@@ -104,12 +108,13 @@ impl Core {
             let hint = self.log.last_at_most(prev.seq, prev.epoch);
             return Matched::Not(Reject { prev, hint });
         }
+        let preceding = self.log.preceding();
         let missing = mutant!(
             OpenraftTruncateAlways,
             (!entries.is_empty()).then_some(0),
             entries
                 .iter()
-                .position(|entry| entry.id.seq >= self.log.first() && !self.log.holds(entry.id))
+                .position(|entry| entry.id.seq >= preceding.seq && !self.log.holds(entry.id))
         );
         let Some(missing) = missing else {
             // A prefix of what is held; below the journal's start it verifies what is there.
@@ -123,7 +128,7 @@ impl Core {
             // What is in force is as good as committed: every later primary has it (S10).
             if first <= self.committed.max(self.configs.in_force_at().seq) {
                 let held =
-                    self.log.id_at(first).expect("committed entries above the start are held");
+                    self.log.id_at(first).expect("committed entries from the start on are held");
                 return Matched::Conflict(held);
             }
             // S8: only from the first entry that differs.

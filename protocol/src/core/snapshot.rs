@@ -35,6 +35,14 @@ pub struct Snapshot {
     pub time: ClusterTime,
 }
 
+/// A snapshot on its way into the node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Installing {
+    snapshot: Snapshot,
+    /// Whether the runtime was told to switch to it.
+    ordered: bool,
+}
+
 impl Core {
     /// Tells peers that what they need next is no longer in the journal.
     pub(super) fn offer_snapshots(&self, out: &mut Vec<Command>) {
@@ -84,8 +92,20 @@ impl Core {
         } else if let Duty::Candidate(_) = self.duty {
             self.become_replica(now, random, self.hard.epoch, None, out);
         }
-        let (keep_suffix, branch) = self.log.after_install(last);
-        self.installing = Some(snapshot.clone());
+        self.installing = Some(Installing { snapshot, ordered: false });
+        self.order_install(out);
+    }
+
+    /// Tells the runtime to switch, once the epoch is durable in which this node learns that the
+    /// snapshot is committed (S1): started again, it must not follow an older primary.
+    pub(super) fn order_install(&mut self, out: &mut Vec<Command>) {
+        let durable = self.epoch_id <= self.durable_id;
+        let Some(installing) = self.installing.as_mut().filter(|i| durable && !i.ordered) else {
+            return;
+        };
+        installing.ordered = true;
+        let snapshot = installing.snapshot.clone();
+        let (keep_suffix, branch) = self.log.after_install(snapshot.last);
         out.push(Command::InstallSnapshot { snapshot, keep_suffix, branch });
     }
 
@@ -105,6 +125,11 @@ impl Core {
                 Some(_) | None => SnapshotRefused::Older { committed: self.committed },
             });
         }
+        // What is in force here is as good as committed.
+        let in_force = self.configs.in_force_at();
+        if in_force.seq > snapshot.last.seq && !self.log.holds(snapshot.last) {
+            return Err(SnapshotRefused::Conflicting { held: in_force });
+        }
         if self.installing.is_some() {
             return Err(SnapshotRefused::Busy);
         }
@@ -122,7 +147,8 @@ impl Core {
         last: EntryId,
         out: &mut Vec<Command>,
     ) {
-        let Some(snapshot) = self.installing.take_if(|installing| installing.last == last) else {
+        let installing = self.installing.take_if(|i| i.ordered && i.snapshot.last == last);
+        let Some(Installing { snapshot, .. }) = installing else {
             return;
         };
         let Snapshot { last, epoch: _, config, time } = snapshot;

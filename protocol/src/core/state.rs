@@ -10,7 +10,7 @@ use super::log::Log;
 use super::message::Message;
 use super::primary::Tenure;
 use super::progress::Session;
-use super::snapshot::Snapshot;
+use super::snapshot::Installing;
 use crate::cluster::ClusterEntry;
 use crate::mutants::mutant;
 use crate::policy::Unmet;
@@ -94,6 +94,8 @@ pub enum Refused {
     NotPrimary,
     /// The policy asks for more voters than are reachable.
     Degraded(Unmet),
+    /// This tenure is young: the voters may still answer. What waits may be kept.
+    Starting,
     /// Leadership goes to this node; what waits may be parked until it has.
     HandingOver(NodeId),
 }
@@ -188,7 +190,7 @@ pub struct Core {
     /// `R` of S5, valid in the current epoch and incarnation.
     pub(super) recover_through: Option<Seq>,
     /// The snapshot that the runtime is about to switch to.
-    pub(super) installing: Option<Snapshot>,
+    pub(super) installing: Option<Installing>,
 
     pub(super) halted: Option<Violation>,
 }
@@ -400,6 +402,7 @@ impl Core {
             }
         }
         self.count_own_vote(now, out);
+        self.order_install(out);
     }
 
     /// Sends once the hard state with this number is durable (S1). Of too many waiting messages
@@ -432,6 +435,7 @@ impl Core {
     ) {
         // S12: what was recovered without a node is not spoken about with it.
         if generation != self.configs.in_force().generation {
+            self.sessions.remove(&peer);
             return;
         }
         let old = self.sessions.insert(peer, session);

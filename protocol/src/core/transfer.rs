@@ -81,6 +81,9 @@ impl Core {
             return Err(HandoverRefused::Itself);
         }
         let candidates = self.able_voters(tenure, now);
+        if !candidates.is_empty() && !self.can_elect(tenure, now) {
+            return Err(HandoverRefused::NoElection);
+        }
         match to {
             Some(to) if candidates.iter().any(|(node, _)| *node == to) => Ok(to),
             Some(to) => Err(HandoverRefused::NotReachable(to)),
@@ -100,6 +103,20 @@ impl Core {
         };
         let peers = tenure.peers.iter();
         peers.filter(|(node, p)| able(**node, p)).map(|(node, p)| (*node, p)).collect()
+    }
+
+    /// Whether the voters that answer could elect another primary (S3): without them the end of
+    /// this tenure would be the end of all writes.
+    fn can_elect(&self, tenure: &Tenure, now: MonoTime) -> bool {
+        self.configs.all().all(|config| {
+            let voters = self.view(config, tenure, now);
+            let has_loss = |node: NodeId| match tenure.peers.get(&node) {
+                Some(progress) => progress.memory_loss,
+                None => self.memory_loss(),
+            };
+            let intact = voters.iter().filter(|cursors| !has_loss(cursors.node)).count();
+            config.policy.normal_form(config.voters().count()).elects(voters.len(), intact)
+        })
     }
 
     fn start_handover(
@@ -194,14 +211,28 @@ impl Core {
             return;
         };
         tenure.pace.note(now, last, persisted, committed);
-        let due = tenure.handover.is_none() && tenure.pace.stands_still(now, patience_us);
+        if tenure.handover.is_some() {
+            return;
+        }
+        let due = tenure.pace.stands_still(now, patience_us);
+        if self.is_removed() {
+            // Elected to save what no other voter had, it leads until one has it.
+            if let Ok(to) = self.transfer_target(now, None) {
+                self.start_handover(now, None, to, out);
+            }
+            return;
+        }
         if !due {
             return;
         }
         let Duty::Primary(tenure) = &self.duty else {
             return;
         };
-        let own_reach = self.view(self.configs.newest(), tenure, now).len();
+        if !self.can_elect(tenure, now) {
+            return;
+        }
+        let answering = self.view(self.configs.newest(), tenure, now).len();
+        let own_reach = answering.max(usize::from(self.reach()));
         let target = self
             .able_voters(tenure, now)
             .into_iter()

@@ -69,7 +69,7 @@ impl Driver {
             });
         let degraded = match self.core.admits(now) {
             Err(Refused::Degraded(unmet)) => Some(unmet.to_string()),
-            Err(Refused::NotPrimary | Refused::HandingOver(_)) | Ok(()) => None,
+            Err(Refused::NotPrimary | Refused::Starting | Refused::HandingOver(_)) | Ok(()) => None,
         };
         View {
             node: self.ports.node,
