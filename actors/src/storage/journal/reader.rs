@@ -126,6 +126,14 @@ impl Walk {
             if used == 0 && missing <= chunk.len() {
                 break;
             }
+            if used == 0 && self.place.offset + chunk.len() as u64 == self.place.end {
+                // Asking for more would go on for ever.
+                return Err(ReadError::Corrupt {
+                    path: self.place.path,
+                    offset: self.place.offset,
+                    what: "a record ends beyond what was written".to_owned(),
+                });
+            }
             want = missing.max(self.bytes_max);
         }
         Ok(self.entries)

@@ -186,3 +186,21 @@ fn a_newer_format_is_refused_by_name() {
     }
     assert_eq!(scratch.segments(), before, "nothing was changed");
 }
+
+#[test]
+fn a_record_that_is_cut_off_is_an_error_and_not_an_endless_read() {
+    let scratch = Scratch::new();
+    let mut log = Log::new();
+    let running = Running::start(scratch.options());
+    running.append(1, log.extend(1, 3, 200));
+    running.stop();
+    // In the payload of the last entry, then in its header.
+    for missing in [150, 310] {
+        let mut open = OpenJournal::open(scratch.options()).expect("it opens");
+        open.segments.last_mut().expect("one").end -= missing;
+        let running = Running::start_open(open);
+        let error = running.journal.reader().read(Seq(3), 1_000).expect_err("it is cut off");
+        assert!(matches!(error, ReadError::Corrupt { .. }), "{missing}: {error}");
+        drop(running);
+    }
+}
