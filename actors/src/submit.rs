@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+pub use quorate_protocol::gate::DoubtReason;
 use quorate_protocol::resp::Reply;
 use quorate_protocol::types::{EntryId, Epoch, NodeId, Seq};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -79,17 +80,6 @@ pub enum Refusal {
     },
     /// The node is stopping and no other voter exists (`DRAINING`).
     Draining,
-}
-
-/// Why an outcome is unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DoubtReason {
-    /// The deadline passed while the entry waited for its copies.
-    Deadline,
-    /// The node stopped being primary.
-    LeadershipLost,
-    /// The node is stopping.
-    Shutdown,
 }
 
 /// Batches of one entry, registered with the gate at the moment when the entry is sealed.

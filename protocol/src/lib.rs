@@ -5,6 +5,7 @@ pub mod command;
 pub mod core;
 pub mod entry;
 pub mod formation;
+pub mod gate;
 pub mod mutants;
 pub mod policy;
 pub mod record;

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use quorate_protocol::gate::{Held, Queue, QueueError, Release};
 use quorate_protocol::resp::Reply;
 use ractor::concurrency::Timeout;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::queue::{Held, Queue, QueueError, Release};
 use crate::metrics::GateMetrics;
 use crate::submit::{DoubtReason, GateInput, Outcome, Sealed};
 

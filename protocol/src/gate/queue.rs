@@ -9,10 +9,20 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use quorate_protocol::types::{EntryId, Epoch, Seq};
 use thiserror::Error;
 
-use crate::submit::DoubtReason;
+use crate::types::{EntryId, Epoch, Seq};
+
+/// Why an outcome is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DoubtReason {
+    /// The deadline passed while the entry waited for its copies.
+    Deadline,
+    /// The node stopped being primary.
+    LeadershipLost,
+    /// The node is stopping.
+    Shutdown,
+}
 
 /// Waiting replies, oldest entry first. `W` is who waits, `R` one command's reply, `T` a moment.
 #[derive(Debug)]

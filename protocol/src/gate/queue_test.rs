@@ -1,9 +1,7 @@
 //! Tables and properties of the queue. Time is a number, waiters are numbers, replies are numbers.
 
-use quorate_protocol::types::{EntryId, Epoch, Seq};
-
-use super::queue::{Held, Queue, QueueError, Release};
-use crate::submit::DoubtReason;
+use super::queue::{DoubtReason, Held, Queue, QueueError, Release};
+use crate::types::{EntryId, Epoch, Seq};
 
 type TestQueue = Queue<u32, u64, u64>;
 type Out = Vec<Release<u32, u64>>;
