@@ -3,23 +3,77 @@
 //!
 //! The search is Wing and Gong's with Lowe's memory of visited states: operations that no other
 //! one wholly precedes are tried in turn, and a pair of (operations already ordered, value) that
-//! was visited once is not visited again. A write of unknown outcome has no end: it may take
-//! effect at any time after it began, or never. Every written value is unique, so that a write
-//! of unknown outcome whose value nobody read may be left out without changing the answer.
+//! was visited once is not visited again. An operation of unknown outcome has no end: it may take
+//! effect at any time after it began, or never. Every written value is unique, so that in a
+//! history of plain writes and reads a write of unknown outcome whose value nobody read may be
+//! left out without changing the answer.
+//!
+//! Keys are independent, so each has a history of its own (Herlihy and Wing: a history is
+//! linearizable if and only if its part on every object is).
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 /// States after which the search gives up: minutes of work, and more memory than a test may take.
 const STATES_MAX: usize = 20_000_000;
 
-/// What was done to the register. Values are unique among writes; `None` is the absent key.
+/// What was done to the register. Values are unique among writes, and increments don't lead from
+/// one to another; `None` is the absent key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Stored this value.
     Write(u64),
     /// Returned this value.
     Read(Option<u64>),
+    /// Added one, to 0 where there was no value, and returned the sum, where that is known.
+    Increment(Option<u64>),
+    /// Stored a value where the condition held; returned whether it did, where that is known.
+    WriteIf(Condition, u64, Option<bool>),
+    /// Removed the value; returned whether there was one, where that is known.
+    Delete(Option<bool>),
+}
+
+/// When a conditional write stores its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// The key is absent.
+    Absent,
+    /// The key is present.
+    Present,
+    /// The key holds this value.
+    Equals(u64),
+}
+
+impl Condition {
+    fn holds(self, value: Option<u64>) -> bool {
+        match self {
+            Self::Absent => value.is_none(),
+            Self::Present => value.is_some(),
+            Self::Equals(wanted) => value == Some(wanted),
+        }
+    }
+}
+
+impl Operation {
+    /// The value after the operation on a register that held `value`; `None` if it could not
+    /// have returned there what it returned.
+    fn after(self, value: Option<u64>) -> Option<Option<u64>> {
+        let agrees = |returned: Option<bool>, truth: bool| returned.is_none_or(|r| r == truth);
+        match self {
+            Self::Write(new) => Some(Some(new)),
+            Self::Read(returned) => (returned == value).then_some(value),
+            Self::Increment(returned) => {
+                let sum = value.unwrap_or(0) + 1;
+                returned.is_none_or(|returned| returned == sum).then_some(Some(sum))
+            }
+            Self::WriteIf(condition, new, returned) => {
+                let holds = condition.holds(value);
+                agrees(returned, holds).then_some(if holds { Some(new) } else { value })
+            }
+            Self::Delete(returned) => agrees(returned, value.is_some()).then_some(None),
+        }
+    }
 }
 
 /// One operation with the times between which it took effect.
@@ -30,6 +84,12 @@ struct Record {
     began: u64,
     /// Microseconds; when the client had the answer, `u64::MAX` if it never had one.
     ended: u64,
+}
+
+impl Record {
+    fn is_answered(&self) -> bool {
+        self.ended != u64::MAX
+    }
 }
 
 /// What clients did to one register that was absent at first.
@@ -51,10 +111,10 @@ impl fmt::Display for NotLinearizable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "not linearizable: {} operations explained, then one of", self.explained)?;
         for record in &self.context {
-            let ended = if record.ended == u64::MAX {
-                "never answered".to_owned()
-            } else {
+            let ended = if record.is_answered() {
                 format!("{} us", record.ended)
+            } else {
+                "never answered".to_owned()
             };
             writeln!(f, "  {:?} from {} us to {ended}", record.operation, record.began)?;
         }
@@ -73,9 +133,9 @@ impl RegisterHistory {
         self.records.push(Record { operation, began, ended });
     }
 
-    /// Adds a write whose outcome nobody knows.
-    pub fn unknown_write(&mut self, value: u64, began: u64) {
-        self.records.push(Record { operation: Operation::Write(value), began, ended: u64::MAX });
+    /// Adds an operation, not a read, whose outcome nobody knows.
+    pub fn unknown(&mut self, operation: Operation, began: u64) {
+        self.records.push(Record { operation, began, ended: u64::MAX });
     }
 
     /// How many operations it holds.
@@ -106,16 +166,20 @@ pub fn check_register(history: &RegisterHistory) -> Result<(), NotLinearizable> 
 }
 
 fn without_unread_unknowns(records: &[Record]) -> Vec<Record> {
-    let read: HashSet<u64> = records
-        .iter()
-        .filter_map(|record| match record.operation {
-            Operation::Read(value) => value,
-            Operation::Write(_) => None,
-        })
-        .collect();
+    let mut read = HashSet::new();
+    for record in records {
+        match record.operation {
+            Operation::Read(value) => read.extend(value),
+            Operation::Write(_) => {}
+            // What it did may depend on a value that it doesn't name.
+            Operation::Increment(_) | Operation::WriteIf(..) | Operation::Delete(_) => {
+                return records.to_vec();
+            }
+        }
+    }
     let keep = |record: &&Record| match record.operation {
-        Operation::Write(value) => record.ended != u64::MAX || read.contains(&value),
-        Operation::Read(_) => true,
+        Operation::Write(value) => record.is_answered() || read.contains(&value),
+        _ => true,
     };
     records.iter().filter(keep).copied().collect()
 }
@@ -130,13 +194,30 @@ struct Search {
     /// Answered records that are not in the order yet.
     answered_left: usize,
     value: Option<u64>,
-    /// XOR of [`mark`] over the records in the order.
-    taken: u128,
+    /// What is in the order.
+    taken: Taken,
     /// The order so far: record, and the value before it.
     order: Vec<(usize, Option<u64>)>,
-    visited: HashSet<(u128, Option<u64>)>,
+    visited: HashMap<(u128, Option<u64>), Optional>,
+    states: usize,
     longest: usize,
     stuck_at: usize,
+}
+
+/// A set of records.
+#[derive(Clone, Copy, Default)]
+struct Taken {
+    /// XOR of [`mark`] over the records that must be ordered.
+    required: u128,
+    /// A bit for each of the first records that may stay out.
+    optional: u128,
+}
+
+/// With which optional records one point of the search was visited. To come there with more of
+/// them leads nowhere that it did not lead with fewer: what is left may still be taken.
+struct Optional {
+    first: u128,
+    more: Vec<u128>,
 }
 
 impl Search {
@@ -146,24 +227,27 @@ impl Search {
         Self {
             next: (0..=count).map(|index| if index == count { 0 } else { index + 1 }).collect(),
             previous: (0..=count).map(|index| if index == 0 { count } else { index - 1 }).collect(),
-            answered_left: records.iter().filter(|record| record.ended != u64::MAX).count(),
+            answered_left: records.iter().filter(|record| record.is_answered()).count(),
             records,
             value: None,
-            taken: 0,
+            taken: Taken::default(),
             order: Vec::new(),
-            visited: HashSet::new(),
+            visited: HashMap::new(),
+            states: 0,
             longest: 0,
             stuck_at: 0,
         }
     }
 
     fn run(mut self) -> Result<(), NotLinearizable> {
+        let optional = optional_numbers(&self.records);
         let mut from = 0;
-        // Writes that were never answered may stay out of the order.
+        // Operations that were never answered may stay out of the order.
         while self.answered_left > 0 {
-            if let Some(index) = self.candidate(from) {
-                from = if self.take(index) { 0 } else { index + 1 };
-            } else if let Some(undone) = self.undo() {
+            if let Some(choice) = self.candidate(from) {
+                let index = choice % self.records.len();
+                from = if self.take(index, optional[index]) { 0 } else { choice + 1 };
+            } else if let Some(undone) = self.undo(&optional) {
                 from = undone + 1;
             } else {
                 return Err(self.failure());
@@ -173,8 +257,15 @@ impl Search {
     }
 
     /// The first record from `from` on that may come now: no record that is left ended before
-    /// this one began.
+    /// this one began. Answered records are numbered as they are, those without an answer
+    /// `records.len()` higher, so that they are tried only where nothing else leads on.
     fn candidate(&self, from: usize) -> Option<usize> {
+        let count = self.records.len();
+        let answered = (from < count).then(|| self.allowed(from, true)).flatten();
+        answered.or_else(|| self.allowed(from.saturating_sub(count), false).map(|i| count + i))
+    }
+
+    fn allowed(&self, from: usize, answered: bool) -> Option<usize> {
         let head = self.records.len();
         let mut horizon = u64::MAX;
         let mut index = self.next[head];
@@ -183,7 +274,10 @@ impl Search {
             if record.began > horizon {
                 return None;
             }
-            if index >= from && self.allowed(record.operation) {
+            if index >= from
+                && record.is_answered() == answered
+                && record.operation.after(self.value).is_some()
+            {
                 return Some(index);
             }
             horizon = horizon.min(record.ended);
@@ -192,28 +286,20 @@ impl Search {
         None
     }
 
-    fn allowed(&self, operation: Operation) -> bool {
-        match operation {
-            Operation::Write(_) => true,
-            Operation::Read(value) => value == self.value,
-        }
-    }
-
     /// Puts a record at the end of the order, unless that leads to a state known to fail.
-    fn take(&mut self, index: usize) -> bool {
+    fn take(&mut self, index: usize, optional: Option<u32>) -> bool {
         let record = self.records[index];
-        let after = match record.operation {
-            Operation::Write(value) => Some(value),
-            Operation::Read(_) => self.value,
-        };
-        if !self.visited.insert((self.taken ^ mark(index), after)) {
+        let after = record.operation.after(self.value).expect("a candidate is allowed");
+        let taken = self.taken.toggled(index, optional);
+        if !self.is_new(taken, after) {
             return false;
         }
-        assert!(self.visited.len() < STATES_MAX, "undecided after {STATES_MAX} states");
+        self.states += 1;
+        assert!(self.states < STATES_MAX, "undecided after {STATES_MAX} states");
         self.order.push((index, self.value));
-        self.taken ^= mark(index);
+        self.taken = taken;
         self.value = after;
-        self.answered_left -= usize::from(record.ended != u64::MAX);
+        self.answered_left -= usize::from(record.is_answered());
         let (previous, next) = (self.previous[index], self.next[index]);
         self.next[previous] = next;
         self.previous[next] = previous;
@@ -224,17 +310,36 @@ impl Search {
         true
     }
 
-    /// Takes the last record out of the order again. Records come back in the reverse order of
-    /// their leaving, so their neighbours are still the right ones.
-    fn undo(&mut self) -> Option<usize> {
+    fn is_new(&mut self, taken: Taken, value: Option<u64>) -> bool {
+        match self.visited.entry((taken.required, value)) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Optional { first: taken.optional, more: Vec::new() });
+                true
+            }
+            Entry::Occupied(mut occupied) => {
+                let known = occupied.get_mut();
+                let covers = |set: &u128| set & taken.optional == *set;
+                if covers(&known.first) || known.more.iter().any(covers) {
+                    return false;
+                }
+                known.more.push(taken.optional);
+                true
+            }
+        }
+    }
+
+    /// Takes the last record out of the order again; returns its number as a choice. Records come
+    /// back in the reverse order of their leaving, so their neighbours are still the right ones.
+    fn undo(&mut self, optional: &[Option<u32>]) -> Option<usize> {
         let (index, before) = self.order.pop()?;
-        self.taken ^= mark(index);
+        let answered = self.records[index].is_answered();
+        self.taken = self.taken.toggled(index, optional[index]);
         self.value = before;
-        self.answered_left += usize::from(self.records[index].ended != u64::MAX);
+        self.answered_left += usize::from(answered);
         let (previous, next) = (self.previous[index], self.next[index]);
         self.next[previous] = index;
         self.previous[next] = index;
-        Some(index)
+        Some(if answered { index } else { self.records.len() + index })
     }
 
     fn failure(&self) -> NotLinearizable {
@@ -242,6 +347,23 @@ impl Search {
         let to = (self.stuck_at + 10).min(self.records.len());
         NotLinearizable { context: self.records[from..to].to_vec(), explained: self.longest }
     }
+}
+
+impl Taken {
+    /// With a record put in or taken out.
+    fn toggled(self, index: usize, optional: Option<u32>) -> Self {
+        match optional {
+            Some(number) => Self { optional: self.optional ^ (1 << number), ..self },
+            None => Self { required: self.required ^ mark(index), ..self },
+        }
+    }
+}
+
+/// A number below 128 for as many unanswered records as there are such numbers.
+fn optional_numbers(records: &[Record]) -> Vec<Option<u32>> {
+    let mut numbers = 0..u128::BITS;
+    let number = |record: &Record| if record.is_answered() { None } else { numbers.next() };
+    records.iter().map(number).collect()
 }
 
 /// A number for a record; a set of records is known by the XOR of theirs. 128 bits make it
@@ -254,155 +376,4 @@ fn mark(index: usize) -> u128 {
         state ^ (state >> 31)
     };
     (u128::from(half(0x9e37_79b9_7f4a_7c15)) << 64) | u128::from(half(0xd1b5_4a32_d192_ed03))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use Operation::{Read, Write};
-
-    fn history(completed: &[(Operation, u64, u64)], unknown: &[(u64, u64)]) -> RegisterHistory {
-        let mut history = RegisterHistory::default();
-        for (operation, began, ended) in completed {
-            history.completed(*operation, *began, *ended);
-        }
-        for (value, began) in unknown {
-            history.unknown_write(*value, *began);
-        }
-        history
-    }
-
-    fn good(completed: &[(Operation, u64, u64)], unknown: &[(u64, u64)]) {
-        check_register(&history(completed, unknown)).expect("linearizable");
-    }
-
-    fn bad(completed: &[(Operation, u64, u64)], unknown: &[(u64, u64)]) {
-        check_register(&history(completed, unknown)).expect_err("not linearizable");
-    }
-
-    #[test]
-    fn sequential_histories() {
-        good(&[], &[]);
-        good(&[(Read(None), 0, 1), (Write(1), 2, 3), (Read(Some(1)), 4, 5)], &[]);
-        bad(&[(Read(Some(1)), 0, 1), (Write(1), 2, 3)], &[]);
-        bad(&[(Write(1), 0, 1), (Read(None), 2, 3)], &[]);
-    }
-
-    #[test]
-    fn a_stale_read_is_found() {
-        bad(&[(Write(1), 0, 1), (Write(2), 2, 3), (Read(Some(1)), 4, 5)], &[]);
-        // The same read is right while the second write is under way.
-        good(&[(Write(1), 0, 1), (Write(2), 2, 6), (Read(Some(1)), 4, 5)], &[]);
-    }
-
-    #[test]
-    fn reads_may_not_go_back() {
-        bad(
-            &[(Write(1), 0, 1), (Write(2), 2, 20), (Read(Some(2)), 3, 4), (Read(Some(1)), 5, 6)],
-            &[],
-        );
-    }
-
-    #[test]
-    fn a_lost_acknowledged_write_is_found() {
-        bad(&[(Write(1), 0, 1), (Write(2), 2, 3), (Read(Some(1)), 10, 11)], &[(3, 5)]);
-    }
-
-    #[test]
-    fn an_unknown_write_may_take_effect_late_or_never_but_only_once() {
-        good(&[(Write(1), 0, 1), (Read(Some(1)), 10, 11)], &[(2, 3)]);
-        good(&[(Write(1), 0, 1), (Read(Some(1)), 10, 11), (Read(Some(2)), 12, 13)], &[(2, 3)]);
-        bad(
-            &[
-                (Write(1), 0, 1),
-                (Read(Some(2)), 10, 11),
-                (Write(4), 12, 13),
-                (Read(Some(2)), 14, 15),
-            ],
-            &[(2, 3)],
-        );
-        bad(&[(Read(Some(2)), 0, 1)], &[(2, 3)]);
-    }
-
-    #[test]
-    fn concurrent_writes_need_a_search() {
-        good(
-            &[
-                (Write(1), 0, 100),
-                (Write(2), 0, 100),
-                (Write(3), 0, 100),
-                (Read(Some(3)), 10, 20),
-                (Read(Some(1)), 30, 40),
-                (Read(Some(2)), 50, 60),
-            ],
-            &[],
-        );
-        bad(
-            &[
-                (Write(1), 0, 100),
-                (Write(2), 0, 100),
-                (Read(Some(2)), 10, 20),
-                (Read(Some(1)), 30, 40),
-                (Read(Some(2)), 50, 60),
-            ],
-            &[],
-        );
-    }
-
-    /// Runs random clients against a register that is atomic by construction; then against the
-    /// same histories with one read changed to a value that was overwritten long before.
-    #[test]
-    fn random_histories_of_an_atomic_register_are_accepted_and_stale_ones_not() {
-        for seed in 1..200_u64 {
-            let mut state = seed;
-            let mut random = |below: u64| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state % below
-            };
-            let mut history = RegisterHistory::default();
-            let mut value = None;
-            for step in 0..400_u64 {
-                // Each operation takes effect at 100 * step, inside an interval around it.
-                let (began, ended) =
-                    ((100 * step).saturating_sub(random(300)), 100 * step + random(300));
-                match random(4) {
-                    0 => {
-                        value = Some(step);
-                        history.completed(Write(step), began, ended);
-                    }
-                    1 if random(8) == 0 => {
-                        if random(2) == 0 {
-                            value = Some(step);
-                        }
-                        history.unknown_write(step, began);
-                    }
-                    _ => history.completed(Read(value), began, ended),
-                }
-            }
-            check_register(&history).expect("atomic by construction");
-            history.completed(Write(999), 40_900, 40_901);
-            history.completed(Write(1_000), 41_000, 41_001);
-            history.completed(Read(Some(999)), 41_002, 41_003);
-            check_register(&history).expect_err("the last read is stale");
-        }
-    }
-
-    #[test]
-    fn a_long_history_with_open_writes_is_checked_quickly() {
-        let mut history = RegisterHistory::default();
-        for step in 0..50_000_u64 {
-            let at = 10 * step;
-            if step % 5_000 == 7 {
-                history.unknown_write(step, at);
-            } else if step % 2 == 0 {
-                history.completed(Write(step), at, at + 25);
-            } else {
-                // The write just before ends after this read: both values are right.
-                history.completed(Read(Some(step - 1)), at, at + 5);
-            }
-        }
-        check_register(&history).expect("linearizable");
-    }
 }

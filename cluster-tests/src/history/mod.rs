@@ -4,6 +4,9 @@ mod linearizable;
 mod outcome;
 mod unique;
 
-pub use linearizable::{NotLinearizable, Operation, RegisterHistory, check_register};
+pub use linearizable::{Condition, NotLinearizable, Operation, RegisterHistory, check_register};
 pub use outcome::Outcome;
 pub use unique::{UniqueWrite, Verdict, Violation, judge};
+
+#[cfg(test)]
+mod linearizable_test;

@@ -100,10 +100,7 @@ impl RegisterClients {
                     (Some(ended), operation) => {
                         histories[seen.key].completed(operation, seen.began, ended);
                     }
-                    (None, Operation::Write(value)) => {
-                        histories[seen.key].unknown_write(value, seen.began);
-                    }
-                    (None, Operation::Read(_)) => unreachable!("reads without a reply are dropped"),
+                    (None, write) => histories[seen.key].unknown(write, seen.began),
                 }
             }
         }
