@@ -8,6 +8,9 @@
 //! history of plain writes and reads a write of unknown outcome whose value nobody read may be
 //! left out without changing the answer.
 //!
+//! Who knows an order that should do, such as the log's, names it with each operation: where it
+//! does, nothing else is tried, and the search takes one step for each operation.
+//!
 //! Keys are independent, so each has a history of its own (Herlihy and Wing: a history is
 //! linearizable if and only if its part on every object is).
 
@@ -55,24 +58,27 @@ impl Condition {
     }
 }
 
+/// The operation could not have returned there what it returned.
+struct Disagrees;
+
 impl Operation {
-    /// The value after the operation on a register that held `value`; `None` if it could not
-    /// have returned there what it returned.
-    fn after(self, value: Option<u64>) -> Option<Option<u64>> {
+    /// The value after the operation on a register that held `value`.
+    fn after(self, value: Option<u64>) -> Result<Option<u64>, Disagrees> {
         let agrees = |returned: Option<bool>, truth: bool| returned.is_none_or(|r| r == truth);
-        match self {
-            Self::Write(new) => Some(Some(new)),
-            Self::Read(returned) => (returned == value).then_some(value),
+        let (after, agrees) = match self {
+            Self::Write(new) => (Some(new), true),
+            Self::Read(returned) => (value, returned == value),
             Self::Increment(returned) => {
                 let sum = value.unwrap_or(0) + 1;
-                returned.is_none_or(|returned| returned == sum).then_some(Some(sum))
+                (Some(sum), returned.is_none_or(|returned| returned == sum))
             }
             Self::WriteIf(condition, new, returned) => {
                 let holds = condition.holds(value);
-                agrees(returned, holds).then_some(if holds { Some(new) } else { value })
+                (if holds { Some(new) } else { value }, agrees(returned, holds))
             }
-            Self::Delete(returned) => agrees(returned, value.is_some()).then_some(None),
-        }
+            Self::Delete(returned) => (None, agrees(returned, value.is_some())),
+        };
+        if agrees { Ok(after) } else { Err(Disagrees) }
     }
 }
 
@@ -84,6 +90,8 @@ struct Record {
     began: u64,
     /// Microseconds; when the client had the answer, `u64::MAX` if it never had one.
     ended: u64,
+    /// Operations are tried in this order.
+    place: u64,
 }
 
 impl Record {
@@ -105,11 +113,14 @@ pub struct NotLinearizable {
     context: Vec<Record>,
     /// How many operations the best order explains.
     explained: usize,
+    /// Whether all orders were tried.
+    decided: bool,
 }
 
 impl fmt::Display for NotLinearizable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "not linearizable: {} operations explained, then one of", self.explained)?;
+        let verdict = if self.decided { "not linearizable" } else { "undecided" };
+        writeln!(f, "{verdict}: {} operations explained, then one of", self.explained)?;
         for record in &self.context {
             let ended = if record.is_answered() {
                 format!("{} us", record.ended)
@@ -129,13 +140,22 @@ impl RegisterHistory {
     ///
     /// If it ended before it began.
     pub fn completed(&mut self, operation: Operation, began: u64, ended: u64) {
+        self.completed_at(operation, began, ended, began);
+    }
+
+    /// Adds an operation that was answered, with its place in an order that should do.
+    ///
+    /// # Panics
+    ///
+    /// If it ended before it began.
+    pub fn completed_at(&mut self, operation: Operation, began: u64, ended: u64, place: u64) {
         assert!(began <= ended, "time goes forward");
-        self.records.push(Record { operation, began, ended });
+        self.records.push(Record { operation, began, ended, place });
     }
 
     /// Adds an operation, not a read, whose outcome nobody knows.
     pub fn unknown(&mut self, operation: Operation, began: u64) {
-        self.records.push(Record { operation, began, ended: u64::MAX });
+        self.records.push(Record { operation, began, ended: u64::MAX, place: began });
     }
 
     /// How many operations it holds.
@@ -155,14 +175,23 @@ impl RegisterHistory {
 ///
 /// # Errors
 ///
-/// Where the longest order that could be built ends.
-///
-/// # Panics
-///
-/// If the history has too much concurrency to be decided.
+/// Where the longest order that could be built ends; also if the history has too much concurrency
+/// to be decided.
 pub fn check_register(history: &RegisterHistory) -> Result<(), NotLinearizable> {
+    check_register_within(history, STATES_MAX)
+}
+
+/// Checks one register, and gives up after so many states.
+///
+/// # Errors
+///
+/// As [`check_register`].
+pub fn check_register_within(
+    history: &RegisterHistory,
+    states_max: usize,
+) -> Result<(), NotLinearizable> {
     let records = without_unread_unknowns(&history.records);
-    Search::new(records).run()
+    Search::new(records).run(states_max)
 }
 
 fn without_unread_unknowns(records: &[Record]) -> Vec<Record> {
@@ -189,6 +218,9 @@ fn without_unread_unknowns(records: &[Record]) -> Vec<Record> {
 /// head.
 struct Search {
     records: Vec<Record>,
+    /// Which of the records that may come now is tried first: by place, those without an answer
+    /// last, so that they are tried only where nothing else leads on.
+    ranks: Vec<usize>,
     next: Vec<usize>,
     previous: Vec<usize>,
     /// Answered records that are not in the order yet.
@@ -228,6 +260,7 @@ impl Search {
             next: (0..=count).map(|index| if index == count { 0 } else { index + 1 }).collect(),
             previous: (0..=count).map(|index| if index == 0 { count } else { index - 1 }).collect(),
             answered_left: records.iter().filter(|record| record.is_answered()).count(),
+            ranks: ranks(&records),
             records,
             value: None,
             taken: Taken::default(),
@@ -239,63 +272,58 @@ impl Search {
         }
     }
 
-    fn run(mut self) -> Result<(), NotLinearizable> {
+    fn run(mut self, states_max: usize) -> Result<(), NotLinearizable> {
         let optional = optional_numbers(&self.records);
         let mut from = 0;
         // Operations that were never answered may stay out of the order.
         while self.answered_left > 0 {
-            if let Some(choice) = self.candidate(from) {
-                let index = choice % self.records.len();
-                from = if self.take(index, optional[index]) { 0 } else { choice + 1 };
+            if self.states >= states_max {
+                return Err(self.failure(false));
+            }
+            if let Some(index) = self.candidate(from) {
+                from = if self.take(index, optional[index]) { 0 } else { self.ranks[index] + 1 };
             } else if let Some(undone) = self.undo(&optional) {
-                from = undone + 1;
+                from = self.ranks[undone] + 1;
             } else {
-                return Err(self.failure());
+                return Err(self.failure(true));
             }
         }
         Ok(())
     }
 
-    /// The first record from `from` on that may come now: no record that is left ended before
-    /// this one began. Answered records are numbered as they are, those without an answer
-    /// `records.len()` higher, so that they are tried only where nothing else leads on.
+    /// Of the records of this rank or a higher one that may come now, the lowest: no record that
+    /// is left ended before it began.
     fn candidate(&self, from: usize) -> Option<usize> {
-        let count = self.records.len();
-        let answered = (from < count).then(|| self.allowed(from, true)).flatten();
-        answered.or_else(|| self.allowed(from.saturating_sub(count), false).map(|i| count + i))
-    }
-
-    fn allowed(&self, from: usize, answered: bool) -> Option<usize> {
         let head = self.records.len();
         let mut horizon = u64::MAX;
+        let mut best: Option<usize> = None;
         let mut index = self.next[head];
-        while index != head {
+        while index != head && self.records[index].began <= horizon {
             let record = self.records[index];
-            if record.began > horizon {
-                return None;
-            }
-            if index >= from
-                && record.is_answered() == answered
-                && record.operation.after(self.value).is_some()
+            let rank = self.ranks[index];
+            if rank >= from
+                && best.is_none_or(|best| rank < self.ranks[best])
+                && record.operation.after(self.value).is_ok()
             {
-                return Some(index);
+                best = Some(index);
             }
             horizon = horizon.min(record.ended);
             index = self.next[index];
         }
-        None
+        best
     }
 
     /// Puts a record at the end of the order, unless that leads to a state known to fail.
     fn take(&mut self, index: usize, optional: Option<u32>) -> bool {
         let record = self.records[index];
-        let after = record.operation.after(self.value).expect("a candidate is allowed");
+        let Ok(after) = record.operation.after(self.value) else {
+            return false;
+        };
         let taken = self.taken.toggled(index, optional);
         if !self.is_new(taken, after) {
             return false;
         }
         self.states += 1;
-        assert!(self.states < STATES_MAX, "undecided after {STATES_MAX} states");
         self.order.push((index, self.value));
         self.taken = taken;
         self.value = after;
@@ -328,24 +356,24 @@ impl Search {
         }
     }
 
-    /// Takes the last record out of the order again; returns its number as a choice. Records come
-    /// back in the reverse order of their leaving, so their neighbours are still the right ones.
+    /// Takes the last record out of the order again. Records come back in the reverse order of
+    /// their leaving, so their neighbours are still the right ones.
     fn undo(&mut self, optional: &[Option<u32>]) -> Option<usize> {
         let (index, before) = self.order.pop()?;
-        let answered = self.records[index].is_answered();
         self.taken = self.taken.toggled(index, optional[index]);
         self.value = before;
-        self.answered_left += usize::from(answered);
+        self.answered_left += usize::from(self.records[index].is_answered());
         let (previous, next) = (self.previous[index], self.next[index]);
         self.next[previous] = index;
         self.previous[next] = index;
-        Some(if answered { index } else { self.records.len() + index })
+        Some(index)
     }
 
-    fn failure(&self) -> NotLinearizable {
+    fn failure(&self, decided: bool) -> NotLinearizable {
         let from = self.stuck_at.saturating_sub(6);
         let to = (self.stuck_at + 10).min(self.records.len());
-        NotLinearizable { context: self.records[from..to].to_vec(), explained: self.longest }
+        let context = self.records[from..to].to_vec();
+        NotLinearizable { context, explained: self.longest, decided }
     }
 }
 
@@ -357,6 +385,16 @@ impl Taken {
             None => Self { required: self.required ^ mark(index), ..self },
         }
     }
+}
+
+fn ranks(records: &[Record]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..records.len()).collect();
+    order.sort_by_key(|index| (!records[*index].is_answered(), records[*index].place));
+    let mut ranks = vec![0; records.len()];
+    for (rank, index) in order.into_iter().enumerate() {
+        ranks[index] = rank;
+    }
+    ranks
 }
 
 /// A number below 128 for as many unanswered records as there are such numbers.

@@ -4,7 +4,9 @@ mod linearizable;
 mod outcome;
 mod unique;
 
-pub use linearizable::{Condition, NotLinearizable, Operation, RegisterHistory, check_register};
+pub use linearizable::{
+    Condition, NotLinearizable, Operation, RegisterHistory, check_register, check_register_within,
+};
 pub use outcome::Outcome;
 pub use unique::{UniqueWrite, Verdict, Violation, judge};
 

@@ -13,6 +13,7 @@ use quorate_protocol::types::{Branch, EntryId, Incarnation, Seq};
 
 use super::log::Entries;
 use super::random::Random;
+use super::state::State;
 
 /// Everything that outlives a process.
 #[derive(Clone, Debug)]
@@ -35,14 +36,14 @@ pub(super) struct Disk {
     pub(super) wiped: bool,
     /// The last entry that the flushed state holds.
     pub(super) flushed: EntryId,
-    /// The last entry that the flushed state was really given.
-    pub(super) content: Seq,
+    /// The flushed state.
+    pub(super) state: State,
     /// The newest cluster entry in the flushed state.
     pub(super) config: (EntryId, Arc<ClusterEntry>),
 }
 
 impl Disk {
-    /// A disk whose state holds everything in the journal.
+    /// A disk whose journal holds no commands, and neither does its state.
     pub(super) fn new(
         journal: Journal,
         hard: HardState,
@@ -50,7 +51,7 @@ impl Disk {
     ) -> Self {
         Self {
             flushed: journal.cached.last(),
-            content: journal.cached.last().seq,
+            state: State::default(),
             journal,
             hard,
             incarnation: Incarnation(0),
@@ -69,9 +70,9 @@ impl Disk {
     }
 
     /// One rename switches state and journal to a snapshot.
-    fn install(&mut self, snapshot: &Snapshot, content: Seq, keep_suffix: bool) {
+    fn install(&mut self, snapshot: &Snapshot, state: State, keep_suffix: bool) {
         self.flushed = snapshot.last;
-        self.content = content;
+        self.state = state;
         self.config = snapshot.config.clone();
         if keep_suffix {
             self.journal.trim(snapshot.last);
@@ -226,7 +227,7 @@ impl Journal {
 enum Order {
     Write { id: EntryId, branch: Branch },
     Truncate { from: Seq },
-    Install { snapshot: Snapshot, content: Seq, keep_suffix: bool },
+    Install { snapshot: Snapshot, state: State, keep_suffix: bool },
 }
 
 /// What it is busy with.
@@ -236,7 +237,7 @@ enum Work {
     Truncate { from: Seq },
     Sync { branch: Branch, last: EntryId },
     Rewrite { last: EntryId },
-    Install { snapshot: Snapshot, content: Seq, keep_suffix: bool },
+    Install { snapshot: Snapshot, state: State, keep_suffix: bool },
 }
 
 /// What it finished.
@@ -271,8 +272,8 @@ impl JournalWriter {
     }
 
     /// Queues the switch to a snapshot.
-    pub(super) fn install(&mut self, snapshot: Snapshot, content: Seq, keep_suffix: bool) {
-        self.orders.push_back(Order::Install { snapshot, content, keep_suffix });
+    pub(super) fn install(&mut self, snapshot: Snapshot, state: State, keep_suffix: bool) {
+        self.orders.push_back(Order::Install { snapshot, state, keep_suffix });
     }
 
     /// After a boot: writes what no mark proves once more, and syncs it.
@@ -288,8 +289,8 @@ impl JournalWriter {
         self.work = match self.orders.pop_front() {
             None => None,
             Some(Order::Truncate { from }) => Some(Work::Truncate { from }),
-            Some(Order::Install { snapshot, content, keep_suffix }) => {
-                Some(Work::Install { snapshot, content, keep_suffix })
+            Some(Order::Install { snapshot, state, keep_suffix }) => {
+                Some(Work::Install { snapshot, state, keep_suffix })
             }
             Some(Order::Write { id, branch }) => {
                 let mut ids = vec![id];
@@ -331,8 +332,8 @@ impl JournalWriter {
                 journal.truncate(from);
                 Done::Truncated
             }
-            Work::Install { snapshot, content, keep_suffix } => {
-                disk.install(&snapshot, content, keep_suffix);
+            Work::Install { snapshot, state, keep_suffix } => {
+                disk.install(&snapshot, state, keep_suffix);
                 Done::Installed(snapshot.last, keep_suffix)
             }
         }
@@ -368,8 +369,8 @@ impl JournalWriter {
             }
             Some(Work::Sync { .. }) if random.percent(50) => journal.sync(),
             Some(Work::Truncate { from }) if random.percent(50) => journal.truncate(from),
-            Some(Work::Install { snapshot, content, keep_suffix }) if random.percent(50) => {
-                disk.install(&snapshot, content, keep_suffix);
+            Some(Work::Install { snapshot, state, keep_suffix }) if random.percent(50) => {
+                disk.install(&snapshot, state, keep_suffix);
             }
             Some(
                 Work::Sync { .. }

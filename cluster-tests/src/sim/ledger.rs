@@ -6,16 +6,19 @@ use std::sync::Arc;
 
 use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::core::message::{EntryMeta, Message};
-use quorate_protocol::types::{EntryId, EntryKind, Epoch, Seq};
+use quorate_protocol::entry::Entry;
+use quorate_protocol::policy::NormalForm;
+use quorate_protocol::resp::Reply;
+use quorate_protocol::types::{Chain, EntryId, EntryKind, Epoch, Seq};
+use quorate_protocol::wire::entry_meta;
 
+use super::clients::{Answer, AttemptId, Record};
 use super::log::Entries;
 use super::node::{Node, Process};
+use super::state::Reference;
 
 /// The most nodes that a simulated cluster has.
 pub(super) const NODES_MAX: usize = 9;
-
-/// Bytes that a simulated record takes.
-pub(super) const ENTRY_BYTES: u32 = 100;
 
 /// Where copies of one entry were.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,8 +41,15 @@ pub(super) struct TenureRecord {
 pub(super) struct Ledger {
     /// Copies by entry.
     pub(super) copies: BTreeMap<EntryId, Copies>,
-    /// Entries that are not commands.
-    pub(super) kinds: BTreeMap<EntryId, EntryKind>,
+    /// Entries as their primaries sealed them. A node that holds an id holds this record: frames
+    /// and journals carry checksums.
+    entries: BTreeMap<EntryId, Entry>,
+    /// What the committed log comes to.
+    pub(super) reference: Reference,
+    /// Entries of which a client was told that they are done, with the policy of that moment.
+    pub(super) acknowledged: BTreeMap<EntryId, Acknowledged>,
+    /// What took copies away, in the order in which it happened.
+    pub(super) damage: Vec<(usize, Damage)>,
     /// What is in cluster entries.
     pub(super) clusters: BTreeMap<EntryId, Arc<ClusterEntry>>,
     /// Configurations that a node held to be in force, and the epoch in which one first did.
@@ -52,11 +62,29 @@ pub(super) struct Ledger {
     /// memory loss.
     pub(super) pre_votes: BTreeMap<(usize, u64), BTreeMap<usize, bool>>,
     /// What is committed, from position 1 on, and by the primary of which epoch first.
-    pub(super) committed: Vec<(EntryId, Epoch)>,
+    committed: Vec<(EntryId, Epoch)>,
     /// The highest epoch of which an entry is committed.
     pub(super) epoch_committed: Epoch,
     /// The highest position that a client saw, by a reply to a write or in a read.
     pub(super) seen: Seq,
+}
+
+/// What happened to a node's copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Damage {
+    /// What was not synced may be gone.
+    Memory,
+    /// What was synced may be gone, too.
+    Disk,
+}
+
+/// An acknowledged entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acknowledged {
+    /// What the policy promised.
+    pub(super) form: NormalForm,
+    /// How much damage there was before.
+    pub(super) damage_before: usize,
 }
 
 impl Ledger {
@@ -69,14 +97,55 @@ impl Ledger {
         std::iter::once(configs.in_force()).chain(later.map(|(_, entry)| entry)).cloned().collect()
     }
 
+    /// A primary sealed an entry.
+    ///
+    /// # Errors
+    /// Another entry has the same id.
+    pub(super) fn seal(&mut self, entry: Entry) -> Result<(), String> {
+        let id = entry.id;
+        match self.entries.insert(id, entry) {
+            None => Ok(()),
+            Some(other) => Err(format!("{id} is sealed twice; before as {other:?}")),
+        }
+    }
+
+    /// The record of an entry that was sealed.
+    pub(super) fn entry(&self, id: EntryId) -> &Entry {
+        self.entries.get(&id).expect("entries are sealed before they are anywhere")
+    }
+
+    /// The kind of an entry, if it was ever sealed.
+    pub(super) fn kind(&self, id: EntryId) -> Option<EntryKind> {
+        self.entries.get(&id).map(|entry| entry.kind)
+    }
+
     /// What a core learns of an entry from a message.
     pub(super) fn meta(&self, id: EntryId) -> EntryMeta {
-        EntryMeta {
-            id,
-            kind: self.kinds.get(&id).copied().unwrap_or(EntryKind::Commands),
-            bytes: ENTRY_BYTES,
-            cluster: self.clusters.get(&id).cloned(),
-        }
+        entry_meta(self.entry(id)).expect("cluster entries can be read")
+    }
+
+    /// The log's chain at an entry.
+    pub(super) fn chain(&self, id: EntryId) -> Chain {
+        if id == EntryId::ZERO { Chain(0) } else { self.entry(id).chain }
+    }
+
+    /// The primary of an epoch commits the next entry.
+    pub(super) fn commit(&mut self, id: EntryId, by: Epoch) {
+        let entry = self.entries.get(&id).expect("entries are sealed before they are committed");
+        self.reference.apply(entry);
+        self.committed.push((id, by));
+    }
+
+    /// What is committed, from position 1 on, and by the primary of which epoch first.
+    pub(super) fn committed(&self) -> &[(EntryId, Epoch)] {
+        &self.committed
+    }
+
+    /// A client is told that its write is done.
+    pub(super) fn acknowledge(&mut self, id: EntryId, form: NormalForm) {
+        self.seen = self.seen.max(id.seq);
+        let damage_before = self.damage.len();
+        self.acknowledged.entry(id).or_insert(Acknowledged { form, damage_before });
     }
 
     /// What a lossy recovery gives up is as if it had never been: only what `log` holds stays.
@@ -86,6 +155,12 @@ impl Ledger {
             .iter()
             .take_while(|(id, _)| id.seq <= log.preceding().seq || log.holds(*id));
         self.committed.truncate(kept.count());
+        self.reference = Reference::default();
+        for (id, _) in &self.committed {
+            self.reference.apply(&self.entries[id]);
+        }
+        let committed = &self.committed;
+        self.acknowledged.retain(|id, _| committed.iter().any(|(kept, _)| kept == id));
         self.seen = self.seen.min(self.committed_through());
         self.tenures.clear();
         self.in_force.clear();
@@ -161,6 +236,49 @@ pub(super) enum Fact<'a> {
         /// Who answered.
         node: usize,
     },
+    /// A primary put commands into an entry.
+    Sealed {
+        /// The entry.
+        id: EntryId,
+        /// Which commands.
+        attempts: &'a [AttemptId],
+    },
+    /// A node answered a command.
+    Answered {
+        /// Who.
+        node: usize,
+        /// Which command.
+        attempt: AttemptId,
+        /// How.
+        answer: &'a Answer,
+    },
+    /// A client heard the answer.
+    Heard {
+        /// Over which connection.
+        connection: u64,
+        /// Which command.
+        attempt: AttemptId,
+    },
+    /// A node applied an entry.
+    Applied {
+        /// Who.
+        node: usize,
+        /// Which entry.
+        id: EntryId,
+        /// The state's digest afterwards.
+        digest: u64,
+        /// What the commands came to.
+        replies: &'a [Reply],
+    },
+    /// A node took a state over: at boot, or from a snapshot.
+    StateTaken {
+        /// Who.
+        node: usize,
+        /// The last entry in it.
+        through: EntryId,
+        /// Its digest.
+        digest: u64,
+    },
     /// A node took an event and carried out what followed from it.
     Stepped,
 }
@@ -172,6 +290,8 @@ pub(super) struct View<'a> {
     pub(super) nodes: &'a [Node],
     /// The record.
     pub(super) ledger: &'a Ledger,
+    /// What clients asked and heard.
+    pub(super) record: &'a Record,
     /// True time in microseconds.
     pub(super) now_us: u64,
 }

@@ -195,18 +195,14 @@ impl World {
                 journal.synced()
             );
         }
-        if !self.load && !process.reads.is_empty() {
-            return format!("node {name}: {} reads wait", process.reads.len());
-        }
         if !process.asked.is_empty() {
             return format!("node {name}: no answer to {:?}", process.asked);
         }
         if process.core.memory_loss() {
             return format!("node {name} does not leave memory loss");
         }
-        // Without enough copies a reply waits for its deadline, which is the gate's.
-        if writable && !process.replies.is_empty() {
-            return format!("node {name}: {} replies wait", process.replies.len());
+        if !process.front.is_idle() {
+            return format!("node {name} has not answered all commands");
         }
         String::new()
     }

@@ -9,7 +9,7 @@ use quorate_protocol::types::Seq;
 
 use super::disk::Recovered;
 use super::fault::Fault;
-use super::ledger::Fact;
+use super::ledger::{Damage, Fact};
 use super::node::Node;
 use super::random::Random;
 use super::world::{Action, World};
@@ -42,6 +42,7 @@ impl World {
         self.note(&|| format!("node {} crashes, power cut: {power}", node + 1));
         let was_up = self.nodes[node].process.is_some();
         if power {
+            self.ledger.damage.push((node, Damage::Memory));
             self.nodes[node].cut_power(&mut self.random);
         } else {
             self.nodes[node].kill(&mut self.random);
@@ -61,6 +62,9 @@ impl World {
     }
 
     fn after_end(&mut self, node: usize, was_up: bool, silent: bool) {
+        if !silent {
+            self.reset_connections(node);
+        }
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
             let notice_us = if silent { SILENT_US } else { RESET_US };
             self.break_connection(node, peer, notice_us);
@@ -100,12 +104,14 @@ impl World {
                 } else if !self.nodes[node].disk.journal.damage_below_marks(random) {
                     return;
                 }
+                self.ledger.damage.push((node, Damage::Disk));
                 if random.percent(50) {
                     self.after(random.below(2_000_000), Action::Crash { node, power: false });
                 }
             }
             Fault::WipedDisk if self.may_lose(node) => {
                 self.crash(node, false);
+                self.ledger.damage.push((node, Damage::Disk));
                 self.nodes[node].disk.wiped = true;
             }
             _ => return,
@@ -143,6 +149,7 @@ impl World {
     /// A sync failed: the process ends, and may not trust what it wrote since the last one (S5).
     pub(super) fn sync_fails(&mut self, node: usize) {
         self.nodes[node].sync_fails = false;
+        self.ledger.damage.push((node, Damage::Memory));
         let machine = &mut self.nodes[node];
         machine.disk.journal.lose_unsynced(&mut self.random);
         if Mutant::RetryFailedSync.is_active() {
@@ -182,6 +189,7 @@ impl World {
         if self.nodes[node].process.as_ref().is_some_and(|process| process.journal.is_busy()) {
             self.journal_works(node, self.plan.sync_us);
         }
+        self.state_taken(node);
         self.arm(node);
         self.observe(&Fact::Stepped);
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {

@@ -34,8 +34,10 @@ mod runtime;
 mod scenario;
 mod shrink;
 mod snapshots;
+mod state;
 mod total;
 mod transport;
+mod wire;
 mod world;
 
 pub use batch::{kill, kill_all, run_seeds};
@@ -63,6 +65,7 @@ fn run_world(mut world: world::World) -> Outcome {
         let faults_us = world.faults_us();
         world.run_until(faults_us);
         world.settle();
+        world.conclude();
     }));
     if let Err(panic) = end {
         let what = panic

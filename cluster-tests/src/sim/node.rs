@@ -1,6 +1,6 @@
 //! One simulated node: what its machine keeps, and the process that runs on it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorate_protocol::cluster::ClusterEntry;
@@ -8,11 +8,13 @@ use quorate_protocol::core::{Boot, Core, HardState, Log, Role, Snapshot, Tuning}
 use quorate_protocol::mutants::Mutant;
 use quorate_protocol::types::{ClusterTime, DiskId, EntryId, Epoch, Incarnation, NodeId, Seq};
 
+use super::clients::Front;
 use super::clock::Clock;
 use super::disk::{Disk, HardStateWriter, Journal, JournalWriter};
 use super::ledger::NODES_MAX;
 use super::log::Entries;
 use super::random::Random;
+use super::state::State;
 use super::world::disk_of;
 
 /// A machine with one node on it.
@@ -86,22 +88,18 @@ pub(super) struct Process {
     pub(super) applied: Seq,
     /// Whether the apply thread works.
     pub(super) applying: bool,
-    /// Writes that wait for their replies, in order.
-    pub(super) replies: VecDeque<EntryId>,
-    /// Confirmed reads that wait: what clients had seen when each began.
-    pub(super) reads: BTreeMap<u64, Seq>,
+    /// The state.
+    pub(super) state: State,
+    /// What it does for clients.
+    pub(super) front: Front,
     /// The epoch in which it told another node to stand: it takes no lease in it any more.
     pub(super) handed_over_in: Option<Epoch>,
-    /// The last entry that its state was really given; `applied` is what it says.
-    pub(super) content: Seq,
     /// What an operator asked for and has no answer to.
     pub(super) asked: BTreeMap<u64, &'static str>,
-    /// What the snapshot fetched last really holds.
-    pub(super) fetched: Seq,
+    /// The content of the snapshot fetched last.
+    pub(super) fetched: State,
     /// Whether a snapshot is being fetched.
     pub(super) fetching: bool,
-    /// Token of the last read.
-    pub(super) read_token: u64,
     /// The epoch that this process last won.
     pub(super) won: Option<Epoch>,
     /// What was acknowledgeable when it last said so, or when it won.
@@ -193,25 +191,24 @@ impl Node {
             journal: writer,
             hard: HardStateWriter::default(),
             applying: false,
-            replies: VecDeque::new(),
-            reads: BTreeMap::new(),
+            state: self.disk.state.clone(),
+            front: Front::default(),
             handed_over_in: None,
-            content: self.disk.content,
             asked: BTreeMap::new(),
-            fetched: Seq::ZERO,
+            fetched: State::default(),
             fetching: false,
-            read_token: 0,
             won: None,
             acknowledgeable_before: Seq::ZERO,
         });
     }
 
     /// A machine without a log begins with a snapshot, in the epoch of whoever made it.
-    pub(super) fn start_from(&mut self, snapshot: Snapshot) {
+    pub(super) fn start_from(&mut self, snapshot: Snapshot, state: State) {
         let journal = Journal::new(Entries::after(snapshot.last));
         let hard = HardState { epoch: snapshot.epoch, vote: None, memory_loss: false };
         self.disk = Disk::new(journal, hard, snapshot.config);
         self.disk.boot_id = self.boot_id;
+        self.disk.state = state;
     }
 
     /// The state may be ahead of the journal: a copy in memory that was lost. Then a new journal

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use quorate_protocol::cluster::{ClusterChange, ClusterEntry, MemberKind};
 use quorate_protocol::core::{ChangeOutcome, ChangeRefused, Command, Event, HandoverOutcome};
 use quorate_protocol::policy::Policy;
+use quorate_protocol::entry::Entry;
 use quorate_protocol::types::{ClusterTime, EntryId, EntryKind, Generation, NodeId, Seq};
+use quorate_protocol::wire::encode_cluster;
 
 use super::clock::Clock;
 use super::fault::Fault;
@@ -267,10 +269,13 @@ impl World {
         machine.settle_journal();
         let mut found = machine.found(&self.ledger.clusters, machine.disk.journal.synced());
         let (id, entry) = found.recover(Policy::LOCAL).expect("one voter holds one copy");
+        let chain = self.ledger.chain(machine.disk.journal.cached.last());
+        let payload = encode_cluster(&entry).expect("the entry is valid");
+        let record = Entry::seal(id, EntryKind::Cluster, found.time, chain, payload);
+        self.ledger.seal(record).expect("no other entry is of this epoch");
         machine.disk.journal.append_synced(id);
         machine.disk.hard = found.hard;
         machine.disk.clean = true;
-        self.ledger.kinds.insert(id, EntryKind::Cluster);
         self.ledger.clusters.insert(id, entry);
         self.ledger.note_disk(survivor, id);
         let log = machine.disk.journal.cached.clone();
@@ -309,11 +314,10 @@ impl World {
             return;
         };
         self.outcome.mark("machine joined");
-        let content = self.content_of(from, &snapshot);
+        let state = self.content_of(from);
         let machine = &mut self.nodes[node];
         machine.joined = true;
-        machine.start_from(snapshot);
-        machine.disk.content = content;
+        machine.start_from(snapshot, state);
         self.ledger.note_disk(node, machine.disk.flushed);
         self.boot(node);
     }

@@ -1,15 +1,19 @@
 //! What surrounds a core in a node: carries out its commands and brings it completions.
 
+use bytes::Bytes;
+use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::core::message::EntryMeta;
 use quorate_protocol::core::{Command, Event, Role};
+use quorate_protocol::entry::Entry;
 use quorate_protocol::mutants::Mutant;
-use quorate_protocol::types::{Branch, EntryId, EntryKind, Epoch, Seq};
+use quorate_protocol::types::{Branch, ClusterTime, EntryId, EntryKind, Epoch, Seq};
+use quorate_protocol::wire::encode_cluster;
 
 use super::disk::Done;
 use super::fault::Fault;
 use super::ledger::{Fact, TenureRecord};
 use super::log::Entries;
-use super::world::{Action, ReadStep, World};
+use super::world::{Action, World};
 
 /// The slowest that a disk gets, apart from stalls.
 const DISK_US_MAX: u64 = 4_000_000;
@@ -42,11 +46,15 @@ impl World {
                     let life = self.nodes[node].life;
                     self.after(delay_us, Action::SendEntries { node, life, command });
                 }
-                Command::Seal { id, kind, branch, cluster, .. } => {
+                Command::Seal { id, kind, time, branch, cluster } => {
+                    self.seal(node, id, kind, time, cluster.as_deref());
                     if let Some(cluster) = cluster {
                         self.note_configuration(node, id, cluster);
                     }
-                    self.seal(node, id, kind, branch);
+                    self.push(node, id, branch);
+                    let tenure =
+                        self.ledger.tenures.get_mut(&id.epoch).expect("only a primary seals");
+                    tenure.log.push(id);
                 }
                 Command::Truncate { from, .. } => self.cut_log(node, from),
                 Command::Append { first, last, branch } => {
@@ -61,17 +69,8 @@ impl World {
                     self.on_committed(node, from, committed, acknowledgeable);
                 }
                 Command::RoleChanged => self.on_role_changed(node),
-                Command::ReadReady { token, at } => {
-                    let process = self.nodes[node].process.as_mut().expect("runs");
-                    if let Some(floor) = process.reads.remove(&token) {
-                        self.wait_for_state(node, ReadStep::Wait { floor, at, leased: false });
-                    } else {
-                        self.fail("ReadOnce", format!("read {token} is answered unasked"));
-                    }
-                }
-                Command::ReadFailed { token } => {
-                    self.nodes[node].process.as_mut().expect("runs").reads.remove(&token);
-                }
+                Command::ReadReady { token, at } => self.on_read_answer(node, token, Some(at)),
+                Command::ReadFailed { token } => self.on_read_answer(node, token, None),
                 command @ (Command::LeaseGivenUp
                 | Command::Reconfigured { .. }
                 | Command::HandoverStarted { .. }
@@ -86,17 +85,6 @@ impl World {
         }
     }
 
-    fn seal(&mut self, node: usize, id: EntryId, kind: EntryKind, branch: Branch) {
-        if kind == EntryKind::Commands {
-            self.nodes[node].process.as_mut().expect("runs").replies.push_back(id);
-        } else {
-            self.ledger.kinds.insert(id, kind);
-        }
-        self.push(node, id, branch);
-        let tenure = self.ledger.tenures.get_mut(&id.epoch).expect("only a primary seals");
-        tenure.log.push(id);
-    }
-
     fn cut_log(&mut self, node: usize, from: Seq) {
         self.outcome.mark("tail cut");
         let process = self.nodes[node].process.as_mut().expect("runs");
@@ -107,6 +95,29 @@ impl World {
         process.log.truncate(from);
         process.journal.truncate(from);
         self.journal_starts(node);
+    }
+
+    /// Builds the record of an entry of this node's own tenure; for commands, out of what waits.
+    fn seal(
+        &mut self,
+        node: usize,
+        id: EntryId,
+        kind: EntryKind,
+        time: ClusterTime,
+        cluster: Option<&ClusterEntry>,
+    ) {
+        let payload = match (kind, cluster) {
+            (EntryKind::Commands, _) => self.take_payload(node, id),
+            (_, Some(cluster)) => encode_cluster(cluster).expect("cluster entries can be encoded"),
+            (EntryKind::Cluster | EntryKind::EpochStart | EntryKind::Mark, None) => Bytes::new(),
+        };
+        let process = self.nodes[node].process.as_ref().expect("runs");
+        let chain = self.ledger.chain(process.log.last());
+        let time = time.max(process.core.time());
+        let entry = Entry::seal(id, kind, time, chain, payload);
+        if let Err(what) = self.ledger.seal(entry) {
+            self.fail("LogMatching", what);
+        }
     }
 
     fn push(&mut self, node: usize, id: EntryId, branch: Branch) {
@@ -126,7 +137,7 @@ impl World {
         while primary && self.ledger.committed_through() < to {
             let seq = self.ledger.committed_through().next();
             let Some(id) = process.log.at(seq) else { break };
-            self.ledger.committed.push((id, process.core.epoch()));
+            self.ledger.commit(id, process.core.epoch());
             self.outcome.mark("entry committed");
             if !self.ledger.copies.get(&id).is_some_and(|copies| copies.disk[node]) {
                 self.outcome.mark("entry committed before the primary's disk has it");
@@ -136,8 +147,11 @@ impl World {
             let epoch = process.log.at(to).map_or(Epoch::ZERO, |id| id.epoch);
             self.ledger.epoch_committed = self.ledger.epoch_committed.max(epoch);
         }
+        let tenure = if primary { Some(process.core.epoch()) } else { process.won };
+        if let Some(tenure) = tenure.filter(|_| primary || Mutant::OkAfterDepose.is_active()) {
+            self.acknowledge(node, tenure, acknowledgeable);
+        }
         self.apply_starts(node);
-        self.release_replies(node);
     }
 
     fn on_role_changed(&mut self, node: usize) {
@@ -147,15 +161,8 @@ impl World {
         if primary && process.won == Some(epoch) {
             return;
         }
-        let in_doubt = process.replies.len();
-        if !Mutant::OkAfterDepose.is_active() {
-            process.replies.clear();
-        }
-        if in_doubt > 0 {
-            self.outcome.mark("replies in doubt");
-        }
         if !primary {
-            return;
+            return self.depose(node);
         }
         let process = self.nodes[node].process.as_mut().expect("runs");
         process.won = Some(epoch);
@@ -228,9 +235,10 @@ impl World {
                     process.log = Entries::after(last);
                 }
                 process.applied = last.seq;
-                process.content = machine.disk.content;
+                process.state = machine.disk.state.clone();
                 self.outcome.mark("snapshot installed");
                 self.note_state(node);
+                self.state_taken(node);
                 Some(Event::SnapshotInstalled { last })
             }
         };
@@ -282,17 +290,30 @@ impl World {
         // A round takes what is committed, or a part of it.
         let committed = process.core.committed();
         let from = process.applied.next();
-        process.applied = Seq(self.random.between(from.0, committed.0));
-        let seq = process.applied;
-        // What is applied continues what the state holds.
-        let content = std::mem::replace(&mut process.content, seq);
-        if content.next() != from {
-            let what = format!("node {} applies {from} to a state through {content}", node + 1);
-            self.fail("StateMachineSafety", what);
+        let seq = Seq(self.random.between(from.0, committed.0));
+        let ids = process.log.range(from, seq).to_vec();
+        for id in ids {
+            self.apply(node, id);
         }
         self.apply_starts(node);
         self.step(node, Event::Applied { seq });
-        self.release_replies(node);
+        self.release(node, Vec::new());
+    }
+
+    fn apply(&mut self, node: usize, id: EntryId) {
+        let process = self.nodes[node].process.as_mut().expect("lives");
+        let replies = process.state.apply(self.ledger.entry(id));
+        process.applied = id.seq;
+        let digest = process.state.digest();
+        self.observe(&Fact::Applied { node, id, digest, replies: &replies });
+        self.gate_applied(node, id, replies);
+    }
+
+    /// A node has another state than the one that it applied entries to.
+    pub(super) fn state_taken(&mut self, node: usize) {
+        let disk = &self.nodes[node].disk;
+        let (through, digest) = (disk.flushed, disk.state.digest());
+        self.observe(&Fact::StateTaken { node, through, digest });
     }
 
     /// The state is flushed, as far as it is applied; without the fault, never ahead of what the
@@ -310,16 +331,20 @@ impl World {
             return;
         };
         let limit = if ahead { Seq(u64::MAX) } else { machine.disk.journal.synced() };
-        let seq = process.applied.min(limit);
-        let content = seq;
-        let seq =
-            if Mutant::EtcdIndexSavedEarly.is_active() { process.core.committed() } else { seq };
+        // A flush takes the state as it is: it waits where that is ahead of its limit.
+        let due = process.applied <= limit;
+        let seq = if Mutant::EtcdIndexSavedEarly.is_active() {
+            process.core.committed()
+        } else {
+            process.applied
+        };
         let synced = machine.disk.journal.synced();
         if let Some(id) = process.log.at(seq)
+            && due
             && seq > machine.disk.flushed.seq
         {
             machine.disk.flushed = id;
-            machine.disk.content = content;
+            machine.disk.state = process.state.clone();
             let held = process.log.range(process.log.preceding().seq, seq);
             let config = held.iter().rev().find_map(|id| {
                 let cluster = self.ledger.clusters.get(id)?;
@@ -359,20 +384,5 @@ impl World {
         machine.disk.journal.trim(preceding);
         self.outcome.fault(fault);
         self.step(node, Event::Trimmed { first: through.next(), preceding });
-    }
-
-    /// Replies leave when their entry is applied and the policy is met.
-    fn release_replies(&mut self, node: usize) {
-        let process = self.nodes[node].process.as_mut().expect("runs");
-        let through = process.applied.min(process.core.acknowledgeable());
-        while let Some(id) = process.replies.front().copied().filter(|id| id.seq <= through) {
-            process.replies.pop_front();
-            self.outcome.mark("write acknowledged");
-            self.ledger.seen = self.ledger.seen.max(id.seq);
-            if self.ledger.committed_at(id.seq) != Some(id) {
-                let what = format!("node {} acknowledges {id}, which is not committed", node + 1);
-                return self.fail("ReplyTruth", what);
-            }
-        }
     }
 }

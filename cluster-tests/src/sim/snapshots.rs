@@ -5,6 +5,7 @@ use quorate_protocol::mutants::Mutant;
 use quorate_protocol::types::{ClusterTime, Seq};
 
 use super::fault::Fault;
+use super::state::State;
 use super::world::{Action, World};
 
 impl World {
@@ -25,9 +26,8 @@ impl World {
     }
 
     /// What a snapshot that a node just made really holds.
-    pub(super) fn content_of(&self, node: usize, snapshot: &Snapshot) -> Seq {
-        let process = self.nodes[node].process.as_ref();
-        process.map_or(snapshot.last.seq, |process| process.content)
+    pub(super) fn content_of(&self, node: usize) -> State {
+        self.nodes[node].process.as_ref().expect("makes a snapshot").state.clone()
     }
 
     pub(super) fn start_fetching(&mut self, node: usize, from: usize, above: Seq) {
@@ -50,19 +50,19 @@ impl World {
             self.nodes[node].process.as_mut().expect("lives").fetching = false;
             return;
         };
-        let content = self.content_of(from, &snapshot);
+        let content = self.content_of(from);
         let mean_us = if self.random.percent(30) { 400_000 } else { 40_000 };
         let delay_us = self.random.latency(mean_us);
         let life = self.nodes[node].life;
         if self.plan.strength(Fault::Replay) > 0 && self.random.percent(30) {
             // A second, older download comes to its end late.
-            let snapshot = snapshot.clone();
+            let (snapshot, content) = (snapshot.clone(), content.clone());
             self.after(delay_us * 10, Action::Fetched { node, life, snapshot, content });
         }
         self.after(delay_us, Action::Fetched { node, life, snapshot, content });
     }
 
-    pub(super) fn fetched(&mut self, node: usize, snapshot: Snapshot, content: Seq) {
+    pub(super) fn fetched(&mut self, node: usize, snapshot: Snapshot, content: State) {
         self.nodes[node].process.as_mut().expect("lives").fetched = content;
         self.step(node, Event::SnapshotFetched { snapshot });
     }
@@ -75,7 +75,7 @@ impl World {
         process.fetching = false;
         // A primary of an earlier epoch may lack what the snapshot holds.
         let epochs = (process.core.epoch(), snapshot.epoch);
-        process.journal.install(snapshot, process.fetched, keep_suffix);
+        process.journal.install(snapshot, process.fetched.clone(), keep_suffix);
         self.journal_starts(node);
         if epochs.0 < epochs.1 {
             let what = format!(

@@ -2,9 +2,11 @@
 
 use quorate_protocol::core::message::{Append, EntryMeta, Message};
 use quorate_protocol::core::{Command, Event};
+use quorate_protocol::entry::Entry;
 
 use super::fault::Fault;
-use super::ledger::{ENTRY_BYTES, Fact};
+use super::ledger::Fact;
+use super::wire;
 use super::world::{Action, World};
 
 impl World {
@@ -22,6 +24,9 @@ impl World {
         let Some(session) = session.filter(|session| session.up) else {
             return;
         };
+        if let Err(what) = self.pass_wire(&message) {
+            return self.fail("WireRoundTrip", what);
+        }
         if self.plan.strength(Fault::Replay) > 0 {
             self.record_and_replay(node, to, &message);
         }
@@ -43,6 +48,16 @@ impl World {
             self.transmit(node, to, Some(session.connection), message.clone());
         }
         self.transmit(node, to, Some(session.connection), message);
+    }
+
+    fn pass_wire(&self, message: &Message) -> Result<(), String> {
+        let metas = match message {
+            Message::Append(append) => append.entries.as_slice(),
+            _ => &[],
+        };
+        let entries: Vec<Entry> =
+            metas.iter().map(|meta| self.ledger.entry(meta.id).clone()).collect();
+        wire::pass(message, &entries)
     }
 
     fn record_and_replay(&mut self, from: usize, to: usize, message: &Message) {
@@ -115,18 +130,22 @@ impl World {
         };
         let peer = to.0 as usize - 1;
         let process = self.nodes[node].process.as_ref().expect("lives");
-        let count_max = (bytes_max / u64::from(ENTRY_BYTES)).max(1) as usize;
         let current =
             process.sessions[peer].is_some_and(|known| known.up && known.number == *session);
-        let found = process.log.range(*first, *last);
         let intact = process.log.at(*first).is_some();
-        let entries: Vec<EntryMeta> = found
-            .iter()
-            .take(if current && intact { count_max } else { 0 })
-            .map(|id| self.ledger.meta(*id))
-            .collect();
+        let mut entries: Vec<EntryMeta> = Vec::new();
+        let mut bytes = 0;
+        for id in process.log.range(*first, *last).iter().filter(|_| current && intact) {
+            let meta = self.ledger.meta(*id);
+            let fits = entries.is_empty() || bytes + u64::from(meta.bytes) <= *bytes_max;
+            // The log may have been cut since: no frame carries what a later primary sent instead.
+            if !fits || id.epoch > *epoch {
+                break;
+            }
+            bytes += u64::from(meta.bytes);
+            entries.push(meta);
+        }
         let through = entries.last().map(|entry| entry.id.seq);
-        let bytes = entries.len() as u64 * u64::from(ENTRY_BYTES);
         let time = process.core.time();
         if through.is_some() {
             let append = Append {

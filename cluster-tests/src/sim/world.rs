@@ -8,11 +8,15 @@ use std::sync::Arc;
 use quorate_protocol::cluster::{ClusterEntry, Member, MemberKind};
 use quorate_protocol::core::message::Message;
 use quorate_protocol::core::{Command, Event, Snapshot};
+use quorate_protocol::entry::Entry;
 use quorate_protocol::types::{
-    ClusterId, DiskId, EntryId, EntryKind, Epoch, Generation, Incarnation, NodeId, Seq,
+    Chain, ClusterId, ClusterTime, DiskId, EntryId, EntryKind, Epoch, Generation, Incarnation,
+    NodeId, Seq,
 };
+use quorate_protocol::wire::encode_cluster;
 
 use super::chaos::Trap;
+use super::clients::{self, Clients};
 use super::clock::Clock;
 use super::fault::{Fault, Scheduled};
 use super::invariants::{self, Invariant};
@@ -23,6 +27,7 @@ use super::plan::Plan;
 use super::random::Random;
 use super::report::{Outcome, TraceHash, Violation};
 use super::scenario::Scenario;
+use super::state::State;
 
 /// Something that happens at a time.
 #[derive(Clone, Debug)]
@@ -40,7 +45,7 @@ pub(super) enum Action {
     Boot { node: usize },
     Join { node: usize },
     Fetch { node: usize, life: u64, from: usize, above: Seq },
-    Fetched { node: usize, life: u64, snapshot: Snapshot, content: Seq },
+    Fetched { node: usize, life: u64, snapshot: Snapshot, content: State },
     Flush { node: usize },
     Fault { scheduled: Scheduled },
     BurstEnds { usual_us: u64 },
@@ -50,18 +55,7 @@ pub(super) enum Action {
     Crash { node: usize, power: bool },
     Flap { a: usize, b: usize, times: u64 },
     DiskRecovers { node: usize },
-    Propose,
-    Read,
-    ReadStep { node: usize, life: u64, step: ReadStep },
-}
-
-/// How far a read got.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum ReadStep {
-    /// Waits until the state reaches `at`; `floor` is what clients had seen when it began.
-    Wait { floor: Seq, at: Seq, leased: bool },
-    /// Has read the state at `at` under a lease, which it checks again.
-    Check { floor: Seq, at: Seq },
+    Client(clients::Action),
 }
 
 struct Due {
@@ -98,6 +92,7 @@ pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     pub(super) network: Network,
     pub(super) ledger: Ledger,
+    pub(super) clients: Clients,
     pub(super) outcome: Outcome,
     /// After the faults: everything that still runs is healthy.
     pub(super) calm: bool,
@@ -141,6 +136,7 @@ impl World {
                 Node::new(index, clock, cluster.clone())
             })
             .collect();
+        let clients = Clients::draw(&mut random, &plan);
         let outcome = Outcome::new(scenario, &plan);
         let mut world = Self {
             random,
@@ -149,6 +145,7 @@ impl World {
             nodes,
             network: Network::default(),
             ledger: Ledger::default(),
+            clients,
             outcome,
             calm: false,
             load: true,
@@ -172,10 +169,13 @@ impl World {
     }
 
     fn begin(&mut self) {
-        let first = EntryId { epoch: Epoch(1), seq: Seq(1) };
-        self.ledger.kinds.insert(first, EntryKind::Cluster);
-        self.ledger.clusters.insert(first, Arc::new(formed(&self.plan)));
-        self.ledger.committed.push((first, first.epoch));
+        let first = EntryId::new(Epoch(1), Seq(1));
+        let cluster = formed(&self.plan);
+        let payload = encode_cluster(&cluster).expect("the plan's cluster is valid");
+        let entry = Entry::seal(first, EntryKind::Cluster, ClusterTime(0), Chain(0), payload);
+        self.ledger.seal(entry).expect("nothing is sealed yet");
+        self.ledger.clusters.insert(first, Arc::new(cluster));
+        self.ledger.commit(first, first.epoch);
         if self.plan.strength(Fault::ClockRate) > 0 {
             self.outcome.fault(Fault::ClockRate);
         }
@@ -191,8 +191,7 @@ impl World {
                 self.connect_soon(a, b);
             }
         }
-        self.after(500_000, Action::Propose);
-        self.after(500_000, Action::Read);
+        self.clients_begin();
         for scheduled in self.plan.schedule.clone() {
             self.after(scheduled.at_us, Action::Fault { scheduled });
         }
@@ -272,9 +271,6 @@ impl World {
             Action::SessionDown { node, life, peer, connection } if self.lives(node, life) => {
                 self.session_down(node, peer, connection);
             }
-            Action::ReadStep { node, life, step } if self.lives(node, life) => {
-                self.on_read_step(node, step);
-            }
             Action::Tick { .. }
             | Action::Journal { .. }
             | Action::HardState { .. }
@@ -283,8 +279,7 @@ impl World {
             | Action::Fetch { .. }
             | Action::Fetched { .. }
             | Action::SessionUp { .. }
-            | Action::SessionDown { .. }
-            | Action::ReadStep { .. } => {}
+            | Action::SessionDown { .. } => {}
             Action::Connect { a, b } => self.connect(a, b),
             Action::Idle { a, b, connection } => self.on_idle(a, b, connection),
             Action::Boot { node } => self.boot(node),
@@ -303,21 +298,16 @@ impl World {
             Action::Cut { .. } | Action::Crash { .. } => {}
             Action::Flap { a, b, times } => self.flap(a, b, times),
             Action::DiskRecovers { node } => self.disk_recovers(node),
-            Action::Propose => self.propose(),
-            Action::Read => self.read(),
+            Action::Client(action) => self.on_client(action),
         }
     }
 
-    fn lives(&self, node: usize, life: u64) -> bool {
+    pub(super) fn lives(&self, node: usize, life: u64) -> bool {
         self.nodes[node].life == life && self.nodes[node].process.is_some()
     }
 
     /// Gives an event to a node's core and carries out its commands.
     pub(super) fn step(&mut self, node: usize, event: Event) {
-        // A full disk takes no more writes of clients; its node stays a voter and goes on.
-        if matches!(event, Event::Propose { .. }) && self.nodes[node].full_until_us > self.now_us {
-            return self.outcome.mark("write refused: disk full");
-        }
         let (now_us, index) = (self.now_us, node);
         let random = self.random.next();
         let node = &mut self.nodes[index];
@@ -376,11 +366,35 @@ impl World {
 
     /// Shows a fact to every invariant.
     pub(super) fn observe(&mut self, fact: &Fact<'_>) {
-        let view = View { nodes: &self.nodes, ledger: &self.ledger, now_us: self.now_us };
+        let (ledger, record) = (&self.ledger, &self.clients.record);
+        let view = View { nodes: &self.nodes, ledger, record, now_us: self.now_us };
         for invariant in &mut self.invariants {
             if let Err(what) = invariant.check(view, fact) {
                 let violation = Violation { invariant: invariant.name().to_owned(), what };
                 self.outcome.violate(violation, self.now_us);
+            }
+        }
+    }
+
+    /// Makes a part of the trace hash of something.
+    pub(super) fn hash(&mut self, what: &impl Hash) {
+        what.hash(&mut self.hash);
+    }
+
+    /// Judges the run as a whole.
+    pub(super) fn conclude(&mut self) {
+        let (ledger, record) = (&self.ledger, &self.clients.record);
+        let view = View { nodes: &self.nodes, ledger, record, now_us: self.now_us };
+        let settled = !self.outcome.over_budget && self.outcome.violation.is_none();
+        for invariant in &mut self.invariants {
+            if let Err(what) = invariant.conclude(view, settled) {
+                let violation = Violation { invariant: invariant.name().to_owned(), what };
+                self.outcome.violate(violation, self.now_us);
+            }
+        }
+        for (mark, count) in record.unknown_outcomes(ledger) {
+            if count > 0 {
+                *self.outcome.marks.entry(mark).or_default() += count;
             }
         }
     }
@@ -409,9 +423,9 @@ fn stopped_by_pause(action: &Action) -> Option<usize> {
         | Action::Fetched { node, .. }
         | Action::SessionUp { node, .. }
         | Action::SessionDown { node, .. }
-        | Action::Flush { node }
-        | Action::ReadStep { node, .. } => Some(*node),
+        | Action::Flush { node } => Some(*node),
         Action::Deliver { to, .. } => Some(*to),
+        Action::Client(action) => action.node(),
         Action::Connect { .. }
         | Action::Idle { .. }
         | Action::Boot { .. }
@@ -423,9 +437,7 @@ fn stopped_by_pause(action: &Action) -> Option<usize> {
         | Action::LoseLarge { .. }
         | Action::Crash { .. }
         | Action::Flap { .. }
-        | Action::DiskRecovers { .. }
-        | Action::Propose
-        | Action::Read => None,
+        | Action::DiskRecovers { .. } => None,
     }
 }
 

@@ -1,6 +1,6 @@
 use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::core::Role;
-use quorate_protocol::types::EntryId;
+use quorate_protocol::types::{EntryId, EntryKind};
 
 use super::Invariant;
 use crate::sim::ledger::{Fact, View};
@@ -43,7 +43,7 @@ impl Invariant for CommitMeetsPolicy {
             return Ok(());
         };
         let (memory, disk) = copies(id);
-        let is_command = |id: &EntryId| !view.ledger.kinds.contains_key(id);
+        let is_command = |id: &EntryId| view.ledger.kind(*id) == Some(EntryKind::Commands);
         let by_policy = disk >= form.persisted && memory >= form.copies;
         let by_seal = !is_command(&id) && disk >= form.sealing_copies();
         let own = id.epoch == process.core.epoch();

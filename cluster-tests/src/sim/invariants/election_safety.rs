@@ -21,11 +21,7 @@ impl Invariant for ElectionSafety {
         let (epoch, node) = match fact {
             Fact::BecamePrimary { node, epoch } => (*epoch, *node),
             Fact::Sent { from, message: Message::Append(append), .. } => (append.epoch, *from),
-            Fact::Sent { .. }
-            | Fact::Pushed { .. }
-            | Fact::Committed { .. }
-            | Fact::Read { .. }
-            | Fact::Stepped => return Ok(()),
+            _ => return Ok(()),
         };
         let leader = *self.leaders.entry(epoch).or_insert(node);
         if leader == node {

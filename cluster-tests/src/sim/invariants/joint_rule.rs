@@ -21,10 +21,7 @@ impl Invariant for JointRule {
         match fact {
             Fact::Stepped => self.look_at_all(view),
             Fact::BecamePrimary { node, epoch } => holds_all(view, *node, *epoch),
-            Fact::Sent { .. }
-            | Fact::Pushed { .. }
-            | Fact::Committed { .. }
-            | Fact::Read { .. } => Ok(()),
+            _ => Ok(()),
         }
     }
 }

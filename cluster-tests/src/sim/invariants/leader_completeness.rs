@@ -17,7 +17,7 @@ impl Invariant for LeaderCompleteness {
         match fact {
             Fact::BecamePrimary { node, epoch } => holds_all(view, *node, *epoch),
             Fact::Committed { node, from, to, .. } => is_held_later(view, *node, *from, *to),
-            Fact::Sent { .. } | Fact::Pushed { .. } | Fact::Read { .. } | Fact::Stepped => Ok(()),
+            _ => Ok(()),
         }
     }
 }
@@ -27,7 +27,7 @@ fn holds_all(view: View<'_>, node: usize, epoch: Epoch) -> Result<(), String> {
         return Ok(());
     };
     let preceding = process.log.preceding().seq;
-    for (committed, by) in view.ledger.committed.iter().copied() {
+    for (committed, by) in view.ledger.committed().iter().copied() {
         if by >= epoch || committed.seq < preceding {
             continue;
         }

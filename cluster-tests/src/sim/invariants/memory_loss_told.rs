@@ -33,7 +33,7 @@ fn holds_all(view: View<'_>, index: usize) -> Result<(), String> {
     let Some(process) = &view.nodes[index].process else {
         return Ok(());
     };
-    for (id, _) in &view.ledger.committed {
+    for (id, _) in view.ledger.committed() {
         let copies = view.ledger.copies.get(id).copied().unwrap_or_default();
         let had = copies.memory_in[index] > 0 || copies.disk[index];
         if had && id.seq > process.log.preceding().seq && !process.log.holds(*id) {

@@ -1,17 +1,28 @@
-//! What must hold after every event, one property to a file. Each judges by the simulated disks
-//! and by what was said, never by what a node believes.
+//! What must hold after every event, or at the end of a run, one property to a file. Each judges
+//! by the simulated disks and by what was said, never by what a node believes.
+//!
+//! Facts that say nothing about a property are none of its business, so that a new kind of fact
+//! changes only the properties that it is for: the one place where `_ =>` is right.
 
 mod acked_is_real;
 mod commit_meets_policy;
 mod committed_immutable;
+mod durability_contract;
 mod election_safety;
 mod joint_rule;
 mod leader_completeness;
 mod lease_exclusive;
+mod ledger_zero_at_quiesce;
+mod linearizable;
 mod log_matching;
 mod memory_loss_told;
+mod memory_bound;
 mod monotone;
+mod per_connection_order;
 mod reads_linearizable;
+mod reply_truth;
+mod snapshot_equivalence;
+mod state_machine_safety;
 mod vote_once_durable;
 mod vote_quorum_safe;
 
@@ -26,7 +37,20 @@ pub(super) trait Invariant {
     ///
     /// # Errors
     /// What is wrong, in words.
-    fn check(&mut self, view: View<'_>, fact: &Fact<'_>) -> Result<(), String>;
+    fn check(&mut self, view: View<'_>, fact: &Fact<'_>) -> Result<(), String> {
+        let _ = (view, fact);
+        Ok(())
+    }
+
+    /// Judges the run at its end. `settled`: the calm phase ended as it must, with nothing under
+    /// way; without it the damage was beyond what the policy survives.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    fn conclude(&mut self, view: View<'_>, settled: bool) -> Result<(), String> {
+        let _ = (view, settled);
+        Ok(())
+    }
 }
 
 /// All of them.
@@ -45,5 +69,13 @@ pub(super) fn all() -> Vec<Box<dyn Invariant>> {
         Box::<monotone::Monotone>::default(),
         Box::new(lease_exclusive::LeaseExclusive),
         Box::new(reads_linearizable::ReadsLinearizable),
+        Box::new(state_machine_safety::StateMachineSafety),
+        Box::new(snapshot_equivalence::SnapshotEquivalence),
+        Box::new(reply_truth::ReplyTruth),
+        Box::<per_connection_order::PerConnectionOrder>::default(),
+        Box::new(memory_bound::MemoryBound),
+        Box::new(durability_contract::DurabilityContract),
+        Box::new(ledger_zero_at_quiesce::LedgerZeroAtQuiesce),
+        Box::new(linearizable::Linearizable),
     ]
 }
