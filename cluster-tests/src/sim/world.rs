@@ -138,6 +138,7 @@ impl World {
             .collect();
         let clients = Clients::draw(&mut random, &plan);
         let outcome = Outcome::new(scenario, &plan);
+        let invariants = invariants::all(plan.tuning);
         let mut world = Self {
             random,
             plan,
@@ -162,7 +163,7 @@ impl World {
             due: BinaryHeap::new(),
             number: 0,
             hash: TraceHash::default(),
-            invariants: invariants::all(),
+            invariants,
         };
         world.begin();
         world

@@ -20,6 +20,8 @@ use crate::sim::world::{self, World};
 
 /// Entries that may wait for their commit; a node seals no more.
 pub(in crate::sim) const UNCOMMITTED_MAX: u64 = 100;
+/// Entries that may wait for the journal; a node seals no more.
+pub(in crate::sim) const UNWRITTEN_MAX: u64 = 100;
 /// Batches that may wait to be sealed; a node admits no more.
 pub(in crate::sim) const WAITING_MAX: usize = 8;
 /// Commands of one batch.
@@ -117,6 +119,11 @@ impl Connection {
 }
 
 impl Front {
+    /// How many reads the core has not answered.
+    pub(in crate::sim) fn asked_count(&self) -> usize {
+        self.asked.len()
+    }
+
     /// Whether no command is under way.
     pub(in crate::sim) fn is_idle(&self) -> bool {
         let idle = |connection: &Connection| {
@@ -254,8 +261,11 @@ impl World {
             if let Some(text) = self.refusal(node) {
                 return self.refuse_waiting(node, &text);
             }
+            let written = self.nodes[node].disk.journal.cached.last().seq.0;
             let process = self.process(node);
-            if process.core.log().last().seq.0 > process.core.committed().0 + UNCOMMITTED_MAX {
+            let last = process.core.log().last().seq.0;
+            let uncommitted = last > process.core.committed().0 + UNCOMMITTED_MAX;
+            if uncommitted || last > written + UNWRITTEN_MAX {
                 return self.seal_soon(node);
             }
             let before = process.front.waiting.len();
@@ -522,7 +532,7 @@ impl World {
                 self.outcome.mark("confirmed read");
                 return self.served(node, read, applied, replies);
             }
-            Stage::Check { at, replies } if leads || Mutant::LeaseCheckedOnce.is_active() => {
+            Stage::Check { at, replies } if leads => {
                 read.stage = Stage::Asked;
                 self.outcome.mark("leased read");
                 return self.served(node, read, at, replies);

@@ -18,7 +18,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-pub(super) use front::{Front, UNCOMMITTED_MAX, WAITING_MAX};
+pub(super) use front::{Front, UNWRITTEN_MAX, WAITING_MAX};
+#[cfg(test)]
+pub(super) use record::Ask;
 pub(super) use record::{Answer, AttemptId, Record};
 use session::Session;
 

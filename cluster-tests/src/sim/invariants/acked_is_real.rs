@@ -2,11 +2,20 @@ use quorate_protocol::core::message::Message;
 use quorate_protocol::types::Seq;
 
 use super::Invariant;
+use crate::sim::disk::{Disk, Recovered};
 use crate::sim::ledger::{Fact, View};
+use crate::sim::random::Random;
 
 /// An acknowledgement claims no more than the sender's memory and disk hold of the primary's
-/// log: were its power cut now, what it called persisted would be there.
-pub(super) struct AckedIsReal;
+/// log: were its power cut now, what it called persisted would be there, and were its process
+/// killed, what it called in memory. Of some acknowledgements that is tried on a copy of the disk.
+#[derive(Default)]
+pub(super) struct AckedIsReal {
+    acknowledgements: u64,
+}
+
+/// Of so many acknowledgements one is tried on a copy of the disk.
+const TRIED_EVERY: u64 = 16;
 
 impl Invariant for AckedIsReal {
     fn name(&self) -> &'static str {
@@ -58,6 +67,25 @@ impl Invariant for AckedIsReal {
         }
         if ack.incarnation != node.disk.incarnation {
             return Err(format!("node {name} acknowledges in a life it does not have: {ack:?}"));
+        }
+        self.acknowledgements += 1;
+        if !self.acknowledgements.is_multiple_of(TRIED_EVERY) || node.disk.is_damaged() {
+            return Ok(());
+        }
+        let holds = |disk: &Disk, seq: Seq| {
+            seq <= disk.flushed.seq
+                || seq <= tenure.log.preceding().seq
+                || disk.journal.cached.at(seq) == tenure.log.at(seq)
+        };
+        let mut random = Random::new(self.acknowledgements);
+        let mut disk = node.disk.clone();
+        process.journal.clone().crash(&mut disk, &mut random);
+        if !holds(&disk, ack.in_memory) {
+            return Err(format!("node {name}, if killed, lacks what it acknowledges: {ack:?}"));
+        }
+        disk.journal.cut_power(&mut random);
+        if disk.journal.recover() == Recovered::Damaged || !holds(&disk, ack.persisted) {
+            return Err(format!("node {name}, without power, lacks what it acknowledges: {ack:?}"));
         }
         Ok(())
     }

@@ -51,7 +51,7 @@ impl JointRule {
 }
 
 /// Whether enough voters of a configuration have an entry on disk.
-fn is_sealed(view: View<'_>, id: EntryId, config: &ClusterEntry) -> Result<(), String> {
+pub(super) fn is_sealed(view: View<'_>, id: EntryId, config: &ClusterEntry) -> Result<(), String> {
     let copies = view.ledger.copies.get(&id).copied().unwrap_or_default();
     let voters: Vec<usize> = config.voters().map(|voter| voter.0 as usize - 1).collect();
     let on_disk = voters.iter().filter(|voter| copies.disk[**voter]).count();

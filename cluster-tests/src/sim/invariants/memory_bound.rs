@@ -1,16 +1,26 @@
+use quorate_protocol::core::Tuning;
+use quorate_protocol::core::message::Message;
+
 use super::Invariant;
-use crate::sim::clients::{UNCOMMITTED_MAX, WAITING_MAX};
+use crate::sim::clients::{UNWRITTEN_MAX, WAITING_MAX};
 use crate::sim::ledger::{Fact, View};
+use crate::sim::node::Process;
 
-/// Entries that a tenure adds by itself.
-const OWN_ENTRIES: u64 = 4;
+/// The shortest record.
+const RECORD_BYTES_MIN: u64 = 64;
+/// Entries that an operator and a new tenure add.
+const OTHERS_MAX: u64 = 50;
 
-/// What a node keeps for others is bounded, whatever the disks, the network and the clients do:
-/// entries that wait for their commit at a primary, batches, reads, entries that wait for the
-/// journal.
+/// What a node keeps for others is bounded, whatever disks, networks and clients do: batches that
+/// wait, reads that wait, bytes on their way to a peer, entries that wait for the journal.
 ///
-/// Why only counts: sizes of commands are bounded where they are read.
-pub(super) struct MemoryBound;
+/// Why by counts and not by bytes where it can be: sizes are bounded where things are read.
+pub(super) struct MemoryBound {
+    /// Bytes that may be on their way to one peer.
+    window_bytes: u64,
+    /// Reads that may wait for a round.
+    reads_max: usize,
+}
 
 impl Invariant for MemoryBound {
     fn name(&self) -> &'static str {
@@ -18,18 +28,51 @@ impl Invariant for MemoryBound {
     }
 
     fn check(&mut self, view: View<'_>, fact: &Fact<'_>) -> Result<(), String> {
-        let Fact::Stepped = fact else { return Ok(()) };
-        for (index, node) in view.nodes.iter().enumerate() {
-            let Some(process) = &node.process else {
-                continue;
-            };
-            let name = index + 1;
-            let front = &process.front;
-            if front.waiting.len() > WAITING_MAX {
-                return Err(format!("node {name}: {} batches wait", front.waiting.len()));
+        match fact {
+            Fact::Sent { from, message: Message::Append(append), .. } => {
+                let bytes: u64 = append.entries.iter().map(|entry| u64::from(entry.bytes)).sum();
+                if bytes > self.window_bytes && append.entries.len() > 1 {
+                    return Err(format!("node {} sends {bytes} bytes at once", from + 1));
+                }
+                Ok(())
             }
+            Fact::Stepped => {
+                for (index, node) in view.nodes.iter().enumerate() {
+                    if let Some(process) = &node.process {
+                        let written = node.disk.journal.cached.last().seq.0;
+                        let last = process.log.last().seq.0;
+                        self.judge(process, last.saturating_sub(written))
+                            .map_err(|what| format!("node {}: {what}", index + 1))?;
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        let _ = (UNCOMMITTED_MAX, OWN_ENTRIES);
+    }
+}
+
+impl MemoryBound {
+    /// For nodes of this tuning.
+    pub(super) fn of(tuning: Tuning) -> Self {
+        Self { window_bytes: tuning.window_bytes, reads_max: tuning.reads_max }
+    }
+
+    fn judge(&self, process: &Process, unwritten: u64) -> Result<(), String> {
+        let front = &process.front;
+        if front.waiting.len() > WAITING_MAX {
+            return Err(format!("{} batches wait", front.waiting.len()));
+        }
+        if front.asked_count() > self.reads_max {
+            return Err(format!("{} reads wait for a round", front.asked_count()));
+        }
+        // A journal that stands still keeps no primary from sealing what may wait for it, and no
+        // peer from sending a window.
+        let sealed_max = UNWRITTEN_MAX + OTHERS_MAX;
+        let received_max = self.window_bytes / RECORD_BYTES_MIN + 1;
+        if unwritten > sealed_max + received_max {
+            return Err(format!("{unwritten} entries wait for the journal"));
+        }
         Ok(())
     }
 }

@@ -7,6 +7,8 @@
 mod acked_is_real;
 mod commit_meets_policy;
 mod committed_immutable;
+mod config_one_at_a_time;
+mod converges;
 mod durability_contract;
 mod election_safety;
 mod joint_rule;
@@ -25,6 +27,11 @@ mod snapshot_equivalence;
 mod state_machine_safety;
 mod vote_once_durable;
 mod vote_quorum_safe;
+
+#[cfg(test)]
+mod tests;
+
+use quorate_protocol::core::Tuning;
 
 use super::ledger::{Fact, View};
 
@@ -53,8 +60,8 @@ pub(super) trait Invariant {
     }
 }
 
-/// All of them.
-pub(super) fn all() -> Vec<Box<dyn Invariant>> {
+/// All of them, for nodes of this tuning.
+pub(super) fn all(tuning: Tuning) -> Vec<Box<dyn Invariant>> {
     vec![
         Box::<election_safety::ElectionSafety>::default(),
         Box::<vote_once_durable::VoteOnceDurable>::default(),
@@ -64,7 +71,7 @@ pub(super) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(committed_immutable::CommittedImmutable),
         Box::<joint_rule::JointRule>::default(),
         Box::new(commit_meets_policy::CommitMeetsPolicy),
-        Box::new(acked_is_real::AckedIsReal),
+        Box::<acked_is_real::AckedIsReal>::default(),
         Box::<memory_loss_told::MemoryLossTold>::default(),
         Box::<monotone::Monotone>::default(),
         Box::new(lease_exclusive::LeaseExclusive),
@@ -73,7 +80,9 @@ pub(super) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(snapshot_equivalence::SnapshotEquivalence),
         Box::new(reply_truth::ReplyTruth),
         Box::<per_connection_order::PerConnectionOrder>::default(),
-        Box::new(memory_bound::MemoryBound),
+        Box::new(memory_bound::MemoryBound::of(tuning)),
+        Box::<config_one_at_a_time::ConfigOneAtATime>::default(),
+        Box::new(converges::Converges),
         Box::new(durability_contract::DurabilityContract),
         Box::new(ledger_zero_at_quiesce::LedgerZeroAtQuiesce),
         Box::new(linearizable::Linearizable),
