@@ -365,6 +365,7 @@ impl World {
                     let config = self.process(node).core.configs().in_force();
                     let form = config.policy.normal_form(config.voters().count());
                     self.ledger.acknowledge(id, form);
+                    self.outcome.mark("write acknowledged");
                     let done = (index..).zip(replies);
                     let done = done.map(|(index, reply)| Answer::Done { id, index, reply });
                     (waiter, done.collect())

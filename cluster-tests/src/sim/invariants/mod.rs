@@ -19,6 +19,7 @@ mod linearizable;
 mod log_matching;
 mod memory_loss_told;
 mod memory_bound;
+mod memory_loss_rule;
 mod monotone;
 mod per_connection_order;
 mod reads_linearizable;
@@ -27,6 +28,7 @@ mod snapshot_equivalence;
 mod state_machine_safety;
 mod vote_once_durable;
 mod vote_quorum_safe;
+mod vote_silence;
 
 #[cfg(test)]
 mod tests;
@@ -66,6 +68,8 @@ pub(super) fn all(tuning: Tuning) -> Vec<Box<dyn Invariant>> {
         Box::<election_safety::ElectionSafety>::default(),
         Box::<vote_once_durable::VoteOnceDurable>::default(),
         Box::new(vote_quorum_safe::VoteQuorumSafe),
+        Box::<vote_silence::VoteSilence>::default(),
+        Box::<memory_loss_rule::MemoryLossRule>::default(),
         Box::<log_matching::LogMatching>::default(),
         Box::new(leader_completeness::LeaderCompleteness),
         Box::new(committed_immutable::CommittedImmutable),

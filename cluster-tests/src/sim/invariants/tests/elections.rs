@@ -10,9 +10,11 @@ use super::super::config_one_at_a_time::ConfigOneAtATime;
 use super::super::election_safety::ElectionSafety;
 use super::super::joint_rule::JointRule;
 use super::super::lease_exclusive::LeaseExclusive;
+use super::super::memory_loss_rule::MemoryLossRule;
 use super::super::monotone::Monotone;
 use super::super::vote_once_durable::VoteOnceDurable;
 use super::super::vote_quorum_safe::VoteQuorumSafe;
+use super::super::vote_silence::VoteSilence;
 use super::{accepts, epochs, id, primary, process, rejects, replica, world};
 use crate::sim::ledger::{Fact, TenureRecord};
 use crate::sim::world::World;
@@ -53,6 +55,50 @@ fn votes_with_memory_loss_do_not_count_against_copies_in_memory() {
     accepts(&mut VoteQuorumSafe, &world, &won);
     world.ledger.votes.insert(Epoch(99), BTreeMap::from([(other, true)]));
     rejects(&mut VoteQuorumSafe, &world, &won, "by votes");
+}
+
+#[test]
+fn a_node_grants_nothing_right_after_its_boot() {
+    let mut world = world("majority");
+    let node = replica(&world);
+    let mut invariant = VoteSilence::default();
+    accepts(&mut invariant, &world, &Fact::Stepped);
+    let reply = VoteReply { round: 1, epoch: Epoch(9), granted: true, memory_loss: false };
+    let refusal = Message::PreVoteReply(VoteReply { granted: false, ..reply });
+    let (vote, pre_vote) = (Message::VoteReply(reply), Message::PreVoteReply(reply));
+    let sent = |message| Fact::Sent { from: node, to: 0, message };
+    rejects(&mut invariant, &world, &sent(&vote), "us after its boot");
+    rejects(&mut invariant, &world, &sent(&pre_vote), "us after its boot");
+    accepts(&mut invariant, &world, &sent(&refusal));
+    world.run_until(world.now_us + 400_000);
+    accepts(&mut invariant, &world, &sent(&vote));
+}
+
+#[test]
+fn memory_loss_ends_only_with_what_the_primary_had_on_disk() {
+    let mut world = world("majority");
+    let node = replica(&world);
+    let mut invariant = MemoryLossRule::default();
+    world.crash(node, true);
+    let lost = |world: &World| {
+        let process = world.nodes[node].process.as_ref();
+        process.map(|process| process.core.hard_state().memory_loss)
+    };
+    while lost(&world) != Some(true) {
+        world.run_until(world.now_us + 1_000);
+    }
+    accepts(&mut invariant, &world, &Fact::Stepped);
+    let had = world.ledger.tenures[&epochs(&world).0].log.last().seq;
+    while lost(&world) != Some(false) {
+        world.run_until(world.now_us + 1_000);
+    }
+    assert_eq!(world.outcome.violation, None, "it ended as it must");
+    // As if the disk had lacked a part of that.
+    let mut short = world.nodes[node].disk.clone();
+    short.journal.cached.truncate(had);
+    short.flushed = id(1, 1);
+    std::mem::swap(&mut world.nodes[node].disk, &mut short);
+    rejects(&mut invariant, &world, &Fact::Stepped, "has its memory back");
 }
 
 #[test]
