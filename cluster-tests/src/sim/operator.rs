@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use quorate_protocol::cluster::{ClusterChange, ClusterEntry, MemberKind};
 use quorate_protocol::core::{ChangeOutcome, ChangeRefused, Command, Event, HandoverOutcome};
-use quorate_protocol::policy::Policy;
 use quorate_protocol::entry::Entry;
+use quorate_protocol::policy::Policy;
 use quorate_protocol::types::{ClusterTime, EntryId, EntryKind, Generation, NodeId, Seq};
 use quorate_protocol::wire::encode_cluster;
 
@@ -268,8 +268,11 @@ impl World {
         machine.disk.clean = true;
         self.ledger.clusters.insert(id, entry);
         self.ledger.note_disk(survivor, id);
-        let log = machine.disk.journal.cached.clone();
+        let log = self.nodes[survivor].disk.journal.cached.clone();
+        // What clients were told so far is judged by what was true so far.
+        self.conclude();
         self.ledger.forget_all_but(&log);
+        self.clients.record.restart(&self.ledger, self.now_us);
         self.outcome.mark("recovered lossily");
         let back = self.random.index(2 * self.nodes.len());
         for node in (0..self.nodes.len()).filter(|node| *node != survivor) {

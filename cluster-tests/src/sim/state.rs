@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use bytes::Bytes;
 use quorate_protocol::command::execute::{Moment, apply_payload, execute_read};
 use quorate_protocol::command::{MemoryKeyspace, Read};
 use quorate_protocol::entry::Entry;
@@ -33,6 +34,15 @@ impl State {
         reply.expect("memory does not fail")
     }
 
+    /// The number that a key holds.
+    pub(super) fn number(&self, key: &str) -> Option<u64> {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        match self.read(&Read::Get { key }, ClusterTime(0)) {
+            Reply::Bulk(text) => std::str::from_utf8(&text).ok()?.parse().ok(),
+            _ => None,
+        }
+    }
+
     /// A number that differs where the content does.
     pub(super) fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -60,6 +70,11 @@ impl Reference {
         let replies = self.state.apply(entry);
         self.replies.push(replies);
         self.digests.push(self.state.digest());
+    }
+
+    /// The state after the last committed entry.
+    pub(super) fn state(&self) -> &State {
+        &self.state
     }
 
     /// The state's digest after a position, if that is committed.

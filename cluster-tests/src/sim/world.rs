@@ -382,7 +382,7 @@ impl World {
         what.hash(&mut self.hash);
     }
 
-    /// Judges the run as a whole.
+    /// Judges the run as a whole, as far as it came.
     pub(super) fn conclude(&mut self) {
         let (ledger, record) = (&self.ledger, &self.clients.record);
         let view = View { nodes: &self.nodes, ledger, record, now_us: self.now_us };
@@ -395,7 +395,7 @@ impl World {
         }
         for (mark, count) in record.unknown_outcomes(ledger) {
             if count > 0 {
-                *self.outcome.marks.entry(mark).or_default() += count;
+                self.outcome.marks.insert(mark, count);
             }
         }
     }

@@ -7,9 +7,17 @@ use bytes::Bytes;
 use quorate_protocol::resp::Reply;
 use quorate_protocol::types::{EntryId, Seq};
 
+use super::session::KEYS;
 use crate::history::{Condition, Operation, Outcome, RegisterHistory};
 use crate::resp::Value;
 use crate::sim::ledger::Ledger;
+
+/// Places that one entry takes in the order of operations.
+const ENTRY_PLACES: u64 = 1 << 20;
+
+fn key_name(key: usize) -> String {
+    format!("key:{key}")
+}
 
 /// One command that a client sent once; a repetition is another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,7 +52,7 @@ impl Ask {
 
     /// The command as a client sends it.
     pub(in crate::sim) fn request(self, key: usize, out: &mut Vec<u8>) {
-        let key = format!("key:{key}");
+        let key = key_name(key);
         let parts: Vec<String> = match self {
             Self::Get => vec!["GET".into(), key],
             Self::Set(value) => vec!["SET".into(), key, value.to_string()],
@@ -171,10 +179,9 @@ pub(in crate::sim) struct Attempt {
 impl Attempt {
     /// Where it stands in the order of the log.
     fn place(&self) -> u64 {
-        const ENTRY: u64 = 1 << 20;
         match (&self.answer, self.sealed) {
-            (Some(Answer::Read { at, .. }), _) => at.next().0 * ENTRY - 1,
-            (_, Some((id, index))) => id.seq.0 * ENTRY + u64::from(index),
+            (Some(Answer::Read { at, .. }), _) => at.next().0 * ENTRY_PLACES - 1,
+            (_, Some((id, index))) => id.seq.0 * ENTRY_PLACES + u64::from(index),
             (_, None) => self.began_us,
         }
     }
@@ -184,6 +191,19 @@ impl Attempt {
 #[derive(Clone, Debug, Default)]
 pub(in crate::sim) struct Record {
     attempts: Vec<Attempt>,
+    restart: Option<Restart>,
+}
+
+/// A lossy recovery: what was acknowledged before may be gone, by an operator's word (S12).
+#[derive(Clone, Copy, Debug)]
+struct Restart {
+    /// Attempts that came before.
+    attempts: usize,
+    at_us: u64,
+    /// What was left of the committed log ended here.
+    through: Seq,
+    /// What the keys held there.
+    values: [Option<u64>; KEYS],
 }
 
 impl Record {
@@ -198,6 +218,17 @@ impl Record {
         let (sealed, answer, heard) = (None, None, None);
         self.attempts.push(Attempt { connection, key, ask, began_us, sealed, answer, heard });
         AttemptId(self.attempts.len() - 1)
+    }
+
+    /// Histories begin anew, with what is left of the committed log.
+    pub(in crate::sim) fn restart(&mut self, ledger: &Ledger, at_us: u64) {
+        let state = ledger.reference.state();
+        self.restart = Some(Restart {
+            attempts: self.attempts.len(),
+            at_us,
+            through: ledger.committed_through(),
+            values: std::array::from_fn(|key| state.number(&key_name(key))),
+        });
     }
 
     /// One attempt.
@@ -244,8 +275,27 @@ impl Record {
         let mut histories: BTreeMap<usize, RegisterHistory> = BTreeMap::new();
         let mut unknown = Vec::new();
         let mut heard = Vec::new();
-        for attempt in &self.attempts {
+        if let Some(restart) = &self.restart {
+            for (key, value) in restart.values.into_iter().enumerate() {
+                let operation = value.map_or(Operation::Delete(None), Operation::Write);
+                let place = restart.through.next().0 * ENTRY_PLACES - 2;
+                let history = histories.entry(key).or_default();
+                history.completed_at(operation, restart.at_us, restart.at_us, place);
+            }
+        }
+        for (index, attempt) in self.attempts.iter().enumerate() {
             let history = histories.entry(attempt.key).or_default();
+            if let Some(restart) = self.restart.filter(|restart| index < restart.attempts) {
+                // It may come with what the surviving log holds beyond what was committed.
+                if let Some((id, _)) = attempt.sealed
+                    && attempt.ask.writes()
+                    && id.seq > restart.through
+                    && ledger.committed_at(id.seq) == Some(id)
+                {
+                    unknown.push((attempt.place(), attempt));
+                }
+                continue;
+            }
             match &attempt.heard {
                 Some((ended_us, Outcome::Done(reply))) => {
                     let operation = attempt.ask.completed(reply).ok_or_else(|| {
@@ -253,15 +303,15 @@ impl Record {
                     })?;
                     let place = attempt.place();
                     history.completed_at(operation, attempt.began_us, *ended_us, place);
-                    heard.extend(attempt.sealed.map(|at| (at, *ended_us)));
+                    heard.push((place, *ended_us));
                 }
                 Some((_, Outcome::Refused(_))) => {}
                 Some((_, Outcome::InDoubt(_) | Outcome::Lost(_))) | None => {
-                    if let Some((id, index)) = attempt.sealed
+                    if let Some((id, _)) = attempt.sealed
                         && attempt.ask.writes()
                         && ledger.committed_at(id.seq) == Some(id)
                     {
-                        unknown.push(((id, index), attempt));
+                        unknown.push((attempt.place(), attempt));
                     }
                 }
             }
@@ -275,11 +325,11 @@ impl Record {
                 by_us = by_us.min(ended_us);
             }
             let history = histories.entry(attempt.key).or_default();
+            let began_us = self.restart.map_or(0, |r| r.at_us).max(attempt.began_us);
             if by_us == u64::MAX {
-                history.unknown(attempt.ask.unknown(), attempt.began_us);
+                history.unknown(attempt.ask.unknown(), began_us);
             } else {
-                let (operation, place) = (attempt.ask.unknown(), attempt.place());
-                history.completed_at(operation, attempt.began_us, by_us, place);
+                history.completed_at(attempt.ask.unknown(), began_us, by_us, at);
             }
         }
         Ok(histories)

@@ -22,7 +22,7 @@ impl Invariant for DurabilityContract {
     fn conclude(&mut self, view: View<'_>, _settled: bool) -> Result<(), String> {
         for (id, acknowledged) in &view.ledger.acknowledged {
             let held = view.nodes.iter().any(|node| holds(view, node, *id));
-            if !held && !is_beyond(acknowledged, &view.ledger.damage) {
+            if !held && !is_beyond(view, acknowledged) {
                 return Err(format!(
                     "{id} was acknowledged with {:?} and is nowhere; since then: {:?}",
                     acknowledged.form,
@@ -40,10 +40,13 @@ fn holds(view: View<'_>, node: &Node, id: EntryId) -> bool {
     !node.disk.is_damaged() && (in_state || node.disk.journal.cached.holds(id))
 }
 
-fn is_beyond(acknowledged: &Acknowledged, damage: &[(usize, Damage)]) -> bool {
-    let since = &damage[acknowledged.damage_before..];
-    let any: BTreeSet<usize> = since.iter().map(|(node, _)| *node).collect();
-    let disks: BTreeSet<usize> =
-        since.iter().filter(|(_, damage)| *damage == Damage::Disk).map(|(node, _)| *node).collect();
+fn is_beyond(view: View<'_>, acknowledged: &Acknowledged) -> bool {
+    let since = &view.ledger.damage[acknowledged.damage_before..];
+    let on_disk = since.iter().filter(|(_, damage)| *damage == Damage::Disk);
+    let mut disks: BTreeSet<usize> = on_disk.map(|(node, _)| *node).collect();
+    // Damage from before that nobody had found takes the copy away all the same.
+    disks.extend((0..view.nodes.len()).filter(|node| view.nodes[*node].disk.is_damaged()));
+    let any: BTreeSet<usize> =
+        since.iter().map(|(node, _)| *node).chain(disks.iter().copied()).collect();
     any.len() >= acknowledged.form.copies && disks.len() >= acknowledged.form.persisted
 }

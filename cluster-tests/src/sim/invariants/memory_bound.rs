@@ -8,6 +8,8 @@ use crate::sim::node::Process;
 
 /// The shortest record.
 const RECORD_BYTES_MIN: u64 = 64;
+/// Sessions that a peer may begin while a journal stands still.
+const SESSIONS_MAX: u64 = 8;
 /// Entries that an operator and a new tenure add.
 const OTHERS_MAX: u64 = 50;
 
@@ -67,9 +69,9 @@ impl MemoryBound {
             return Err(format!("{} reads wait for a round", front.asked_count()));
         }
         // A journal that stands still keeps no primary from sealing what may wait for it, and no
-        // peer from sending a window.
+        // peer from sending a window in each session.
         let sealed_max = UNWRITTEN_MAX + OTHERS_MAX;
-        let received_max = self.window_bytes / RECORD_BYTES_MIN + 1;
+        let received_max = SESSIONS_MAX * (self.window_bytes / RECORD_BYTES_MIN + 1);
         if unwritten > sealed_max + received_max {
             return Err(format!("{unwritten} entries wait for the journal"));
         }
