@@ -132,7 +132,7 @@ impl World {
         let process = self.nodes[node].process.as_ref().expect("lives");
         let current =
             process.sessions[peer].is_some_and(|known| known.up && known.number == *session);
-        let intact = process.log.at(*first).is_some();
+        let intact = *first > process.log.preceding().seq && process.log.at(*first).is_some();
         let mut entries: Vec<EntryMeta> = Vec::new();
         let mut bytes = 0;
         for id in process.log.range(*first, *last).iter().filter(|_| current && intact) {
