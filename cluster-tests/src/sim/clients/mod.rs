@@ -11,6 +11,7 @@
 //! invariants.
 
 mod front;
+mod reads;
 mod record;
 mod session;
 
