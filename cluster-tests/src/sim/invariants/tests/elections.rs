@@ -11,6 +11,7 @@ use super::super::election_safety::ElectionSafety;
 use super::super::joint_rule::JointRule;
 use super::super::lease_exclusive::LeaseExclusive;
 use super::super::memory_loss_rule::MemoryLossRule;
+use super::super::memory_loss_told::MemoryLossTold;
 use super::super::monotone::Monotone;
 use super::super::vote_once_durable::VoteOnceDurable;
 use super::super::vote_quorum_safe::VoteQuorumSafe;
@@ -99,6 +100,17 @@ fn memory_loss_ends_only_with_what_the_primary_had_on_disk() {
     short.flushed = id(1, 1);
     std::mem::swap(&mut world.nodes[node].disk, &mut short);
     rejects(&mut invariant, &world, &Fact::Stepped, "has its memory back");
+}
+
+#[test]
+fn a_node_that_lost_something_says_so() {
+    let mut world = world("majority");
+    let node = replica(&world);
+    accepts(&mut MemoryLossTold::default(), &world, &Fact::Stepped);
+    process(&mut world, node).log.truncate(Seq(5));
+    rejects(&mut MemoryLossTold::default(), &world, &Fact::Stepped, "doesn't tell");
+    world.nodes[node].disk.hard.memory_loss = true;
+    accepts(&mut MemoryLossTold::default(), &world, &Fact::Stepped);
 }
 
 #[test]
