@@ -168,6 +168,11 @@ impl Log {
         }
     }
 
+    /// See [`Core::forget_time`](super::Core::forget_time).
+    pub(super) fn forget_branches(&mut self) {
+        self.branch = Branch(0);
+    }
+
     /// Entries up to `preceding` are gone from the journal.
     pub fn trim(&mut self, preceding: EntryId) {
         if preceding.seq <= self.preceding.seq {

@@ -33,6 +33,7 @@ mod recovery;
 mod replica;
 mod snapshot;
 mod state;
+mod timeless;
 mod transfer;
 
 pub use configs::{Config, Configs};

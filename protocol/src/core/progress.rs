@@ -166,4 +166,15 @@ impl Progress {
         self.inflight_bytes = 0;
         self.moved = now;
     }
+
+    /// See [`Core::forget_time`](super::Core::forget_time). Windows are forgotten too.
+    pub(super) fn forget_time(&mut self, now: MonoTime) {
+        self.round = 0;
+        self.applied = Seq::ZERO;
+        self.answered = self.answered.map(|_| now);
+        self.close_since = self.close_since.map(|_| now);
+        self.moved = now;
+        self.inflight.clear();
+        self.inflight_bytes = 0;
+    }
 }
