@@ -122,6 +122,9 @@ mod selected {
         DropReads,
         /// Raft's single-server erratum: a change before an entry of the own epoch is committed.
         ThesisChangeBeforeStart,
+        /// Single-server changes as the thesis first had them: one majority, that of the newest
+        /// configuration, decides, and a change may come before an entry of the own epoch.
+        ThesisSingleServer,
         /// S10: a second change while one is pending.
         ChangeBesidePending,
         /// S10: copies are counted over the new configuration alone.

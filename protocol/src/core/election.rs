@@ -108,7 +108,8 @@ impl Core {
         };
         let own_counts = !candidacy.real || candidacy.votes.contains_key(&self.node);
         let won = own_counts
-            && self.configs.all().all(|config| {
+            && self.configs.all().all(|one| {
+                let config = mutant!(ThesisSingleServer, self.configs.newest(), one);
                 let granted: Vec<bool> = candidacy
                     .votes
                     .iter()

@@ -50,7 +50,8 @@ impl Core {
         let Duty::Primary(tenure) = &self.duty else {
             return Err(ChangeRefused::NotPrimary);
         };
-        if mutant!(ThesisChangeBeforeStart, false, self.committed < tenure.start) {
+        let started = mutant!(ThesisChangeBeforeStart, true, self.committed >= tenure.start);
+        if !mutant!(ThesisSingleServer, true, started) {
             return Err(ChangeRefused::NotReady);
         }
         if tenure.handover.is_some() {
@@ -129,7 +130,8 @@ impl Core {
             };
             let old = self.sealed_through(self.configs.in_force(), tenure, now);
             let new = self.sealed_through(&pending.entry, tenure, now);
-            let sealed = mutant!(InForceByNewAlone, new, old.min(new));
+            let both = mutant!(ThesisSingleServer, new, old.min(new));
+            let sealed = mutant!(InForceByNewAlone, new, both);
             if mutant!(InForceAtAppend, id.seq, sealed) < id.seq.max(tenure.start) {
                 return changed;
             }

@@ -527,7 +527,8 @@ impl Core {
         let mut persisted: Vec<Seq> =
             self.view(config, tenure, now).iter().map(|cursors| cursors.persisted).collect();
         persisted.sort_unstable_by(|a, b| b.cmp(a));
-        let copies = mutant!(SealByOneCopy, 1, form.sealing_copies());
+        let least = mutant!(ThesisSingleServer, form.majority(), form.sealing_copies());
+        let copies = mutant!(SealByOneCopy, 1, least);
         persisted.get(copies - 1).copied().unwrap_or(Seq::ZERO)
     }
 
