@@ -50,6 +50,9 @@ verify-long: need-build need-test ## The long forms of the tests of `make test`
 	cargo build --release $(CARGO_FLAGS) --workspace --bins
 	QUORATE_STEADY_MINUTES=10 cargo test --release $(CARGO_FLAGS) --package quorate-cluster-tests \
 		--test cluster -- --nocapture no_election_happens
+	cargo run --release $(CARGO_FLAGS) --package quorate-cluster-tests --bin modelcheck
+	cargo run --release $(CARGO_FLAGS) --package quorate-cluster-tests --bin modelcheck -- --mutants
+	PROPTEST_CASES=100000 cargo test --release $(CARGO_FLAGS) --package quorate-protocol --test hostile
 
 .PHONY: check-deploy
 check-deploy: need-build need-deploy ## Build the container image and break its compose cluster

@@ -1,12 +1,14 @@
 //! Explores every order of events of small clusters and prints what it found.
 //!
-//! `modelcheck [--small] [--mutants] [--policy NAME] [--threads N] [--states-max N]`; exit code 1
-//! on a violation, on a mistake that is not found, and on a search that misses what it is for.
+//! `modelcheck [--small] [--mutants] [--mutant NAME] [--policy NAME] [--threads N]
+//! [--states-max N]`; exit code 1 on a violation, on a mistake that is not found, and on a search
+//! that misses what it is for.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use quorate_cluster_tests::modelcheck::{Report, Scope, Size, check, hunts, searches};
+use quorate_protocol::mutants::Mutant;
 use quorate_protocol::policy::Policy;
 
 /// Explores every order of events of small clusters, over the core that a node runs.
@@ -18,6 +20,9 @@ struct Options {
     /// Switch one rule off at a time: each must be found.
     #[arg(long)]
     mutants: bool,
+    /// Search with this mistake in the core.
+    #[arg(long, value_parser = mutant)]
+    mutant: Option<Mutant>,
     /// Searches of one policy alone.
     #[arg(long, value_parser = policy)]
     policy: Option<Policy>,
@@ -31,6 +36,11 @@ struct Options {
 
 fn policy(name: &str) -> Result<Policy, String> {
     Policy::preset(name).ok_or_else(|| "local, memory, hybrid, majority or all".to_owned())
+}
+
+fn mutant(name: &str) -> Result<Mutant, String> {
+    let named = |mutant: &&Mutant| format!("{mutant:?}") == name;
+    Mutant::ALL.iter().find(named).copied().ok_or_else(|| format!("no mistake is named {name}"))
 }
 
 fn main() -> ExitCode {
@@ -50,6 +60,7 @@ fn search_all(options: &Options) -> bool {
         if options.policy.is_some_and(|policy| policy != scope.policy) {
             continue;
         }
+        let scope = Scope { mutant: options.mutant, ..scope };
         let report = check(&scope, options.threads, options.states_max);
         let verdict = match (&report.broken, report.complete) {
             (Some((broken, _)), _) => format!("{} is broken", broken.name()),

@@ -4,7 +4,7 @@ use quorate_protocol::core::message::Message;
 use quorate_protocol::core::{Event, Role};
 use quorate_protocol::types::{ClusterTime, Incarnation, MonoTime, NodeId, Seq};
 
-use super::network::{Envelope, entries_in};
+use super::network::{Envelope, arrival, entries_in};
 use super::node::{Effects, FAR, NOW, Node};
 use super::scope::Scope;
 use super::state::{Broken, State};
@@ -185,8 +185,7 @@ impl Run<'_> {
     fn deliver(&mut self, envelope: Envelope) {
         let Envelope { from, to, incarnation, message } = envelope;
         self.meet(to, from, incarnation);
-        // A vote is asked for after any silence; for all else time stands still.
-        let now = if matches!(message, Message::Vote(_)) { FAR } else { NOW };
+        let now = arrival(&message);
         self.step(to, Event::Received { from, message }, now);
     }
 

@@ -13,6 +13,8 @@ mod node;
 mod scope;
 mod state;
 mod suite;
+#[cfg(test)]
+mod tests;
 
 use std::time::{Duration, Instant};
 

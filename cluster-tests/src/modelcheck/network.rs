@@ -6,11 +6,13 @@
 //! may arrive on its own, as if each had been sent alone. What can have no effect any more is
 //! forgotten.
 
-use quorate_protocol::core::Role;
-use quorate_protocol::core::message::{Append, Message};
-use quorate_protocol::types::{Epoch, Incarnation, NodeId};
+use std::sync::Arc;
 
-use super::node::Node;
+use quorate_protocol::core::message::{Append, Message};
+use quorate_protocol::core::{Event, Role};
+use quorate_protocol::types::{Epoch, Incarnation, MonoTime, NodeId};
+
+use super::node::{Effects, FAR, NOW, Node};
 
 /// A message on its way.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,8 +89,11 @@ impl Network {
     }
 
     /// Forgets what can have no effect any more, now or later.
-    pub(super) fn forget_dead(&mut self, nodes: &[std::sync::Arc<Node>]) {
-        self.0.retain(|envelope| !is_dead(envelope, &nodes[envelope.to.0 as usize - 1]));
+    pub(super) fn forget_dead(&mut self, nodes: &[Arc<Node>]) {
+        self.0.retain(|envelope| {
+            let to = &nodes[envelope.to.0 as usize - 1];
+            !is_outdated(envelope, to) || has_effect(envelope, to)
+        });
     }
 }
 
@@ -136,9 +141,9 @@ fn join(older: Envelope, newer: Envelope) -> Envelope {
     Envelope { message: Message::Append(joined), ..newer }
 }
 
-/// Whether a message can have no effect on its receiver but to tell its sender of a higher epoch,
-/// which a vote request of that epoch tells as well.
-fn is_dead(envelope: &Envelope, to: &Node) -> bool {
+/// Whether a message should have no effect on its receiver, now or later, but an answer that
+/// tells its sender of a higher epoch, which a vote request of that epoch tells as well.
+fn is_outdated(envelope: &Envelope, to: &Node) -> bool {
     let own = to.core.epoch();
     match &envelope.message {
         Message::Vote(request) => {
@@ -155,6 +160,25 @@ fn is_dead(envelope: &Envelope, to: &Node) -> bool {
         | Message::TimeoutNow(_)
         | Message::SnapshotOffer(_) => true,
     }
+}
+
+/// Whether an outdated message has an effect nevertheless.
+fn has_effect(envelope: &Envelope, to: &Node) -> bool {
+    let mut node = to.clone();
+    let mut effects = Effects::default();
+    let (from, message) = (envelope.from, envelope.message.clone());
+    let asked = epoch(&message);
+    node.step(arrival(&message), Event::Received { from, message }, &mut effects);
+    node != *to
+        || effects.sent.iter().any(|(_, answer)| match answer {
+            Message::VoteReply(reply) => reply.granted,
+            answer => epoch(answer) <= asked,
+        })
+}
+
+/// When a message arrives: a vote is asked for after any silence; for all else time stands still.
+pub(super) fn arrival(message: &Message) -> MonoTime {
+    if matches!(message, Message::Vote(_)) { FAR } else { NOW }
 }
 
 /// How many entries a message carries.

@@ -21,37 +21,86 @@ const POLICIES: [Policy; 4] = [Policy::LOCAL, Policy::MEMORY, Policy::HYBRID, Po
 /// All searches of a size; none may find anything.
 #[must_use]
 pub fn searches(size: Size) -> Vec<Scope> {
-    POLICIES.into_iter().flat_map(|policy| of_policy(size, policy)).collect()
+    POLICIES
+        .into_iter()
+        .flat_map(|policy| match size {
+            Size::Small => small(policy),
+            Size::Full => full(policy),
+        })
+        .collect()
 }
 
-fn of_policy(size: Size, policy: Policy) -> Vec<Scope> {
-    let small = size == Size::Small;
-    let crashes = Scope {
-        kills: true,
-        power_cuts: true,
-        crashes_max: if small { 1 } else { 2 },
-        ..Scope::new("crashes", policy)
-    };
-    let change = Scope { commits: true, ..Scope::new("", policy) };
+/// One more election, one write, and one crash or one change.
+fn small(policy: Policy) -> Vec<Scope> {
+    vec![crashes(policy), policy_changes(policy), joins(policy), leaves(policy)]
+}
+
+/// What more of everything finds: crashes, elections, writes, late acknowledgements, and crashes
+/// in the middle of changes.
+fn full(policy: Policy) -> Vec<Scope> {
+    let one_cut = |name, scope| Scope { name, power_cuts: true, crashes_max: 1, ..scope };
+    let mut scopes = vec![
+        Scope { name: "two crashes", crashes_max: 2, ..crashes(policy) },
+        Scope {
+            name: "two writes",
+            entries_max: 4,
+            prefixes: true,
+            step_down: true,
+            ..crashes(policy)
+        },
+        Scope { name: "two elections", epoch_max: 4, kills: false, ..crashes(policy) },
+        Scope { name: "late answers", delayed_acks: true, ..crashes(policy) },
+        one_cut("policy change, crash", policy_changes(policy)),
+        // Nodes 2 and 3 are alike, and the new voter stands in the small search.
+        Scope { last_candidate: NodeId(2), ..one_cut("voter joins, crash", joins(policy)) },
+        one_cut("voter leaves, crash", leaves(policy)),
+        Scope {
+            voters: 4,
+            last_candidate: NodeId(2),
+            entries_max: 1,
+            changes: vec![removals(), removals()],
+            ..Scope { name: "two changes", ..leaves(policy) }
+        },
+    ];
+    if policy == Policy::MAJORITY {
+        scopes.push(Scope { last_candidate: NodeId(3), ..figure_8() });
+    }
+    scopes
+}
+
+fn crashes(policy: Policy) -> Scope {
+    Scope { kills: true, power_cuts: true, crashes_max: 1, ..Scope::new("one crash", policy) }
+}
+
+fn policy_changes(policy: Policy) -> Scope {
     let others = POLICIES.into_iter().filter(|other| *other != policy);
-    let policies = Scope {
-        name: "policy change",
+    Scope {
         changes: vec![others.map(ClusterChange::SetPolicy).collect()],
-        ..change.clone()
-    };
-    let joins = Scope {
-        name: "a voter joins",
+        commits: true,
+        ..Scope::new("policy change", policy)
+    }
+}
+
+fn joins(policy: Policy) -> Scope {
+    Scope {
         learners: 1,
         entries_max: 2,
         changes: vec![vec![ClusterChange::Promote(NodeId(4))]],
-        ..change.clone()
-    };
-    let leaves = Scope {
-        name: "a voter leaves",
+        commits: true,
+        ..Scope::new("voter joins", policy)
+    }
+}
+
+fn leaves(policy: Policy) -> Scope {
+    Scope {
         changes: vec![vec![ClusterChange::Remove(NodeId(3))]],
-        ..change
-    };
-    vec![crashes, policies, joins, leaves]
+        commits: true,
+        ..Scope::new("voter leaves", policy)
+    }
+}
+
+fn removals() -> Vec<ClusterChange> {
+    [3, 4].map(|node| ClusterChange::Remove(NodeId(node))).to_vec()
 }
 
 /// A rule that is switched off, and the search that must find what follows.
@@ -79,11 +128,11 @@ pub fn hunts() -> Vec<Hunt> {
     vec![
         hunt("R1", Mutant::CountAmnesiacVoters, power_cut("hybrid", Policy::HYBRID)),
         hunt("R1", Mutant::CountAmnesiacVoters, power_cut("memory", Policy::MEMORY)),
-        hunt("R1", Mutant::MajorityElects, Scope::new("local", Policy::LOCAL)),
-        hunt("R2", Mutant::ClearMemoryLossAtCommit, power_cut("hybrid", Policy::HYBRID)),
+        hunt("R1", Mutant::ElectByMajorityAlone, Scope::new("local", Policy::LOCAL)),
+        hunt("R2", Mutant::RecoverAtCommit, power_cut("hybrid", Policy::HYBRID)),
         hunt(
             "R3",
-            Mutant::NewConfigurationAlone,
+            Mutant::InForceByNewAlone,
             Scope {
                 learners: 1,
                 ..change("a voter joins", Policy::HYBRID, ClusterChange::Promote(NodeId(4)))
@@ -91,11 +140,12 @@ pub fn hunts() -> Vec<Hunt> {
         ),
         hunt(
             "R4",
-            Mutant::PolicyAtAppend,
+            Mutant::JudgeByNewest,
             change("majority to local", Policy::MAJORITY, ClusterChange::SetPolicy(Policy::LOCAL)),
         ),
-        hunt("Raft's Figure 8", Mutant::CommitOlderEpoch, figure_8()),
-        hunt("single-server change", Mutant::SingleServerErratum, two_removals()),
+        hunt("one vote in an epoch", Mutant::VoteTwice, Scope::new("majority", Policy::MAJORITY)),
+        hunt("Raft's Figure 8", Mutant::Figure8Commit, figure_8()),
+        hunt("single-server change", Mutant::ThesisSingleServer, two_removals()),
     ]
 }
 
@@ -118,7 +168,6 @@ fn two_removals() -> Scope {
         epoch_max: 4,
         last_candidate: NodeId(2),
         entries_max: 1,
-        commits: true,
         changes: vec![
             vec![ClusterChange::Remove(NodeId(4))],
             vec![ClusterChange::Remove(NodeId(3))],
