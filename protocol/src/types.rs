@@ -93,6 +93,9 @@ impl Seq {
     /// Before the first entry.
     pub const ZERO: Self = Self(0);
 
+    /// The highest that is taken from a peer, as for [`Epoch::MAX`].
+    pub const MAX: Self = Self(u64::MAX >> 1);
+
     /// The position after this one.
     #[must_use]
     pub fn next(self) -> Self {
@@ -109,6 +112,10 @@ impl Seq {
 impl Epoch {
     /// Before any primary.
     pub const ZERO: Self = Self(0);
+
+    /// The highest that is taken from a peer: far beyond any that elections lead to, and far from
+    /// the end of the numbers, where there would be no next one.
+    pub const MAX: Self = Self(u64::MAX >> 1);
 
     /// The epoch after this one.
     #[must_use]

@@ -28,6 +28,21 @@ pub enum Message {
     SnapshotOffer(SnapshotOffer),
 }
 
+impl Message {
+    /// The epoch that it speaks of: the sender's, or the one that it stands for.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        match self {
+            Self::PreVote(request) | Self::Vote(request) => request.epoch,
+            Self::PreVoteReply(reply) | Self::VoteReply(reply) => reply.epoch,
+            Self::Append(append) => append.epoch,
+            Self::AppendAck(ack) => ack.epoch,
+            Self::TimeoutNow(order) => order.epoch,
+            Self::SnapshotOffer(offer) => offer.epoch,
+        }
+    }
+}
+
 /// A candidate's question, for a pre-vote and for a vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct VoteRequest {

@@ -19,7 +19,7 @@ use super::progress::Flow;
 use super::state::{Core, Duty};
 use crate::cluster::ClusterEntry;
 use crate::mutants::mutant;
-use crate::types::{ClusterTime, EntryId, Epoch, MonoTime, NodeId};
+use crate::types::{ClusterTime, EntryId, Epoch, MonoTime, NodeId, Seq};
 
 /// What a snapshot stands for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,7 +115,8 @@ impl Core {
         if (config.cluster, config.generation) != (own.cluster, own.generation) {
             return Err(SnapshotRefused::Foreign);
         }
-        if *config_id > snapshot.last || snapshot.epoch < snapshot.last.epoch {
+        let beyond = snapshot.epoch > Epoch::MAX || snapshot.last.seq > Seq::MAX;
+        if beyond || *config_id > snapshot.last || snapshot.epoch < snapshot.last.epoch {
             return Err(SnapshotRefused::Malformed);
         }
         if mutant!(InstallOlder, false, snapshot.last.seq <= self.committed) {

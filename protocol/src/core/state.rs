@@ -468,7 +468,7 @@ impl Core {
         message: Message,
         out: &mut Vec<Command>,
     ) {
-        if !self.sessions.contains_key(&from) {
+        if !self.sessions.contains_key(&from) || message.epoch() > Epoch::MAX {
             return;
         }
         match message {
