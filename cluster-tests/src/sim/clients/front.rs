@@ -189,6 +189,7 @@ impl World {
         match core.admits(now) {
             Ok(()) => None,
             Err(Refused::NotPrimary) => self.not_here(node),
+            Err(Refused::Starting) => Some("CLUSTERDOWN a new primary starts".to_owned()),
             Err(Refused::HandingOver(to)) => Some(format!("DRAINING leadership goes to {to}")),
             Err(Refused::Degraded(unmet)) => Some(format!("NOREPLICAS {unmet}")),
         }
