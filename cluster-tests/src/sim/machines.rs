@@ -32,6 +32,12 @@ impl World {
                     after_us += random.between(1_000, 400_000);
                 }
             }
+            Fault::PowerCut if random.percent(50) => {
+                // While its disk is slow, much is written and not yet synced.
+                self.nodes[node].disk_factor = random.between(5, 100);
+                self.after(2_000_000, Action::DiskRecovers { node });
+                self.after(random.below(400_000), Action::Crash { node, power: true });
+            }
             Fault::PowerCut => self.crash(node, true),
             Fault::PowerCutAll => (0..self.nodes.len()).for_each(|node| self.crash(node, true)),
             _ => self.stop(node, random.percent(50)),
