@@ -9,7 +9,7 @@ use quorate_protocol::core::message::{EntryMeta, Message};
 use quorate_protocol::entry::Entry;
 use quorate_protocol::policy::NormalForm;
 use quorate_protocol::resp::Reply;
-use quorate_protocol::types::{Chain, EntryId, EntryKind, Epoch, Seq};
+use quorate_protocol::types::{Chain, EntryId, EntryKind, Epoch, Generation, Seq};
 use quorate_protocol::wire::entry_meta;
 
 use super::clients::{Answer, AttemptId, Record};
@@ -52,6 +52,8 @@ pub(super) struct Ledger {
     pub(super) damage: Vec<(usize, Damage)>,
     /// What is in cluster entries.
     pub(super) clusters: BTreeMap<EntryId, Arc<ClusterEntry>>,
+    /// Lossy recoveries so far.
+    pub(super) generation: Generation,
     /// Configurations that a node held to be in force, and the epoch in which one first did.
     pub(super) in_force: BTreeMap<EntryId, Epoch>,
     /// Tenures by epoch.
@@ -164,6 +166,7 @@ impl Ledger {
         self.seen = self.seen.min(self.committed_through());
         self.tenures.clear();
         self.in_force.clear();
+        self.generation = Generation(self.generation.0 + 1);
         self.epoch_committed = Epoch::ZERO;
     }
 

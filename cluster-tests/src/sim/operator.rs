@@ -218,8 +218,12 @@ impl World {
 
     pub(super) fn note_in_force(&mut self, node: usize) {
         if let Some(process) = &self.nodes[node].process {
-            let at = process.core.configs().in_force_at();
-            self.ledger.in_force.entry(at).or_insert_with(|| process.core.epoch());
+            let configs = process.core.configs();
+            // What a lossy recovery gave up is not in force any more, whoever still holds it.
+            if configs.in_force().generation == self.ledger.generation {
+                let at = configs.in_force_at();
+                self.ledger.in_force.entry(at).or_insert_with(|| process.core.epoch());
+            }
         }
     }
 
