@@ -49,7 +49,7 @@ fn full(policy: Policy) -> Vec<Scope> {
             ..crashes(policy)
         },
         Scope { name: "two elections", epoch_max: 4, kills: false, ..crashes(policy) },
-        Scope { name: "late answers", delayed_acks: true, ..crashes(policy) },
+        Scope { name: "late answers", delayed_acks: true, kills: false, ..crashes(policy) },
         one_cut("policy change, crash", policy_changes(policy)),
         // Nodes 2 and 3 are alike, and the new voter stands in the small search.
         Scope { last_candidate: NodeId(2), ..one_cut("voter joins, crash", joins(policy)) },
