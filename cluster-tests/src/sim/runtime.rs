@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::core::message::EntryMeta;
-use quorate_protocol::core::{Command, Event, Role};
+use quorate_protocol::core::{Command, Event, Role, Violation};
 use quorate_protocol::entry::Entry;
 use quorate_protocol::mutants::Mutant;
 use quorate_protocol::types::{Branch, ClusterTime, EntryId, EntryKind, Epoch, Seq};
@@ -78,9 +78,7 @@ impl World {
                 | Command::FetchSnapshot { .. }
                 | Command::SnapshotRefused { .. }
                 | Command::InstallSnapshot { .. }) => self.carry_out_change(node, command),
-                Command::Halt { violation } => {
-                    self.fail("Halt", format!("node {}: {violation}", node + 1));
-                }
+                Command::Halt { violation } => self.on_halt(node, violation),
             }
         }
     }
@@ -95,6 +93,17 @@ impl World {
         process.log.truncate(from);
         process.journal.truncate(from);
         self.journal_starts(node);
+    }
+
+    /// An invariant is broken; but a removed node that goes on may well meet a version that its
+    /// binary does not follow.
+    fn on_halt(&mut self, node: usize, violation: Violation) {
+        let removed = self.nodes[node].process.as_ref().is_some_and(|p| p.core.is_removed());
+        if removed && matches!(violation, Violation::ClusterVersion { .. }) {
+            self.outcome.mark("removed node halts");
+        } else {
+            self.fail("Halt", format!("node {}: {violation}", node + 1));
+        }
     }
 
     /// Builds the record of an entry of this node's own tenure; for commands, out of what waits.

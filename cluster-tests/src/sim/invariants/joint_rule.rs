@@ -67,7 +67,12 @@ fn holds_all(view: View<'_>, node: usize, epoch: Epoch) -> Result<(), String> {
         return Ok(());
     };
     let preceding = process.log.preceding().seq;
-    for (id, by) in &view.ledger.in_force {
+    // A node that does not know of a lossy recovery goes by what was given up (S12).
+    let generation = process.core.configs().in_force().generation;
+    let of_now = |id: &EntryId| {
+        view.ledger.clusters.get(id).is_some_and(|cluster| cluster.generation >= generation)
+    };
+    for (id, by) in view.ledger.in_force.iter().filter(|(id, _)| of_now(id)) {
         if *by < epoch && id.seq > preceding && !process.log.holds(*id) {
             return Err(format!(
                 "node {} leads epoch {epoch} without configuration {id}, in force since epoch {by}",
