@@ -4,7 +4,8 @@
 //!  Event ──► Core::step(now, random, event) ──► Command, Command, …
 //!             │ election   votes, pre-votes, winning (S1–S3, S5)
 //!             │ replica    appends, log matching, truncation, acks (S5, S8, S9)
-//!             │ primary    sealing, flow control, commit (S4, S10)
+//!             │ primary    sealing, flow control
+//!             │ commit     what the policy says is committed (S4)
 //!             │ reads      heartbeat rounds, lease, check-quorum, confirmed reads (S11)
 //!             │ membership members, policy, version (S10); learners become voters
 //!             │ transfer   leadership goes to another voter
@@ -20,6 +21,7 @@
 //!
 //! The rules are named S1 to S12 as in `docs/safety-rules.md`, at the place that keeps each.
 
+mod commit;
 mod configs;
 mod election;
 mod event;

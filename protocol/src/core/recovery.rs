@@ -8,7 +8,10 @@ use std::sync::Arc;
 use super::state::Boot;
 use crate::cluster::{ClusterEntry, MemberKind};
 use crate::policy::{Policy, PolicyError};
-use crate::types::{EntryId, NodeId};
+use crate::types::{EntryId, Epoch, NodeId};
+
+/// Epochs of one generation, as a power of two: an election a millisecond for fifty days.
+const GENERATION_BITS: u32 = 32;
 
 impl Boot {
     /// The survivor's log and hard state after a lossy recovery: one more entry, which makes this
@@ -39,8 +42,11 @@ impl Boot {
         entry.generation.0 += 1;
         entry.removed.retain(|node| *node != self.node);
 
-        // An epoch that no node of the old generation can have seen an entry of.
-        let epoch = self.hard.epoch.max(self.log.last().epoch).next();
+        // Nodes that are lost may have been far ahead in epochs, and an entry's id must not name
+        // another one of theirs: the new generation begins beyond any epoch that they can have
+        // reached by elections.
+        let known = self.hard.epoch.max(self.log.last().epoch);
+        let epoch = Epoch(((known.0 >> GENERATION_BITS) + 1) << GENERATION_BITS);
         let id = EntryId::new(epoch, self.log.last().seq.next());
         self.log.push(id);
         self.log.on_persisted(self.log.branch(), id);
