@@ -6,6 +6,7 @@
 mod client;
 mod health;
 mod published;
+mod snapshot;
 mod storage;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use prometheus::{
 pub use client::{ClientMetrics, InfoStats, RoundCounts};
 pub use health::HealthCollector;
 pub use published::PublishedCollector;
+pub use snapshot::SnapshotCollector;
 pub use storage::{StorageCollector, StorageMetrics, StorageSources};
 
 use crate::archive::ArchiveStatus;

@@ -32,6 +32,7 @@ pub struct Published {
     lease_until: AtomicU64,
     readable: AtomicU8,
     committed: AtomicU64,
+    committed_epoch: AtomicU64,
     acknowledgeable: AtomicU64,
     applied: AtomicU64,
     /// No stored key expires before this moment of cluster time.
@@ -149,6 +150,12 @@ impl Published {
         Seq(self.committed.load(Ordering::Acquire))
     }
 
+    /// An epoch in which this node knew everything through `committed()` to be committed.
+    #[must_use]
+    pub fn committed_epoch(&self) -> Epoch {
+        Epoch(self.committed_epoch.load(Ordering::Acquire))
+    }
+
     /// Position up to which the policy in force is met; at most `committed()`.
     #[must_use]
     pub fn acknowledgeable(&self) -> Seq {
@@ -243,6 +250,11 @@ impl Published {
     pub fn set_positions(&self, committed: Seq, acknowledgeable: Seq) {
         self.committed.store(committed.0, Ordering::Release);
         self.acknowledgeable.store(acknowledgeable.0, Ordering::Release);
+    }
+
+    /// For the quorum actor, before it publishes positions: the epoch in which it knows them.
+    pub fn set_committed_epoch(&self, epoch: Epoch) {
+        self.committed_epoch.store(epoch.0, Ordering::Release);
     }
 
     /// For the quorum actor: the lease, as the moment when it ends, and whether reads may be

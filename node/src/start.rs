@@ -2,7 +2,9 @@
 
 use std::io::IsTerminal as _;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,7 @@ use quorate_actors::health::{Health, HealthView};
 use quorate_actors::metrics::Metrics;
 use quorate_actors::node::{RunningNode, ShutdownReport};
 use quorate_actors::quorum::QuorumHandle;
+use quorate_actors::snapshot::{SnapshotProgress, SnapshotStats};
 use quorate_actors::storage::state::StateReader;
 use quorate_actors::supervisor::{Phase, Supervisor};
 use quorate_actors::view::Published;
@@ -60,10 +63,32 @@ pub(crate) fn run(source: &Source, allow_volatile: bool) -> Result<(), Failure> 
     // Tasks there hold the state open. RocksDB aborts the process if that is closed while the
     // process is ending.
     runtime.shutdown_timeout(LAST_TASKS_LIMIT);
-    outcome
+    match outcome? {
+        End::Stopped => Ok(()),
+        End::Superseded => Err(restart()),
+    }
 }
 
-async fn serve(settings: Settings, started: Instant) -> Result<(), Failure> {
+/// How a node came to its end.
+enum End {
+    /// It was told to.
+    Stopped,
+    /// A snapshot replaced the state.
+    Superseded,
+}
+
+/// Replaces this process's program by itself: the same binary, arguments and process id, and
+/// nothing left of the old node, which is what makes the switch to a snapshot an ordinary start.
+/// Returns only where that fails.
+fn restart() -> Failure {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "quorate".into());
+    // Not the path, where an upgrade may have put another binary.
+    let error = Command::new("/proc/self/exe").arg0(name).args(arguments).exec();
+    Failure::failed("the node has a new state and can't restart by itself", error)
+}
+
+async fn serve(settings: Settings, started: Instant) -> Result<End, Failure> {
     let failed = |error| Failure::failed("signals", error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -79,6 +104,8 @@ async fn serve(settings: Settings, started: Instant) -> Result<(), Failure> {
         admin = %node_config.admin_listen,
         "starting"
     );
+    // From the beginning: a node that has restarted by itself is watched already.
+    let watchdog = tokio::spawn(keep_watchdog_quiet());
     // Before the node shows itself to others: a port in use is found out first.
     let admin = bind(node_config.admin_listen)?;
     let node = RunningNode::start(node_config)
@@ -96,27 +123,43 @@ async fn serve(settings: Settings, started: Instant) -> Result<(), Failure> {
     let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
     let http = tokio::spawn(async move { axum::serve(admin, service).await });
     notify::notify("READY=1");
-    let watchdog = tokio::spawn(keep_watchdog_quiet());
 
-    let why = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-        () = asked.notified() => "an operator's request",
+    let (why, end) = tokio::select! {
+        _ = terminate.recv() => ("SIGTERM", End::Stopped),
+        _ = interrupt.recv() => ("SIGINT", End::Stopped),
+        () = asked.notified() => ("an operator's request", End::Stopped),
+        () = node.superseded() => ("a snapshot was installed", End::Superseded),
         reason = node.failure() => {
             pid_file.remove();
             return Err(Failure::Failed(format!("the node can't go on: {reason}")));
         }
     };
     tracing::info!(why, "stopping");
-    notify::notify("STOPPING=1");
+    if let End::Stopped = end {
+        notify::notify("STOPPING=1");
+    }
     // A second signal waits for the same stop: nothing may skip the last sync. The handlers stay
     // registered, so it doesn't kill the process either.
     let stopped = tokio::time::timeout(deadline + STOP_MARGIN, node.shutdown(deadline)).await;
     watchdog.abort();
     http.abort();
     pid_file.remove();
+    if let End::Superseded = end {
+        let told = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = asked.notified() => {}
+            }
+        };
+        // A restart would forget that it was told to stop meanwhile.
+        if tokio::time::timeout(Duration::ZERO, told).await.is_err() {
+            // The next start proves what this one left, as after any end.
+            return Ok(End::Superseded);
+        }
+    }
     match stopped {
-        Ok(report) => finish(&report),
+        Ok(report) => finish(&report).map(|()| End::Stopped),
         Err(_) => Err(Failure::Failed(format!("the stop took longer than {deadline:?}"))),
     }
 }
@@ -179,6 +222,7 @@ struct Adapter {
     metrics: Metrics,
     state: StateReader,
     health: Arc<Health>,
+    snapshots: Arc<SnapshotStats>,
     quorum: QuorumHandle,
     archive: Archive,
     asked: Arc<Notify>,
@@ -192,6 +236,7 @@ impl Adapter {
             metrics: node.metrics().clone(),
             state: node.state().clone(),
             health: node.health().clone(),
+            snapshots: node.snapshots().clone(),
             quorum: node.quorum().clone(),
             archive: node.archive().clone(),
             asked,
@@ -230,6 +275,10 @@ impl NodeView for Adapter {
 
     fn archive(&self) -> ArchiveStatus {
         self.archive.status()
+    }
+
+    fn receiving(&self) -> Option<SnapshotProgress> {
+        self.snapshots.progress()
     }
 
     fn metrics(&self) -> Result<String, String> {

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use crate::admin::status::{MemberStatus, Status};
+use crate::admin::status::{MemberStatus, Receiving, Status};
 use crate::failure::Failure;
 use crate::http::AdminUrl;
 use crate::output::{say, table};
@@ -59,11 +59,18 @@ fn render(status: &Status) -> String {
         status.policy.as_deref().unwrap_or("not formed yet"),
     );
     let disk_full = status.disk_full.then(|| "writes that need space are refused".to_owned());
+    let receiving = status.receiving.map(|snapshot| {
+        let Receiving { from, last_seq, received_bytes, total_bytes } = snapshot;
+        format!(
+            "a snapshot of node-{from} through {last_seq}: {received_bytes} of {total_bytes} bytes"
+        )
+    });
     for (what, why) in [
         ("DEGRADED", &status.degraded),
         ("UNHEALTHY", &status.unhealthy),
         ("DISK FULL", &disk_full),
         ("WAITING", &status.waiting),
+        ("RECEIVING", &receiving),
     ] {
         if let Some(why) = why {
             text.push_str(&format!("{what}: {why}\n"));

@@ -117,6 +117,8 @@ pub struct PeerSettings {
     pub listen: SocketAddr,
     /// `host:port` under which peers reach it.
     pub advertise: String,
+    /// Bytes of snapshots that this node sends in a second, to all others together.
+    pub snapshot_bytes_per_second: u64,
 }
 
 impl NodeConfig {

@@ -23,6 +23,9 @@ pub enum StartError {
     /// The journal can't be read.
     #[error("journal: {0}")]
     Journal(journal::ReadError),
+    /// What an earlier life left can't be removed.
+    #[error("snapshots and old instances of the state can't be removed: {0}")]
+    Leftovers(io::Error),
     /// Journal and state don't fit, or can't be read.
     #[error("recovery: {0}")]
     Recovery(#[from] RecoveryError),

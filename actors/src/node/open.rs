@@ -1,6 +1,5 @@
 //! A node's storage, opened and fitted together.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use quorate_protocol::wire::decode_cluster;
@@ -10,8 +9,9 @@ use super::error::StartError;
 use super::recovery::{Recovery, StatePosition, recover};
 use super::running::WITNESS_DIR;
 use crate::quorum::Found;
-use crate::storage::hardstate::HardStateFile;
-use crate::storage::identity::{DataDir, DataDirOptions, OpenStorage, StartOptions};
+use crate::snapshot::remove_leftovers;
+use crate::storage::hardstate::{HardStateFile, NodeHardState};
+use crate::storage::identity::{Current, DataDir, DataDirOptions, OpenStorage, StartOptions};
 use crate::storage::journal::{JournalOptions, OpenJournal};
 use crate::storage::state::{State, StateWriter};
 
@@ -45,26 +45,38 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, StartError> {
         journal: journal_options,
         witness_dir: Some(WITNESS_DIR.into()),
     })?;
-    let (state, writer) =
-        State::open(&state_dir(&config.data_dir), &config.rocksdb).map_err(StartError::state)?;
+    let current = Current::load(&config.data_dir)?;
+    let state_dir = Current::state_dir(&config.data_dir, current.as_ref());
+    let (state, writer) = State::open(&state_dir, &config.rocksdb).map_err(StartError::state)?;
     let position = state_position(&state)?;
     let mut hard = storage.hard;
-    let Recovery { journal, found, behind_state } =
-        recover(storage.journal, &position, hard.state().core)?;
-    let mut found = found;
-    if behind_state && !hard.state().core.memory_loss {
-        let mut next = hard.state();
-        next.core.memory_loss = true;
+    let Recovery { journal, mut found, behind_state } =
+        recover(storage.journal, &position, current.as_ref(), hard.state().core)?;
+    let next = hard_state(hard.state(), current.as_ref(), behind_state);
+    if next != hard.state() {
         hard.write(next).map_err(StartError::HardState)?;
         if let Some(found) = &mut found {
-            found.hard.memory_loss = true;
+            found.hard = next.core;
         }
     }
+    // Only now, when what is in force has proven to be whole.
+    remove_leftovers(&config.data_dir, current.as_ref()).map_err(StartError::Leftovers)?;
     Ok(Opened { data_dir: storage.dir, hard, journal, found, state, writer })
 }
 
-fn state_dir(data_dir: &Path) -> PathBuf {
-    data_dir.join("state").join("1")
+/// A snapshot may be of an epoch that this node had not heard of when it was put in force, and a
+/// primary of an earlier one may lack what is in it (ADR 0031).
+fn hard_state(
+    mut hard: NodeHardState,
+    current: Option<&Current>,
+    behind_state: bool,
+) -> NodeHardState {
+    hard.core.memory_loss |= behind_state;
+    if let Some(current) = current.filter(|current| current.epoch > hard.core.epoch) {
+        hard.core.epoch = current.epoch;
+        hard.core.vote = None;
+    }
+    hard
 }
 
 fn state_position(state: &State) -> Result<StatePosition, StartError> {

@@ -10,6 +10,7 @@ use quorate_protocol::types::{Chain, ClusterTime, EntryId, Seq};
 use quorate_protocol::wire::{WireError, decode_cluster};
 
 use crate::quorum::Found;
+use crate::storage::identity::Current;
 use crate::storage::journal::{OpenError, OpenJournal, Recovered};
 
 /// What the state says about itself.
@@ -50,6 +51,14 @@ pub enum RecoveryError {
         /// The state's position.
         applied: EntryId,
     },
+    /// The state isn't the one that was put in force.
+    #[error("the snapshot in force ends at {installed}, but the state holds only {applied}")]
+    NotInstalled {
+        /// What CURRENT names.
+        installed: EntryId,
+        /// The state's position.
+        applied: EntryId,
+    },
     /// A cluster entry can't be read.
     #[error("cluster entry {id} can't be read: {source}")]
     Cluster {
@@ -84,11 +93,24 @@ pub(super) struct Recovery {
 pub(super) fn recover(
     mut journal: OpenJournal,
     state: &StatePosition,
+    current: Option<&Current>,
     hard: HardState,
 ) -> Result<Recovery, RecoveryError> {
-    let recovered = journal.recovered().clone();
+    let mut recovered = journal.recovered().clone();
     if let Some(damage) = recovered.damage.clone() {
         return Err(RecoveryError::Damaged { at: damage.at, what: damage.what });
+    }
+    if let Some(current) = current {
+        if state.applied.seq < current.preceding.seq {
+            let (installed, applied) = (current.preceding, state.applied);
+            return Err(RecoveryError::NotInstalled { installed, applied });
+        }
+        if !continues(&recovered, current.preceding) {
+            // The rest of the switch. What is cut was acknowledged on no branch that holds what
+            // the snapshot does, so no memory is lost.
+            journal = journal.start_after(current.preceding, current.chain)?;
+            recovered = journal.recovered().clone();
+        }
     }
     if recovered.last == EntryId::ZERO && state.applied == EntryId::ZERO {
         return Ok(Recovery { journal, found: None, behind_state: false });
@@ -105,6 +127,11 @@ pub(super) fn recover(
     }
     let found = found(&journal, state, hard)?;
     Ok(Recovery { journal, found: Some(found), behind_state })
+}
+
+/// Whether the journal goes on from this entry: it holds it, or has been trimmed beyond it.
+fn continues(recovered: &Recovered, id: EntryId) -> bool {
+    recovered.preceding.seq > id.seq || holds(recovered, id)
 }
 
 /// Whether the journal holds this very entry, or starts right after it.
@@ -143,9 +170,15 @@ fn found(
 
 #[cfg(test)]
 mod tests {
-    use quorate_protocol::types::Epoch;
+    use bytes::Bytes;
+    use quorate_protocol::cluster::SafetyTimers;
+    use quorate_protocol::entry::Entry;
+    use quorate_protocol::policy::{Policy, Threshold};
+    use quorate_protocol::types::{Branch, ClusterId, EntryKind, Epoch, Generation, Incarnation};
 
     use super::*;
+    use crate::storage::journal::{Journal, JournalHooks, JournalOptions};
+    use crate::storage::scratch::Scratch;
 
     #[test]
     fn a_longer_journal_of_another_branch_does_not_hold_what_was_applied() {
@@ -170,5 +203,82 @@ mod tests {
         for other in [id(2, 2), id(4, 5), id(5, 7), id(5, 9), id(4, 10)] {
             assert!(!holds(&recovered, other), "{other}");
         }
+    }
+
+    /// A journal with entries `1..=last` of one epoch, as an earlier life left it.
+    fn journal(dir: &Scratch, last: u64) -> OpenJournal {
+        let options = || JournalOptions::in_data_dir(dir.path());
+        let open = OpenJournal::open(options()).unwrap();
+        let hooks = JournalHooks::new(Arc::new(|| ()), Arc::new(|fault| panic!("{fault}")));
+        let journal = Journal::start(open, Incarnation(1), Branch(0), hooks).unwrap();
+        let mut chain = Chain::default();
+        let entries = (1..=last).map(|seq| {
+            let id = EntryId::new(Epoch(1), Seq(seq));
+            let entry = Entry::seal(id, EntryKind::Mark, ClusterTime(seq), chain, Bytes::new());
+            chain = entry.chain;
+            entry
+        });
+        journal.append(Branch(0), entries.collect()).unwrap();
+        assert!(journal.stop());
+        OpenJournal::open(options()).unwrap()
+    }
+
+    fn installed(preceding: EntryId) -> (Current, StatePosition) {
+        let chain = Chain(0x55);
+        let current = Current { instance: 2, epoch: Epoch(4), preceding, chain };
+        let config = ClusterEntry {
+            cluster: ClusterId(7),
+            generation: Generation(0),
+            version: 1,
+            members: Vec::new(),
+            policy: Policy { persisted: Some(Threshold::Majority), in_memory: None },
+            timers: SafetyTimers::LAN,
+            removed: Vec::new(),
+        };
+        let cluster = Some((EntryId::new(Epoch(1), Seq(1)), Arc::new(config)));
+        let state = StatePosition { applied: preceding, chain, time: ClusterTime(9), cluster };
+        (current, state)
+    }
+
+    #[test]
+    fn a_journal_that_an_installed_snapshot_replaced_starts_behind_it_without_a_loss_of_memory() {
+        for ends in [5, 12] {
+            let dir = Scratch::new();
+            let (current, state) = installed(EntryId::new(Epoch(3), Seq(9)));
+            let hard = HardState::default();
+            let recovery = recover(journal(&dir, ends), &state, Some(&current), hard).unwrap();
+            let recovered = recovery.journal.recovered().clone();
+            assert!(!recovery.behind_state);
+            assert_eq!((recovered.first, recovered.last), (Seq(10), current.preceding));
+            assert_eq!(recovered.last_chain, current.chain);
+            let cut = std::fs::read_dir(dir.path().join("divergent")).unwrap().count();
+            assert_eq!(cut, 1, "what the switch cut is kept");
+            drop(recovery);
+            // A crash now, and every later start: there is nothing left to do.
+            let again = OpenJournal::open(JournalOptions::in_data_dir(dir.path())).unwrap();
+            let again = recover(again, &state, Some(&current), hard).unwrap();
+            assert_eq!(again.journal.recovered().first, Seq(10));
+            assert_eq!(std::fs::read_dir(dir.path().join("divergent")).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_journal_that_continues_an_installed_snapshot_is_kept() {
+        let dir = Scratch::new();
+        let (current, state) = installed(EntryId::new(Epoch(1), Seq(9)));
+        let hard = HardState::default();
+        let recovery = recover(journal(&dir, 12), &state, Some(&current), hard).unwrap();
+        assert_eq!(recovery.journal.recovered().last, EntryId::new(Epoch(1), Seq(12)));
+        assert!(!recovery.behind_state);
+    }
+
+    #[test]
+    fn a_state_that_is_not_the_one_in_force_is_refused() {
+        let dir = Scratch::new();
+        let (current, mut state) = installed(EntryId::new(Epoch(3), Seq(9)));
+        state.applied = EntryId::ZERO;
+        let hard = HardState::default();
+        let outcome = recover(journal(&dir, 5), &state, Some(&current), hard);
+        assert!(matches!(outcome, Err(RecoveryError::NotInstalled { .. })));
     }
 }

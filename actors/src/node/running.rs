@@ -15,6 +15,7 @@ use crate::gate::GateHandle;
 use crate::health::{Health, HealthMonitor};
 use crate::metrics::Metrics;
 use crate::quorum::{QuorumHandle, TransferError};
+use crate::snapshot::{SnapshotService, SnapshotStats};
 use crate::storage::StorageHandle;
 use crate::storage::hardstate::HardStateWriter;
 use crate::storage::identity::DataDir;
@@ -58,6 +59,7 @@ pub(super) struct Parts {
     pub(super) clients: ClientServer,
     pub(super) gate: GateHandle,
     pub(super) consensus: ConsensusThread,
+    pub(super) snapshots: SnapshotService,
     pub(super) storage: StorageHandle,
     pub(super) monitor: HealthMonitor,
     pub(super) archive: Archive,
@@ -144,6 +146,18 @@ impl RunningNode {
         self.supervisor.failure().await
     }
 
+    /// Snapshots sent and received.
+    #[must_use]
+    pub fn snapshots(&self) -> &Arc<SnapshotStats> {
+        self.parts.snapshots.handle().stats()
+    }
+
+    /// Completes when a snapshot was put in force: the node must be stopped and started again, on
+    /// the state that the snapshot brought.
+    pub async fn superseded(&self) {
+        self.parts.snapshots.handle().installed().notified().await;
+    }
+
     /// Stops in order: no new commands, every waiting reply answered, everything applied that is
     /// committed, journal synced, state flushed, and last the clean mark. What `deadline` cuts off
     /// is reported as not done; the next start then proves what is there.
@@ -155,6 +169,7 @@ impl RunningNode {
         self.supervisor.enter(Phase::ShuttingDown);
         // The quorum actor first: its last act answers or refuses what clients wait for.
         parts.consensus.stop().await;
+        parts.snapshots.stop().await;
         if parts.gate.stop(GATE_STOP_DEADLINE).await.is_err() {
             tracing::warn!("the gate did not answer everything in time");
         }

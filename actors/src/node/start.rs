@@ -29,6 +29,7 @@ use crate::quorum::{
     QuorumQueues, Seen,
 };
 use crate::replication::{LogSource, PeerEvents, ReplicationOptions, TlsMaterial};
+use crate::snapshot::SnapshotHandle;
 use crate::storage::apply::ApplyHandle;
 use crate::storage::cache::LogCache;
 use crate::storage::durable::random_u128;
@@ -84,16 +85,20 @@ impl Wiring {
             journal: journal.clone(),
             apply: apply.handle().clone(),
         };
+        let snapshots = self.start_snapshots(tls.clone(), &sources)?;
         let data_dir = Arc::new(Mutex::new(opened.data_dir));
         let events = PeerEvents::new(move || wake.wake());
         let first = first_entry(&journal)?;
-        let hello = self.hello(first.as_ref().map(|(_, config)| config.as_ref()), reservation);
+        // Not by the first entry, which the journal may have no more.
+        let newest = opened.found.as_ref().and_then(|found| found.configs.last());
+        let hello = self.hello(newest.map(|(_, config)| config.as_ref()), reservation);
         let replication = ReplicationOptions {
             bind: self.config.peer.listen,
             tls,
             hello: hello.clone(),
             events: events.clone(),
             source,
+            bulk: Some(snapshots.door()),
         };
         let local = LocalPorts {
             events,
@@ -108,18 +113,40 @@ impl Wiring {
             gate: self.gate.input(),
             data_dir: data_dir.clone(),
             health: self.health.clone(),
+            snapshots: snapshots.handle().clone(),
             first,
         };
         let queues = Queues { asked, report_in_memory };
         let phase = self.phase(local, queues, opened.found, reservation)?;
         let consensus = self.start_consensus(replication, phase).await?;
-        let storage = self.start_storage(state.clone(), journal, apply).await?;
+        let hold = snapshots.hold().clone();
+        let storage = self.start_storage(state.clone(), journal, apply, hold).await?;
         let monitor = self.watch(sources).await?;
         let archive = self.start_archive().await?;
         self.supervisor.enter(Phase::Ready);
         let gate = self.gate.clone();
-        let parts = Parts { clients, gate, consensus, storage, monitor, archive, hard, data_dir };
-        Ok(RunningNode {
+        let parts = Parts {
+            clients,
+            gate,
+            consensus,
+            snapshots,
+            storage,
+            monitor,
+            archive,
+            hard,
+            data_dir,
+        };
+        Ok(self.running(state, quorum, started, parts))
+    }
+
+    fn running(
+        &self,
+        state: StateReader,
+        quorum: QuorumHandle,
+        started: Instant,
+        parts: Parts,
+    ) -> RunningNode {
+        RunningNode {
             published: self.published.clone(),
             supervisor: self.supervisor.clone(),
             metrics: self.metrics.clone(),
@@ -129,7 +156,7 @@ impl Wiring {
             incarnation: self.incarnation,
             started,
             parts,
-        })
+        }
     }
 }
 
@@ -147,6 +174,7 @@ struct LocalPorts {
     gate: mpsc::Sender<GateInput>,
     data_dir: Arc<Mutex<DataDir>>,
     health: Arc<Health>,
+    snapshots: SnapshotHandle,
     first: Option<(Bytes, Arc<ClusterEntry>)>,
 }
 
@@ -186,6 +214,7 @@ impl Wiring {
                 gate: local.gate,
                 data_dir: local.data_dir,
                 health: local.health,
+                snapshots: local.snapshots,
                 first: local.first,
                 seen: Seen::default(),
             };

@@ -15,15 +15,17 @@ use crate::client::{ClientOptions, ClientParts, ClientServer};
 use crate::gate::GateHandle;
 use crate::health::{DiskOptions, Health, HealthMonitor, HealthOptions, HealthParts, LatchOptions};
 use crate::metrics::{
-    HealthCollector, Metrics, PublishedCollector, StorageCollector, StorageSources,
+    HealthCollector, Metrics, PublishedCollector, SnapshotCollector, StorageCollector,
+    StorageSources,
 };
 use crate::quorum::{QuorumHandle, QuorumWake};
-use crate::replication::{LogSource, ReplicationOptions};
+use crate::replication::{LogSource, ReplicationOptions, TlsMaterial};
+use crate::snapshot::{SnapshotParts, SnapshotService};
 use crate::storage::apply::{Apply, ApplyHooks, ApplyOptions, ApplyParts};
 use crate::storage::hardstate::{HardStateFile, HardStateHooks, HardStateWriter};
 use crate::storage::journal::{Journal, JournalHooks, OpenJournal};
 use crate::storage::state::{StateReader, StateWriter};
-use crate::storage::{StorageHandle, StorageParts, UpkeepOptions};
+use crate::storage::{JournalHold, StorageHandle, StorageParts, UpkeepOptions};
 use crate::supervisor::Supervisor;
 use crate::view::Published;
 
@@ -187,6 +189,29 @@ impl Wiring {
         Ok(ClientServer::start(options, parts)?)
     }
 
+    /// The thread for snapshots.
+    pub(super) fn start_snapshots(
+        &self,
+        tls: TlsMaterial,
+        sources: &StorageSources,
+    ) -> Result<SnapshotService, StartError> {
+        let parts = SnapshotParts {
+            data_dir: self.config.data_dir.clone(),
+            listen: self.config.peer.listen,
+            cluster_name: self.config.cluster.name.clone(),
+            tls,
+            state: sources.state.clone(),
+            journal: sources.journal.reader(),
+            published: self.published.clone(),
+            bytes_per_second: self.config.peer.snapshot_bytes_per_second,
+            wake: self.wake.wake.clone(),
+        };
+        let service = SnapshotService::start(parts)
+            .map_err(|source| StartError::Thread { name: "snapshots", source })?;
+        SnapshotCollector::register(&self.metrics, service.handle().stats().clone())?;
+        Ok(service)
+    }
+
     pub(super) async fn start_consensus(
         &self,
         replication: ReplicationOptions,
@@ -213,12 +238,13 @@ impl Wiring {
         state: StateReader,
         journal: Journal,
         apply: Apply,
+        hold: Arc<JournalHold>,
     ) -> Result<StorageHandle, StartError> {
         let options = UpkeepOptions {
             retain_bytes: self.config.journal.retain_bytes,
             ..UpkeepOptions::default()
         };
-        let parts = StorageParts { state, journal, apply, options };
+        let parts = StorageParts { state, journal, apply, hold, options };
         StorageHandle::spawn(parts, Some(self.supervisor.cell())).await.map_err(StartError::actor)
     }
 }

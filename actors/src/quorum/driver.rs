@@ -5,6 +5,7 @@
 
 mod admission;
 mod publishing;
+mod snapshots;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::Instant;
 use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::core::message::Message;
 use quorate_protocol::core::{
-    Boot, Command, Core, Event, HandoverOutcome, HardState, Log, Role, Snapshot, Tuning,
+    Boot, Command, Core, Event, HandoverOutcome, HardState, Log, Role, Tuning,
 };
 use quorate_protocol::entry::Entry;
 use quorate_protocol::formation::CLUSTER_VERSION;
@@ -133,6 +134,8 @@ impl Driver {
             time: found.time,
             version_max: CLUSTER_VERSION,
         };
+        // What is in the state was committed in this epoch or an earlier one.
+        parts.published.set_committed_epoch(hard.epoch);
         let core = Core::new(boot, parts.tuning, clock::now(), random.next());
         parts.published.set_positions(found.committed, found.committed);
         Self {
@@ -208,6 +211,9 @@ impl Driver {
     fn take_completions(&mut self, now: MonoTime) -> Result<(), Fatal> {
         let applied = self.published.applied();
         self.step(now, Event::Applied { seq: applied }, Vec::new())?;
+        if let Some(snapshot) = self.ports.snapshots.take_fetched() {
+            self.step(now, Event::SnapshotFetched { snapshot }, Vec::new())?;
+        }
         if let Some(id) = self.ports.hard_state_saved() {
             self.step(now, Event::HardStateSaved { id }, Vec::new())?;
         }
@@ -381,12 +387,16 @@ impl Driver {
                 Ok(())
             }
             Command::FetchSnapshot { from, above } => {
-                self.lacks_entries(from, above);
+                self.fetch_snapshot(from, above);
                 Ok(())
             }
-            Command::InstallSnapshot { snapshot: Snapshot { last, .. }, .. }
-            | Command::SnapshotRefused { last, .. } => {
-                unreachable!("no snapshot was given to the core, and yet it speaks of {last}")
+            Command::InstallSnapshot { snapshot, .. } => {
+                self.install_snapshot(&snapshot);
+                Ok(())
+            }
+            Command::SnapshotRefused { last, reason } => {
+                self.discard_snapshot(last, &reason);
+                Ok(())
             }
             Command::Halt { violation } => Err(Fatal::Violation(violation)),
         }
@@ -430,17 +440,6 @@ impl Driver {
         tracing::info!(?outcome, "handing over ended");
         if let Some(token) = token {
             self.orders.transferred(token, outcome);
-        }
-    }
-
-    /// Said with every heartbeat of the primary, and logged once.
-    fn lacks_entries(&mut self, primary: NodeId, above: EntryId) {
-        if self.lacks.replace(above) != Some(above) {
-            tracing::error!(
-                %primary, journal_starts_after = %above,
-                "this node is behind the primary's journal and can't catch up: remove its data \
-                 directory and let it join anew, or raise journal.retain_bytes"
-            );
         }
     }
 
@@ -503,6 +502,7 @@ impl Driver {
     fn on_committed(&mut self, committed: Seq, acknowledgeable: Seq) -> Result<(), Fatal> {
         let epoch = self.core.epoch();
         let primary = self.core.role() == Role::Primary;
+        self.published.set_committed_epoch(epoch);
         self.published.set_positions(committed, acknowledgeable);
         if primary {
             self.ports.gate(GateInput::Acknowledgeable { epoch, through: acknowledgeable })?;

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::health::Health;
 use crate::replication::{PeerEvents, Replication, SendEntries, Session};
+use crate::snapshot::SnapshotHandle;
 use crate::storage::apply::ApplyHandle;
 use crate::storage::cache::LogCache;
 use crate::storage::hardstate::HardStateWriter;
@@ -96,6 +97,8 @@ pub(crate) struct Ports {
     pub data_dir: Arc<Mutex<DataDir>>,
     /// Whether writes must be refused.
     pub health: Arc<Health>,
+    /// Fetches and installs snapshots.
+    pub snapshots: SnapshotHandle,
     /// The record of the first entry and the configuration in it, for members that lack it.
     pub first: Option<(Bytes, Arc<ClusterEntry>)>,
     /// What was last taken from the journal and the hard state's writer.
@@ -199,6 +202,12 @@ impl Ports {
 
     pub(super) fn send_entries(&mut self, to: NodeId, request: SendEntries) {
         self.replication.send_entries(to, request);
+    }
+
+    pub(super) fn fetch_snapshot(&self, from: NodeId, session: Session, above: EntryId) {
+        if let Some(address) = self.replication.address_of(from, session) {
+            self.snapshots.fetch(from, address, above);
+        }
     }
 
     pub(super) fn save_reservation(&mut self, disk: DiskId) -> Result<(), Fatal> {

@@ -15,6 +15,10 @@ pub(super) const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// heartbeats; this bounds how long a session of a machine that vanished counts as connected.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_millis(2500);
 
+/// The same for connections that carry bulk: what was received is kept, but finding a source anew
+/// costs more than a late packet.
+const BULK_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Two replicas have nothing to say to each other: three of these fit into the idle timeout.
 const KEEP_ALIVE: Duration = Duration::from_millis(800);
 
@@ -86,6 +90,18 @@ const _: () = {
 
 /// Limits of a connection with a node at `remote`.
 pub(super) fn transport(remote: SocketAddr) -> Arc<TransportConfig> {
+    Arc::new(base(remote))
+}
+
+/// Limits of a connection for bulk: one request at a time, and more patience with a busy disk.
+pub(super) fn bulk_transport(remote: SocketAddr) -> Arc<TransportConfig> {
+    let mut config = base(remote);
+    let idle = u32::try_from(BULK_IDLE_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    config.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))));
+    Arc::new(config)
+}
+
+fn base(remote: SocketAddr) -> TransportConfig {
     let mut config = TransportConfig::default();
     // The dialler opens two: control and log. Nothing else exists.
     config.max_concurrent_bidi_streams(VarInt::from_u32(2));
@@ -117,7 +133,7 @@ pub(super) fn transport(remote: SocketAddr) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(udp_payload_bytes(remote));
     config.mtu_discovery_config(Some(mtu));
-    Arc::new(config)
+    config
 }
 
 fn udp_payload_bytes(remote: SocketAddr) -> u16 {

@@ -14,8 +14,8 @@ use quinn_proto::HashedConnectionIdGenerator;
 use quorate_protocol::types::NodeId;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::config;
-use super::tls::{TlsError, TlsMaterial, server_name};
+use super::tls::{ALPN, TlsError, TlsMaterial, server_name};
+use super::{bulk, config};
 
 /// Why the transport can't start, or can't dial.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,7 @@ pub(super) struct Endpoint {
     cluster: String,
     client: ArcSwap<QuicClientConfig>,
     server: ArcSwap<QuicServerConfig>,
+    bulk_server: ArcSwap<QuicServerConfig>,
 }
 
 impl Endpoint {
@@ -55,7 +56,7 @@ impl Endpoint {
         tls.check(node, cluster)?;
         let socket =
             udp_socket(address).map_err(|source| EndpointError::Bind { address, source })?;
-        let server = tls.server()?;
+        let server = tls.server(ALPN)?;
         let quic = quinn::Endpoint::new(
             endpoint_config(tls)?,
             Some(server_config(Arc::clone(&server))),
@@ -66,15 +67,17 @@ impl Endpoint {
         Ok(Self {
             quic,
             cluster: cluster.to_owned(),
-            client: ArcSwap::new(tls.client()?),
+            client: ArcSwap::new(tls.client(ALPN)?),
             server: ArcSwap::new(server),
+            bulk_server: ArcSwap::new(tls.server(bulk::ALPN)?),
         })
     }
 
     /// Certificates for connections from now on; existing ones keep theirs.
     pub(super) fn reload(&self, node: NodeId, tls: &TlsMaterial) -> Result<(), TlsError> {
         tls.check(node, &self.cluster)?;
-        let (client, server) = (tls.client()?, tls.server()?);
+        let (client, server) = (tls.client(ALPN)?, tls.server(ALPN)?);
+        self.bulk_server.store(tls.server(bulk::ALPN)?);
         self.quic.set_server_config(Some(server_config(Arc::clone(&server))));
         self.client.store(client);
         self.server.store(server);
@@ -107,6 +110,13 @@ impl Endpoint {
         incoming.accept_with(Arc::new(config))
     }
 
+    /// What a connection for bulk from `remote` is accepted with.
+    pub(super) fn bulk_config(&self, remote: SocketAddr) -> quinn::ServerConfig {
+        let mut config = server_config(self.bulk_server.load_full());
+        config.transport_config(config::bulk_transport(remote));
+        config
+    }
+
     /// Whether the socket can't reach IPv6 addresses.
     pub(super) fn is_v4(&self) -> bool {
         self.quic.local_addr().is_ok_and(|address| address.is_ipv4())
@@ -127,7 +137,7 @@ impl Endpoint {
     }
 }
 
-fn udp_socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+pub(super) fn udp_socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     // The kernel may grant less without an error; the burst it can take then shrinks.

@@ -9,8 +9,10 @@ use quorate_protocol::core::message::Message;
 use quorate_protocol::types::NodeId;
 use quorate_protocol::wire::{ControlFrame, Formation, Hello};
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::bulk::Knock;
 use super::endpoint::{Endpoint, EndpointError};
 use super::entries::{EntrySource, SendEntries};
 use super::events::{PeerEvents, Session};
@@ -37,6 +39,8 @@ pub struct ReplicationOptions {
     pub events: Arc<PeerEvents>,
     /// Where entries to send come from.
     pub source: Arc<dyn EntrySource>,
+    /// Where connections for bulk go; without it they are refused.
+    pub bulk: Option<mpsc::Sender<Knock>>,
 }
 
 /// Why the transport didn't start.
@@ -74,12 +78,12 @@ impl Replication {
         options: ReplicationOptions,
         supervisor: Option<ActorCell>,
     ) -> Result<(Self, JoinHandle<()>), StartError> {
-        let ReplicationOptions { bind, tls, hello, events, source } = options;
+        let ReplicationOptions { bind, tls, hello, events, source, bulk } = options;
         let endpoint = Endpoint::bind(bind, hello.node, &hello.cluster_name, &tls)?;
         let endpoint = Arc::new(endpoint);
         let shared = Shared::new(hello, events, source);
-        let arguments =
-            ReceiverArguments { endpoint: Arc::clone(&endpoint), shared: Arc::clone(&shared) };
+        let (door, sockets) = (Arc::clone(&endpoint), Arc::clone(&shared));
+        let arguments = ReceiverArguments { endpoint: door, shared: sockets, bulk };
         let spawned = match supervisor {
             Some(supervisor) => {
                 Actor::spawn_linked(None, ReplicationReceiver, arguments, supervisor).await
@@ -139,6 +143,12 @@ impl Replication {
         if let Some(live) = self.shared.session(peer, request.session) {
             live.request(request);
         }
+    }
+
+    /// Where the peer of a session listens: it uses one socket for everything.
+    #[must_use]
+    pub fn address_of(&self, peer: NodeId, session: Session) -> Option<SocketAddr> {
+        self.shared.session(peer, session).map(|live| live.connection.remote_address())
     }
 
     /// Ends a session; the lower id dials anew.

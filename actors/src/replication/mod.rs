@@ -13,6 +13,7 @@
 //! A connection has two streams. The control stream has priority and small frames; the log
 //! stream has appends with entries. Neither is trusted to be in order with the other.
 
+mod bulk;
 mod config;
 mod endpoint;
 mod entries;
@@ -26,6 +27,7 @@ mod shared;
 mod task;
 mod tls;
 
+pub use bulk::{BulkDialler, BulkError, Knock};
 pub use endpoint::EndpointError;
 pub use entries::{EntrySource, LogSource, ReadError, SendEntries};
 pub use events::{PeerEvent, PeerEvents, Refusal, Session};

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use quinn::Incoming;
 use quorate_protocol::types::NodeId;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
+use super::bulk::{Knock, is_marked};
 use super::config::{HANDSHAKE_DEADLINE, HANDSHAKES_MAX, HANDSHAKES_WITHOUT_RETRY, IDLE_TIMEOUT};
 use super::endpoint::Endpoint;
 use super::greeting::{CloseCode, Greeted, SessionError, greet_accepted, peer_id};
@@ -48,6 +49,7 @@ pub(super) struct ReplicationReceiver;
 pub(super) struct ReceiverArguments {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) shared: Arc<Shared>,
+    pub(super) bulk: Option<mpsc::Sender<Knock>>,
 }
 
 /// Its state.
@@ -68,8 +70,9 @@ impl Actor for ReplicationReceiver {
         myself: ActorRef<ReceiverMessage>,
         arguments: ReceiverArguments,
     ) -> Result<ReceiverState, ActorProcessingErr> {
-        let ReceiverArguments { endpoint, shared } = arguments;
-        let work = accept_all(Arc::clone(&endpoint), Arc::clone(&shared), myself.clone());
+        let ReceiverArguments { endpoint, shared, bulk } = arguments;
+        let door = Door { endpoint: Arc::clone(&endpoint), shared: Arc::clone(&shared), bulk };
+        let work = door.accept_all(myself.clone());
         let accepting = spawn_and_report(work, move |result| {
             // Fails only where the actor has stopped.
             let _ = myself.send_message(ReceiverMessage::AcceptingEnded(result));
@@ -178,23 +181,39 @@ impl ReceiverState {
     }
 }
 
-async fn accept_all(
+/// Where attempts to connect arrive.
+struct Door {
     endpoint: Arc<Endpoint>,
     shared: Arc<Shared>,
-    receiver: ActorRef<ReceiverMessage>,
-) {
-    let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    while let Some(incoming) = endpoint.incoming().await {
-        if let Some((incoming, slot)) = admit(incoming, &slots) {
+    bulk: Option<mpsc::Sender<Knock>>,
+}
+
+impl Door {
+    async fn accept_all(self, receiver: ActorRef<ReceiverMessage>) {
+        let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        while let Some(incoming) = self.endpoint.incoming().await {
+            let Some((incoming, slot)) = admit(incoming, &slots) else { continue };
+            if is_marked(&incoming) {
+                self.pass_on(incoming);
+                continue;
+            }
             let greeting = Greeting {
-                endpoint: Arc::clone(&endpoint),
-                shared: Arc::clone(&shared),
+                endpoint: Arc::clone(&self.endpoint),
+                shared: Arc::clone(&self.shared),
                 receiver: receiver.clone(),
                 peer: None,
                 _slot: slot,
             };
             tokio::spawn(greeting.run(incoming));
         }
+    }
+
+    /// Bulk is for another thread. Where too much waits there, or nobody, the dialler is refused
+    /// by dropping its attempt.
+    fn pass_on(&self, incoming: Incoming) {
+        let Some(bulk) = &self.bulk else { return };
+        let server = self.endpoint.bulk_config(incoming.remote_address());
+        let _ = bulk.try_send(Knock { incoming, server, shared: Arc::clone(&self.shared) });
     }
 }
 

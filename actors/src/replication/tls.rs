@@ -173,7 +173,7 @@ impl TlsMaterial {
 
     /// TLS 1.3 only, client certificates demanded, no resumption (it would restore an identity
     /// without verifying it), no early data (it can be replayed).
-    pub(super) fn server(&self) -> Result<Arc<QuicServerConfig>, TlsError> {
+    pub(super) fn server(&self, alpn: &[u8]) -> Result<Arc<QuicServerConfig>, TlsError> {
         let provider = provider();
         let verifier = WebPkiClientVerifier::builder_with_provider(
             Arc::new(self.root_store()?),
@@ -185,7 +185,7 @@ impl TlsMaterial {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(verifier)
             .with_single_cert(self.chain.clone(), self.key.clone_key())?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![alpn.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
@@ -195,12 +195,12 @@ impl TlsMaterial {
     }
 
     /// As [`TlsMaterial::server`], for the dialling side.
-    pub(super) fn client(&self) -> Result<Arc<QuicClientConfig>, TlsError> {
+    pub(super) fn client(&self, alpn: &[u8]) -> Result<Arc<QuicClientConfig>, TlsError> {
         let mut config = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(self.root_store()?)
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![alpn.to_vec()];
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
         QuicClientConfig::try_from(config)

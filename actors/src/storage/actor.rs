@@ -4,6 +4,7 @@
 //! loop takes its entries from the log, and connections read the state, each through handles of
 //! their own.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_protocol::types::Seq;
@@ -11,6 +12,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, Spawn
 use tokio::task::JoinHandle;
 
 use super::apply::Apply;
+use super::hold::JournalHold;
 use super::journal::Journal;
 use super::state::{StateError, StateReader};
 use super::upkeep::{Positions, UpkeepOptions};
@@ -30,6 +32,8 @@ pub struct StorageParts {
     pub journal: Journal,
     /// The running apply thread.
     pub apply: Apply,
+    /// What a replica needs of the journal that fetches a snapshot.
+    pub hold: Arc<JournalHold>,
     /// When to flush, what to keep.
     pub options: UpkeepOptions,
 }
@@ -77,6 +81,7 @@ struct StorageState {
     journal: Journal,
     /// Taken when it is closed.
     apply: Option<Apply>,
+    hold: Arc<JournalHold>,
     options: UpkeepOptions,
     /// The flush that runs now, if one does.
     flush: Option<JoinHandle<()>>,
@@ -149,6 +154,7 @@ impl Actor for Storage {
             state: parts.state,
             journal: parts.journal,
             apply: Some(parts.apply),
+            hold: parts.hold,
             options: parts.options,
             flush: None,
             unflushed_since: None,
@@ -179,7 +185,8 @@ impl StorageState {
     fn look_after(&mut self, myself: &ActorRef<StorageMessage>) -> Result<(), StateError> {
         let at = |segments| -> Result<Positions<'_>, StateError> {
             let applied = self.state.applied()?.id.seq;
-            Ok(Positions { segments, applied, flushed: self.state.flushed()?.id.seq })
+            let flushed = self.state.flushed()?.id.seq;
+            Ok(Positions { segments, applied, flushed, held: self.hold.first() })
         };
         let segments = self.journal.reader().sizes();
         let at = at(&segments)?;
@@ -238,8 +245,6 @@ impl StorageState {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use bytes::Bytes;
     use quorate_protocol::command::batch::Encoder;
     use quorate_protocol::command::{Lookup, Set, SetCondition, SetExpiry, Write};
@@ -295,7 +300,8 @@ mod tests {
             let opened_at = state.applied_at_open().id.seq;
             let state = state.reader().clone();
             let (journal_, handle) = (journal.clone(), apply.handle().clone());
-            let parts = StorageParts { state: state.clone(), journal, apply, options };
+            let hold = Arc::default();
+            let parts = StorageParts { state: state.clone(), journal, apply, hold, options };
             let storage = StorageHandle::spawn(parts, None).await.unwrap();
             Self {
                 storage,
@@ -339,6 +345,7 @@ mod tests {
             replay_bytes_max: 20 << 10,
             flush_after: Duration::from_hours(1),
             retain_bytes: 12 << 10,
+            ..UpkeepOptions::default()
         }
     }
 

@@ -4,6 +4,7 @@
 //! - [`state`]: keys and values, in RocksDB without a WAL. [`apply`]: the thread that brings it
 //!   forward.
 //! - [`hardstate`], [`identity`]: what a node must never forget, and whose directory it is.
+//! - `hold`: keeps the journal for a replica that fetches a snapshot.
 //! - `actor`: flushes, trims and closes; `upkeep` decides when.
 
 mod actor;
@@ -11,6 +12,7 @@ pub mod apply;
 pub mod cache;
 pub mod durable;
 pub mod hardstate;
+mod hold;
 pub mod identity;
 pub mod journal;
 pub mod options;
@@ -18,6 +20,7 @@ pub mod state;
 mod upkeep;
 
 pub use actor::{StorageClosed, StorageError, StorageHandle, StorageMessage, StorageParts};
+pub use hold::JournalHold;
 pub use upkeep::UpkeepOptions;
 
 #[cfg(test)]

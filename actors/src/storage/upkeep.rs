@@ -16,16 +16,19 @@ pub struct UpkeepOptions {
     /// Bytes of the journal that are kept for replicas that lag, though the state doesn't need
     /// them any more.
     pub retain_bytes: u64,
+    /// Bytes beyond that which a replica may keep that fetches a snapshot.
+    pub hold_bytes_max: u64,
 }
 
 impl Default for UpkeepOptions {
-    /// Every second; 64 MiB, a minute; 1 GiB.
+    /// Every second; 64 MiB, a minute; 1 GiB, and 4 GiB more during a transfer.
     fn default() -> Self {
         Self {
             period: Duration::from_secs(1),
             replay_bytes_max: 64 << 20,
             flush_after: Duration::from_mins(1),
             retain_bytes: 1 << 30,
+            hold_bytes_max: 4 << 30,
         }
     }
 }
@@ -39,6 +42,8 @@ pub(super) struct Positions<'a> {
     pub(super) applied: Seq,
     /// What it holds on disk.
     pub(super) flushed: Seq,
+    /// The first entry that a replica needs which fetches a snapshot.
+    pub(super) held: Option<Seq>,
 }
 
 impl UpkeepOptions {
@@ -51,19 +56,28 @@ impl UpkeepOptions {
 
     /// The position below which the journal isn't needed, if that frees a segment.
     pub(super) fn trim_below(&self, at: Positions<'_>) -> Option<Seq> {
-        let mut kept_bytes = 0;
-        let mut retained_from = at.segments.last()?.0;
-        for (first, bytes) in at.segments.iter().rev() {
-            kept_bytes += bytes;
-            if kept_bytes > self.retain_bytes {
-                break;
-            }
-            retained_from = *first;
+        let mut below = retained_from(at, self.retain_bytes)?.min(at.flushed.next());
+        if let Some(held) = at.held {
+            let limit = retained_from(at, self.retain_bytes.saturating_add(self.hold_bytes_max))?;
+            below = below.min(held.max(limit));
         }
-        let below = retained_from.min(at.flushed.next());
         // A segment can go when the one after it starts at or below.
         at.segments.get(1).filter(|(second, _)| *second <= below).map(|_| below)
     }
+}
+
+/// Where the newest segments begin that hold at most so many bytes; the last one always counts.
+fn retained_from(at: Positions<'_>, bytes_max: u64) -> Option<Seq> {
+    let mut kept_bytes = 0;
+    let mut from = at.segments.last()?.0;
+    for (first, bytes) in at.segments.iter().rev() {
+        kept_bytes += bytes;
+        if kept_bytes > bytes_max {
+            break;
+        }
+        from = *first;
+    }
+    Some(from)
 }
 
 /// Bytes of the segments that a restart would have to read.
@@ -80,7 +94,8 @@ mod tests {
         [(Seq(1), 100), (Seq(11), 100), (Seq(21), 100), (Seq(31), 50)];
 
     fn at(applied: u64, flushed: u64) -> Positions<'static> {
-        Positions { segments: &SEGMENTS, applied: Seq(applied), flushed: Seq(flushed) }
+        let (applied, flushed) = (Seq(applied), Seq(flushed));
+        Positions { segments: &SEGMENTS, applied, flushed, held: None }
     }
 
     fn options(replay_bytes_max: u64, retain_bytes: u64) -> UpkeepOptions {
@@ -119,6 +134,19 @@ mod tests {
         ] {
             let found = options(0, retain).trim_below(at(35, flushed));
             assert_eq!(found, below.map(Seq), "{flushed} {retain}");
+        }
+        // A replica that fetches a snapshot keeps more, up to a limit.
+        for (held, hold_bytes_max, below) in [
+            (21, 1000, Some(21)),
+            (25, 1000, Some(25)),
+            (5, 1000, None),
+            (5, 150, Some(21)),
+            (5, 250, Some(11)),
+            (40, 1000, Some(31)),
+        ] {
+            let options = UpkeepOptions { hold_bytes_max, ..options(0, 0) };
+            let found = options.trim_below(Positions { held: Some(Seq(held)), ..at(35, 35) });
+            assert_eq!(found, below.map(Seq), "{held} {hold_bytes_max}");
         }
         let one = Positions { segments: &SEGMENTS[..1], ..at(9, 9) };
         assert_eq!(options(0, 0).trim_below(one), None);

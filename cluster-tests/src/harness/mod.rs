@@ -21,5 +21,5 @@ pub use ports::Ports;
 pub use process::NodeProcess;
 pub use redis::RedisServer;
 pub use settings::NodeSettings;
-pub use status::{ContentHash, Role, Status};
+pub use status::{ContentHash, Receiving, Role, Status};
 pub use wait::{poll, try_poll};

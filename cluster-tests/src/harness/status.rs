@@ -21,6 +21,21 @@ pub struct Status {
     pub applied_seq: u64,
     /// Position up to which it knows the log to be committed.
     pub committed_seq: u64,
+    /// How many times it has started.
+    pub incarnation: u64,
+    /// The snapshot that it is receiving.
+    pub receiving: Option<Receiving>,
+}
+
+/// A snapshot on its way.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Receiving {
+    /// From which node.
+    pub from: u64,
+    /// Bytes that are here.
+    pub received_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
 }
 
 /// A node's role.

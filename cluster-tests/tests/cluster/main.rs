@@ -9,6 +9,7 @@ mod kills;
 mod pauses;
 mod quorum_loss;
 mod redis_py;
+mod snapshots;
 mod steady;
 mod torn_tail;
 mod waits;

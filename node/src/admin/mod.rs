@@ -11,6 +11,7 @@ pub(crate) use routes::{AdminState, router};
 use quorate_actors::archive::ArchiveStatus;
 use quorate_actors::health::HealthView;
 use quorate_actors::quorum::QuorumHandle;
+use quorate_actors::snapshot::SnapshotProgress;
 use quorate_actors::supervisor::Phase;
 use quorate_actors::view::{Published, View};
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub(crate) trait NodeView: Send + Sync + 'static {
     fn health(&self) -> Arc<HealthView>;
     /// Whether anything is archived.
     fn archive(&self) -> ArchiveStatus;
+    /// The snapshot that it is receiving.
+    fn receiving(&self) -> Option<SnapshotProgress>;
     /// All metrics in Prometheus's text format.
     fn metrics(&self) -> Result<String, String>;
     /// Hash over the whole state; reads all of it.

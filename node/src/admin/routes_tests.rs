@@ -24,6 +24,10 @@ struct Fake {
 }
 
 impl NodeView for Fake {
+    fn receiving(&self) -> Option<quorate_actors::snapshot::SnapshotProgress> {
+        None
+    }
+
     fn phase(&self) -> Phase {
         *self.phase.lock().expect("not poisoned")
     }

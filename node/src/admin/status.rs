@@ -1,5 +1,6 @@
 //! `/status` as data: written by a node, read by `quorate status` and `quorate dev`.
 
+use quorate_actors::snapshot::SnapshotProgress;
 use quorate_actors::view::{PeerView, Role, View};
 use quorate_protocol::cluster::{Member, MemberKind};
 use quorate_protocol::types::NodeId;
@@ -56,6 +57,9 @@ pub(crate) struct Status {
     pub(crate) acknowledgeable_seq: u64,
     /// Position that the state holds.
     pub(crate) applied_seq: u64,
+    /// The snapshot that this node is receiving, as it has fallen behind the journal.
+    #[serde(default)]
+    pub(crate) receiving: Option<Receiving>,
     /// All members, this node included, by id.
     pub(crate) members: Vec<MemberStatus>,
 }
@@ -79,6 +83,26 @@ pub(crate) struct MemberStatus {
     pub(crate) plain_addr: String,
     /// Cursors, where the answering node knows them: its own, and on the primary everyone's.
     pub(crate) cursors: Option<Cursors>,
+}
+
+/// A snapshot on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Receiving {
+    /// From which node.
+    pub(crate) from: u64,
+    /// The last position in it.
+    pub(crate) last_seq: u64,
+    /// Bytes that are here.
+    pub(crate) received_bytes: u64,
+    /// Bytes in all.
+    pub(crate) total_bytes: u64,
+}
+
+impl From<SnapshotProgress> for Receiving {
+    fn from(progress: SnapshotProgress) -> Self {
+        let SnapshotProgress { from, last, total_bytes, received_bytes } = progress;
+        Self { from: from.0, last_seq: last.seq.0, received_bytes, total_bytes }
+    }
 }
 
 /// How far a member is.
@@ -122,6 +146,7 @@ impl Status {
             committed_seq: positions.committed,
             acknowledgeable_seq: positions.acknowledgeable,
             applied_seq: positions.applied,
+            receiving: node.receiving().map(Receiving::from),
             members: members(&view, positions),
         }
     }

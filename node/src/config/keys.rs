@@ -270,6 +270,13 @@ pub(crate) const KEYS: &[Key] = &[
         doc: "UDP. Only nodes with a certificate of the same authority get through.",
     },
     Key {
+        path: "peer.snapshot_bytes_per_second",
+        kind: Kind::Bytes,
+        fallback: Value("\"64MiB\""),
+        doc: "What this node sends of snapshots in a second, to all replicas together that have \
+              fallen behind the journal. At least 1MiB.",
+    },
+    Key {
         path: "admin.listen",
         kind: Kind::Address,
         fallback: Value("\"127.0.0.1:7421\""),

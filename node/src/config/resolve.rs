@@ -259,7 +259,12 @@ impl Reader<'_> {
             .text_checked("node.advertise_peer", check_host_port)
             .or_else(|| own.map(|member| member.peer_addr.clone()))
             .unwrap_or_default();
-        PeerSettings { listen: self.address("peer.listen").unwrap_or(NOWHERE), advertise }
+        let snapshot_bytes_per_second = self.bytes("peer.snapshot_bytes_per_second");
+        if snapshot_bytes_per_second < 1 << 20 {
+            self.refuse("peer.snapshot_bytes_per_second", "must be at least 1MiB");
+        }
+        let listen = self.address("peer.listen").unwrap_or(NOWHERE);
+        PeerSettings { listen, advertise, snapshot_bytes_per_second }
     }
 
     fn tls(&mut self) -> TlsMaterial {

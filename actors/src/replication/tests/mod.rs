@@ -103,7 +103,8 @@ impl TestNode {
         let log = Arc::new(TestLog::default());
         let source: Arc<dyn EntrySource> = Arc::clone(&log) as _;
         let id = hello.node;
-        let options = ReplicationOptions { bind, tls, hello, events: Arc::clone(&events), source };
+        let heard = Arc::clone(&events);
+        let options = ReplicationOptions { bind, tls, hello, events: heard, source, bulk: None };
         let (transport, task) = Replication::start(options, None).await.expect("it starts");
         Self { id, transport, task, events, woken, heard: VecDeque::new(), log }
     }

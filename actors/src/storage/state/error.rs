@@ -91,6 +91,8 @@ pub enum Operation {
     Write,
     /// Writing memory to disk.
     Flush,
+    /// Making a checkpoint.
+    Checkpoint,
 }
 
 impl StateError {
@@ -123,6 +125,7 @@ impl std::fmt::Display for Operation {
             Self::Scan => "scan",
             Self::Write => "write",
             Self::Flush => "flush",
+            Self::Checkpoint => "checkpoint",
         })
     }
 }

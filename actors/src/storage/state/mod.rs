@@ -11,9 +11,11 @@
 //! | `store` | opening, flushing |
 //! | `reader` | look-ups and walks, from any thread |
 //! | `writer` | the one writer: what a round changed, as one batch |
+//! | `checkpoint` | a second copy of the files, as of one position |
 //! | `hash` | comparing nodes |
 //! | `keys`, `value`, `meta` | the layout: every key and value in one place each |
 
+mod checkpoint;
 mod error;
 mod hash;
 pub(crate) mod keys;
@@ -24,6 +26,7 @@ mod store;
 pub(crate) mod value;
 mod writer;
 
+pub use checkpoint::position_in;
 pub use error::{OpenError, Operation, StateError};
 pub use meta::{Applied, StoredCluster};
 pub use reader::{ContentHash, StateReader, StateSnapshot};

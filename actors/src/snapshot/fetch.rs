@@ -1,0 +1,233 @@
+//! The side that needs a snapshot: fetches it file by file, and goes on where it left off.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{Connection, RecvStream};
+use quorate_protocol::types::{EntryId, NodeId};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::manifest::MANIFEST_BYTES_MAX;
+use super::receiving::{PartialFile, ReceiveError, Receiving};
+use super::serve::blocking;
+use super::stats::{SnapshotProgress, SnapshotStats};
+use super::wire::{Request, Status};
+use crate::replication::{BulkDialler, BulkError};
+
+/// From the first packet to a connection.
+const DIAL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long nothing may arrive while something is expected.
+const IDLE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Between two questions whether the snapshot is made, and how long they are asked.
+const PREPARE_PERIOD: Duration = Duration::from_millis(200);
+const PREPARE_DEADLINE: Duration = Duration::from_mins(30);
+
+/// Written to disk and hashed at a time.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// Why there is no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error("no connection: {0}")]
+    Dial(#[from] BulkError),
+    #[error("nothing arrived in time")]
+    Deadline(#[from] tokio::time::error::Elapsed),
+    #[error(transparent)]
+    Connection(#[from] quinn::ConnectionError),
+    #[error(transparent)]
+    Write(#[from] quinn::WriteError),
+    #[error(transparent)]
+    Read(#[from] quinn::ReadError),
+    #[error("a stream ended early")]
+    Short,
+    #[error("the answer can't be read")]
+    Answer,
+    #[error("the other node no longer has the snapshot")]
+    Gone,
+    #[error("the snapshot ends at {last}, before {above}")]
+    Old { last: EntryId, above: EntryId },
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// One attempt.
+pub(super) struct Fetch {
+    pub(super) from: NodeId,
+    pub(super) address: SocketAddr,
+    pub(super) above: EntryId,
+    /// `snapshots/receiving/`.
+    pub(super) dir: PathBuf,
+    pub(super) dialler: Arc<BulkDialler>,
+    pub(super) stats: Arc<SnapshotStats>,
+}
+
+impl Fetch {
+    /// Returns a snapshot that is whole, checked and synced.
+    ///
+    /// # Errors
+    /// [`FetchError`]; what has arrived stays for the next attempt.
+    pub(super) async fn run(self) -> Result<Receiving, FetchError> {
+        let dialled = timeout(DIAL_DEADLINE, self.dialler.dial(self.from, self.address));
+        let connection = dialled.await??;
+        let fetched = self.fetch(&connection).await;
+        *self.stats.progress.lock() = None;
+        connection.close(0u32.into(), b"");
+        fetched
+    }
+
+    async fn fetch(&self, connection: &Connection) -> Result<Receiving, FetchError> {
+        let began = Instant::now();
+        let manifest = self.manifest(connection).await?;
+        let dir = self.dir.clone();
+        let receiving = Arc::new(blocking(move || begin(&dir, &manifest)).await?);
+        let (last, total_bytes) = (receiving.manifest().last, receiving.manifest().total_bytes());
+        if last.seq < self.above.seq {
+            return Err(FetchError::Old { last, above: self.above });
+        }
+        let progress = SnapshotProgress { from: self.from, last, total_bytes, received_bytes: 0 };
+        *self.stats.progress.lock() = Some(progress);
+        tracing::info!(from = %self.from, %last, total_bytes, "receiving a snapshot");
+        let mut fetched_bytes = 0;
+        for index in 0..receiving.manifest().files.len() {
+            fetched_bytes += self.file(connection, &receiving, index).await?;
+        }
+        let done = receiving.clone();
+        blocking(move || done.finish().map_err(FetchError::from)).await?;
+        self.stats.received.fetch_add(1, Ordering::Relaxed);
+        let took = began.elapsed();
+        tracing::info!(from = %self.from, %last, total_bytes, fetched_bytes, ?took, "snapshot received");
+        Ok(Arc::into_inner(receiving).expect("the blocking work has ended"))
+    }
+
+    async fn manifest(&self, connection: &Connection) -> Result<Bytes, FetchError> {
+        let deadline = Instant::now() + PREPARE_DEADLINE;
+        loop {
+            let (status, mut recv) =
+                ask(connection, &Request::Manifest { above: self.above }).await?;
+            match status {
+                Status::Here => {
+                    let mut length = [0; 4];
+                    read_exact(&mut recv, &mut length).await?;
+                    let length = u32::from_le_bytes(length) as usize;
+                    if length > MANIFEST_BYTES_MAX {
+                        return Err(FetchError::Answer);
+                    }
+                    return read_all(recv, length).await;
+                }
+                Status::Preparing if Instant::now() < deadline => sleep(PREPARE_PERIOD).await,
+                Status::Preparing | Status::Gone => return Err(FetchError::Gone),
+            }
+        }
+    }
+
+    /// Returns how many bytes were still to come.
+    async fn file(
+        &self,
+        connection: &Connection,
+        receiving: &Arc<Receiving>,
+        index: usize,
+    ) -> Result<u64, FetchError> {
+        let opened = receiving.clone();
+        let opening = blocking(move || opened.file(index).map_err(FetchError::from));
+        let Some(mut file) = opening.await? else {
+            self.advance(receiving.manifest().files[index].size);
+            return Ok(0);
+        };
+        let (offset, missing) = (file.offset(), file.missing());
+        self.advance(offset);
+        if missing > 0 {
+            let request = Request::File { id: receiving.id(), index: index as u32, offset };
+            let (status, recv) = ask(connection, &request).await?;
+            if status != Status::Here {
+                return Err(FetchError::Gone);
+            }
+            file = self.receive(recv, file).await?;
+        }
+        blocking(move || file.finish().map_err(FetchError::from)).await?;
+        Ok(missing)
+    }
+
+    async fn receive(
+        &self,
+        mut recv: RecvStream,
+        mut file: PartialFile,
+    ) -> Result<PartialFile, FetchError> {
+        let mut chunks = Vec::new();
+        let mut waiting = 0;
+        while file.missing() > 0 {
+            let chunk = timeout(IDLE_DEADLINE, recv.read_chunk(WRITE_BYTES, true)).await??;
+            let ended = chunk.is_none();
+            if let Some(chunk) = chunk {
+                waiting += chunk.bytes.len();
+                self.advance(chunk.bytes.len() as u64);
+                self.stats.received_bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+                chunks.push(chunk.bytes);
+            }
+            if ended || waiting >= WRITE_BYTES || waiting as u64 >= file.missing() {
+                let pieces = std::mem::take(&mut chunks);
+                waiting = 0;
+                file = blocking(move || write(file, &pieces)).await?;
+            }
+            if ended && file.missing() > 0 {
+                return Err(FetchError::Short);
+            }
+        }
+        Ok(file)
+    }
+
+    fn advance(&self, bytes: u64) {
+        if let Some(progress) = &mut *self.stats.progress.lock() {
+            progress.received_bytes += bytes;
+        }
+    }
+}
+
+fn begin(dir: &std::path::Path, manifest: &[u8]) -> Result<Receiving, FetchError> {
+    Ok(Receiving::begin(dir, manifest)?)
+}
+
+fn write(mut file: PartialFile, pieces: &[Bytes]) -> Result<PartialFile, FetchError> {
+    for piece in pieces {
+        file.write(piece)?;
+    }
+    Ok(file)
+}
+
+async fn ask(
+    connection: &Connection,
+    request: &Request,
+) -> Result<(Status, RecvStream), FetchError> {
+    let (mut send, mut recv) = timeout(IDLE_DEADLINE, connection.open_bi()).await??;
+    timeout(IDLE_DEADLINE, send.write_all(&request.encode())).await??;
+    send.finish().map_err(|_| FetchError::Short)?;
+    let mut status = [0];
+    read_exact(&mut recv, &mut status).await?;
+    Ok((Status::decode(status[0]).ok_or(FetchError::Answer)?, recv))
+}
+
+async fn read_exact(recv: &mut RecvStream, bytes: &mut [u8]) -> Result<(), FetchError> {
+    match timeout(IDLE_DEADLINE, recv.read_exact(bytes)).await? {
+        Ok(()) => Ok(()),
+        Err(quinn::ReadExactError::FinishedEarly(_)) => Err(FetchError::Short),
+        Err(quinn::ReadExactError::ReadError(error)) => Err(error.into()),
+    }
+}
+
+/// Takes memory as the bytes arrive, not as they are announced.
+async fn read_all(mut recv: RecvStream, length: usize) -> Result<Bytes, FetchError> {
+    let mut bytes = Vec::new();
+    while bytes.len() < length {
+        let chunk = timeout(IDLE_DEADLINE, recv.read_chunk(length - bytes.len(), true)).await??;
+        bytes.extend_from_slice(&chunk.ok_or(FetchError::Short)?.bytes);
+    }
+    Ok(bytes.into())
+}

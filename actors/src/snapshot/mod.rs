@@ -1,0 +1,37 @@
+//! Snapshots: how a replica catches up that needs entries which no journal has any more.
+//!
+//! ```text
+//!  source                                    receiver
+//!  checkpoint of the state  ◄──── 'M' ─────  asks (core: `FetchSnapshot`)
+//!  manifest: position, files ────────────►   snapshots/receiving/manifest
+//!  file by file, from an offset ─────────►   snapshots/receiving/files/: hashed, synced
+//!                                            core: `SnapshotFetched`, `InstallSnapshot`
+//!                                            files become state/<next>, CURRENT names them: commit
+//!                                            restart: the boot path opens what CURRENT names
+//! ```
+//!
+//! One thread with its own runtime does all of it, over connections of its own: the consensus
+//! thread neither encrypts nor waits for bulk.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `service` | the thread, and what others have of it |
+//! | `source`, `serve` | making a snapshot, sending it |
+//! | `fetch`, `receiving` | receiving one: the network, the disk |
+//! | `manifest`, `wire` | the formats |
+//! | `stats` | figures |
+
+mod fetch;
+mod manifest;
+mod receiving;
+mod serve;
+mod service;
+mod source;
+mod stats;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use service::{SnapshotHandle, SnapshotParts, SnapshotService, remove_leftovers};
+pub use stats::{SnapshotProgress, SnapshotStats};

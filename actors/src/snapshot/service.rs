@@ -1,0 +1,390 @@
+//! The thread that makes, sends, receives and installs snapshots, on a runtime of its own.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quorate_protocol::core::Snapshot;
+use quorate_protocol::types::{EntryId, NodeId};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::fetch::{Fetch, FetchError};
+use super::receiving::{Receiving, remove};
+use super::serve::{Pace, blocking, serve};
+use super::source::{Made, Source};
+use super::stats::SnapshotStats;
+use crate::replication::{BulkDialler, Knock, TlsMaterial};
+use crate::storage::JournalHold;
+use crate::storage::identity::Current;
+use crate::storage::journal::JournalReader;
+use crate::storage::state::StateReader;
+use crate::view::Published;
+use crate::wake::Wake;
+
+/// Connections that are served at once.
+const CONNECTIONS_MAX: usize = 4;
+/// Attempts to connect that wait to be answered.
+const KNOCKS_MAX: usize = 8;
+/// Threads for disks: one that makes a snapshot, one that sends or receives.
+const BLOCKING_THREADS_MAX: usize = 2;
+
+/// How often it is looked whether a snapshot is still asked for.
+const EXPIRE_PERIOD: Duration = Duration::from_secs(5);
+
+/// Between two attempts to fetch: doubled from the first to the second.
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// How long work with disks may take to end when the node stops.
+const STOP_DEADLINE: Duration = Duration::from_secs(3);
+
+/// What the thread works with.
+pub(crate) struct SnapshotParts {
+    /// The node's data directory.
+    pub data_dir: PathBuf,
+    /// Address of the peers' endpoint: bulk is fetched through the same interface.
+    pub listen: SocketAddr,
+    /// Part of every node's certificate.
+    pub cluster_name: String,
+    /// This node's certificate.
+    pub tls: TlsMaterial,
+    /// The state, to make snapshots of.
+    pub state: StateReader,
+    /// The journal that continues them.
+    pub journal: JournalReader,
+    /// How far the node is.
+    pub published: Arc<Published>,
+    /// Most bytes sent in a second, to all others together.
+    pub bytes_per_second: u64,
+    /// Wakes the quorum actor.
+    pub wake: Arc<Wake>,
+}
+
+/// What others have of the thread. Cheap to clone; no call waits.
+#[derive(Clone)]
+pub(crate) struct SnapshotHandle {
+    wanted: mpsc::Sender<Wanted>,
+    decisions: mpsc::Sender<Decision>,
+    fetched: Arc<Mutex<VecDeque<Snapshot>>>,
+    stats: Arc<SnapshotStats>,
+    installed: Arc<Notify>,
+}
+
+/// The core needs a snapshot.
+struct Wanted {
+    from: NodeId,
+    address: SocketAddr,
+    above: EntryId,
+}
+
+/// What the core says of the one that was fetched.
+enum Decision {
+    Install,
+    Discard,
+}
+
+/// The running thread.
+pub(crate) struct SnapshotService {
+    thread: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+    stopping: Arc<AtomicBool>,
+    handle: SnapshotHandle,
+    hold: Arc<JournalHold>,
+    knocks: mpsc::Sender<Knock>,
+}
+
+impl SnapshotHandle {
+    /// Fetches a snapshot unless that is under way.
+    pub(crate) fn fetch(&self, from: NodeId, address: SocketAddr, above: EntryId) {
+        // A full queue is no loss: the core asks again.
+        let _ = self.wanted.try_send(Wanted { from, address, above });
+    }
+
+    /// A snapshot that has arrived since this was last asked.
+    pub(crate) fn take_fetched(&self) -> Option<Snapshot> {
+        self.fetched.lock().pop_front()
+    }
+
+    /// Puts the fetched snapshot in force; then the node must restart.
+    pub(crate) fn install(&self) {
+        self.decide(Decision::Install);
+    }
+
+    /// The fetched snapshot is of no use.
+    pub(crate) fn discard(&self) {
+        self.decide(Decision::Discard);
+    }
+
+    /// There is room: one snapshot is fetched at a time, and each is decided on once.
+    fn decide(&self, decision: Decision) {
+        if self.decisions.try_send(decision).is_err() {
+            tracing::error!("the snapshots' thread is gone");
+        }
+    }
+
+    /// Figures.
+    pub(crate) fn stats(&self) -> &Arc<SnapshotStats> {
+        &self.stats
+    }
+
+    /// Completes when a snapshot was put in force.
+    pub(crate) fn installed(&self) -> Arc<Notify> {
+        self.installed.clone()
+    }
+}
+
+impl SnapshotService {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system can't start one.
+    pub(crate) fn start(parts: SnapshotParts) -> io::Result<Self> {
+        let (wanted, asked) = mpsc::channel(1);
+        let (decisions, decided) = mpsc::channel(1);
+        let (knocks, knocked) = mpsc::channel(KNOCKS_MAX);
+        let (stop, stopped) = oneshot::channel();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let handle = SnapshotHandle {
+            wanted,
+            decisions,
+            fetched: Arc::default(),
+            stats: Arc::default(),
+            installed: Arc::default(),
+        };
+        let worker = Worker::new(parts, &handle, &stopping);
+        let hold = worker.source.hold.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .build()?;
+        let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
+            runtime.block_on(worker.run((asked, decided), knocked, stopped));
+            runtime.shutdown_timeout(STOP_DEADLINE);
+        })?;
+        Ok(Self { thread, stop, stopping, handle, hold, knocks })
+    }
+
+    pub(crate) fn handle(&self) -> &SnapshotHandle {
+        &self.handle
+    }
+
+    /// What of the journal is needed by a replica that fetches a snapshot.
+    pub(crate) fn hold(&self) -> &Arc<JournalHold> {
+        &self.hold
+    }
+
+    /// Where connections go that ask for a snapshot.
+    pub(crate) fn door(&self) -> mpsc::Sender<Knock> {
+        self.knocks.clone()
+    }
+
+    /// Ends transfers; what has arrived is kept.
+    pub(crate) async fn stop(self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        // Fails only when the thread has ended.
+        let _ = self.stop.send(());
+        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("the snapshots' thread ended by a panic");
+        }
+    }
+}
+
+/// What the thread owns.
+struct Worker {
+    data_dir: PathBuf,
+    receiving_dir: PathBuf,
+    listen: SocketAddr,
+    cluster_name: String,
+    tls: TlsMaterial,
+    source: Arc<Source>,
+    pace: Arc<Pace>,
+    wake: Arc<Wake>,
+    handle: SnapshotHandle,
+    dialler: Option<Arc<BulkDialler>>,
+    fetching: JoinSet<Result<Receiving, FetchError>>,
+    received: Option<Receiving>,
+    not_before: Instant,
+    backoff: Duration,
+}
+
+impl Worker {
+    fn new(parts: SnapshotParts, handle: &SnapshotHandle, stopping: &Arc<AtomicBool>) -> Self {
+        let dir = parts.data_dir.join("snapshots");
+        let receiving_dir = dir.join("receiving");
+        let source = Source {
+            dir,
+            state: parts.state,
+            journal: parts.journal,
+            published: parts.published,
+            hold: Arc::default(),
+            stats: handle.stats.clone(),
+            stopping: stopping.clone(),
+            made: Mutex::new(Made::Nothing),
+        };
+        Self {
+            data_dir: parts.data_dir,
+            receiving_dir,
+            listen: parts.listen,
+            cluster_name: parts.cluster_name,
+            tls: parts.tls,
+            source: Arc::new(source),
+            pace: Arc::new(Pace::new(parts.bytes_per_second)),
+            wake: parts.wake,
+            handle: handle.clone(),
+            dialler: None,
+            fetching: JoinSet::new(),
+            received: None,
+            not_before: Instant::now(),
+            backoff: RETRY_MIN,
+        }
+    }
+
+    async fn run(
+        mut self,
+        (mut asked, mut decided): (mpsc::Receiver<Wanted>, mpsc::Receiver<Decision>),
+        mut knocks: mpsc::Receiver<Knock>,
+        mut stop: oneshot::Receiver<()>,
+    ) {
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut expire = tokio::time::interval(EXPIRE_PERIOD);
+        loop {
+            tokio::select! {
+                _ = &mut stop => return,
+                Some(decision) = decided.recv() => self.carry_out(decision).await,
+                Some(wanted) = asked.recv() => self.want(wanted),
+                Some(fetched) = self.fetching.join_next() => self.fetched(fetched),
+                Some(knock) = knocks.recv() => {
+                    // Beyond the limit it is refused by being dropped; the other side comes again.
+                    if let Ok(slot) = slots.clone().try_acquire_owned() {
+                        tokio::spawn(serve(knock, self.source.clone(), self.pace.clone(), slot));
+                    }
+                }
+                _ = expire.tick() => self.source.expire(),
+            }
+        }
+    }
+
+    fn want(&mut self, wanted: Wanted) {
+        if let Err(error) = self.fetch(wanted) {
+            tracing::error!(%error, "snapshots can't be fetched");
+            self.retry_later();
+        }
+    }
+
+    async fn carry_out(&mut self, decision: Decision) {
+        match decision {
+            Decision::Install => self.install().await,
+            Decision::Discard => {
+                if self.received.take().is_some()
+                    && let Err(error) = remove(&self.receiving_dir)
+                {
+                    tracing::warn!(%error, "a snapshot of no use stays behind");
+                }
+                self.retry_later();
+            }
+        }
+    }
+
+    fn fetch(&mut self, wanted: Wanted) -> Result<(), String> {
+        let Wanted { from, address, above } = wanted;
+        let busy = !self.fetching.is_empty() || self.received.is_some();
+        if busy || Instant::now() < self.not_before {
+            return Ok(());
+        }
+        let dialler = match &self.dialler {
+            Some(dialler) => dialler.clone(),
+            None => {
+                let bound = BulkDialler::bind(self.listen, &self.cluster_name, &self.tls);
+                let dialler = Arc::new(bound.map_err(|error| error.to_string())?);
+                self.dialler.insert(dialler).clone()
+            }
+        };
+        let dir = self.receiving_dir.clone();
+        let stats = self.handle.stats.clone();
+        let fetch = Fetch { from, address, above, dir, dialler, stats };
+        self.fetching.spawn(fetch.run());
+        Ok(())
+    }
+
+    fn fetched(&mut self, ended: Result<Result<Receiving, FetchError>, tokio::task::JoinError>) {
+        let receiving = match ended {
+            Ok(Ok(receiving)) => receiving,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, retry_in = ?self.backoff, "snapshot not received");
+                return self.retry_later();
+            }
+            Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
+            Err(_) => return,
+        };
+        match receiving.manifest().snapshot() {
+            Ok(snapshot) => {
+                self.backoff = RETRY_MIN;
+                self.received = Some(receiving);
+                self.handle.fetched.lock().push_back(snapshot);
+                self.wake.wake();
+            }
+            Err(error) => {
+                tracing::error!(%error, "the snapshot can't be used");
+                self.retry_later();
+            }
+        }
+    }
+
+    async fn install(&mut self) {
+        let Some(receiving) = self.received.take() else { return };
+        let data_dir = self.data_dir.clone();
+        let installed = blocking(move || {
+            receiving.install(&data_dir).map_err(|error| io::Error::other(error.to_string()))
+        });
+        match installed.await {
+            Ok(Current { instance, preceding, .. }) => {
+                tracing::info!(instance, last = %preceding, "snapshot installed: restarting");
+                self.handle.installed.notify_one();
+            }
+            // The core waits for the switch and takes no entries: only a restart helps.
+            Err(error) => {
+                tracing::error!(%error, "the snapshot can't be installed: restarting");
+                self.handle.installed.notify_one();
+            }
+        }
+    }
+
+    fn retry_later(&mut self) {
+        self.not_before = Instant::now() + self.backoff;
+        self.backoff = (self.backoff * 2).min(RETRY_MAX);
+    }
+}
+
+/// Removes what earlier lives left: snapshots made for others, and instances of the state that are
+/// not in force. What was received of a snapshot stays.
+///
+/// # Errors
+/// As the system reports them.
+pub(crate) fn remove_leftovers(data_dir: &Path, current: Option<&Current>) -> io::Result<()> {
+    let state = Current::state_dir(data_dir, current);
+    for dir in ["snapshots", "state"] {
+        let entries = match fs::read_dir(data_dir.join(dir)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let keep = path == state || path.ends_with("snapshots/receiving");
+            if !keep {
+                tracing::info!(path = %path.display(), "removing what an earlier life left");
+                remove(&path)?;
+            }
+        }
+    }
+    Ok(())
+}
