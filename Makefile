@@ -15,6 +15,8 @@ export QUORATE_PYTHON := $(PYTHON_ENV)/bin/python3
 
 CARGO_FLAGS ?= --locked
 ARGS ?=
+# How long `make verify-long` simulates. Runs add up in ~/.cache/quorate/verify/ledger.jsonl.
+HOURS ?= 2
 
 .PHONY: help
 help: ## List the targets
@@ -50,8 +52,10 @@ verify-long: need-build need-test ## The long forms of the tests of `make test`
 	cargo build --release $(CARGO_FLAGS) --workspace --bins
 	QUORATE_STEADY_MINUTES=10 cargo test --release $(CARGO_FLAGS) --package quorate-cluster-tests \
 		--test cluster -- --nocapture no_election_happens
-	cargo run --release $(CARGO_FLAGS) --package quorate-cluster-tests --bin modelcheck
-	cargo run --release $(CARGO_FLAGS) --package quorate-cluster-tests --bin modelcheck -- --mutants
+	"$(CARGO_TARGET_DIR)/release/modelcheck"
+	"$(CARGO_TARGET_DIR)/release/modelcheck" --mutants
+	"$(CARGO_TARGET_DIR)/release/simulate" --mutants --seeds 5000
+	"$(CARGO_TARGET_DIR)/release/simulate" --hours $(HOURS)
 	PROPTEST_CASES=100000 cargo test --release $(CARGO_FLAGS) --package quorate-protocol --test hostile
 
 .PHONY: check-deploy

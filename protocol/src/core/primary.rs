@@ -393,7 +393,8 @@ impl Core {
             return;
         };
         // Nothing older than this is left to ask for: see `send_heartbeat`.
-        if reject.prev == preceding && preceding.seq > progress.verified {
+        let below = reject.prev == preceding && preceding.seq > progress.verified;
+        if mutant!(KeepProbingTrimmed, false, below) {
             progress.flow = Flow::BelowJournal;
             return;
         }
@@ -415,7 +416,6 @@ impl Core {
     /// what is verified.
     fn resend_lost(&mut self, now: MonoTime) {
         let patience_us = self.tuning.election_timeout_max_us;
-        let preceding = self.log.preceding().seq;
         let Duty::Primary(tenure) = &mut self.duty else {
             return;
         };
@@ -423,11 +423,6 @@ impl Core {
             let waits = progress.next > progress.verified.next() && !progress.sending;
             if progress.flow == Flow::Pipeline && waits && now.since(progress.moved) > patience_us {
                 progress.probe_from(progress.verified.next(), now);
-            }
-            // The journal was trimmed under it: no probe can find what is gone.
-            let gone = progress.flow == Flow::Probe && progress.next <= preceding;
-            if mutant!(KeepProbingTrimmed, false, gone) {
-                progress.flow = Flow::BelowJournal;
             }
         }
     }

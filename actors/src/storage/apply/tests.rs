@@ -114,11 +114,15 @@ impl Node {
         self.state.reader()
     }
 
-    fn answers(&mut self) -> Vec<(EntryId, Vec<Reply>)> {
+    /// What the gate gets: `count` entries at least, after the position is published.
+    fn answers(&mut self, count: usize) -> Vec<(EntryId, Vec<Reply>)> {
         let mut answers = Vec::new();
-        while let Ok(GateInput::Applied(applied)) = self.gate.try_recv() {
-            answers.extend(applied.into_iter().map(|applied| (applied.id, applied.replies)));
-        }
+        wait("the answers", || {
+            while let Ok(GateInput::Applied(applied)) = self.gate.try_recv() {
+                answers.extend(applied.into_iter().map(|applied| (applied.id, applied.replies)));
+            }
+            answers.len() >= count
+        });
         answers
     }
 
@@ -269,7 +273,7 @@ proptest! {
                 log.push(epoch, EntryKind::Commands, payload(units));
             }
             node.apply_all(&log, Some(Epoch(epoch)));
-            let answered = node.answers();
+            let answered = node.answers(entries.len() + 1);
             prop_assert_eq!(&answered[0], answers.last().unwrap());
             answers.extend_from_slice(&answered[1..]);
             if *flush {
@@ -313,7 +317,7 @@ fn only_entries_of_the_own_tenure_are_answered() {
     let mut node = Node::start(&dir, &log, ApplyOptions::default());
     node.apply_all(&log, Some(Epoch(2)));
     let ok = Reply::Simple("OK".into());
-    assert_eq!(node.answers(), [(own, vec![ok.clone(), ok])]);
+    assert_eq!(node.answers(1), [(own, vec![ok.clone(), ok])]);
     node.crash();
 }
 
