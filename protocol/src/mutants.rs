@@ -141,8 +141,6 @@ mod selected {
         InstallOlder,
         /// A log is kept after a snapshot that it doesn't continue.
         KeepAnySuffix,
-        /// A primary that may lack what a snapshot holds is still followed.
-        SnapshotEpochIgnored,
         /// Entries are appended while the log is being replaced.
         AppendDuringInstall,
         /// A snapshot says one entry more than it holds.

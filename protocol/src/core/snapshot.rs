@@ -87,7 +87,7 @@ impl Core {
             return;
         }
         // A primary of an earlier epoch may lack what the snapshot holds: it is followed no more.
-        if mutant!(SnapshotEpochIgnored, false, snapshot.epoch > self.hard.epoch) {
+        if snapshot.epoch > self.hard.epoch {
             self.become_replica(now, random, snapshot.epoch, None, out);
         } else if let Duty::Candidate(_) = self.duty {
             self.become_replica(now, random, self.hard.epoch, None, out);
