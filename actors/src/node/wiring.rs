@@ -195,6 +195,8 @@ impl Wiring {
         tls: TlsMaterial,
         sources: &StorageSources,
     ) -> Result<SnapshotService, StartError> {
+        let supervisor = self.supervisor.clone();
+        let fatal = move || supervisor.failed("snapshots", "the thread panicked");
         let parts = SnapshotParts {
             data_dir: self.config.data_dir.clone(),
             listen: self.config.peer.listen,
@@ -206,7 +208,7 @@ impl Wiring {
             bytes_per_second: self.config.peer.snapshot_bytes_per_second,
             wake: self.wake.wake.clone(),
         };
-        let service = SnapshotService::start(parts)
+        let service = SnapshotService::start(parts, fatal)
             .map_err(|source| StartError::Thread { name: "snapshots", source })?;
         SnapshotCollector::register(&self.metrics, service.handle().stats().clone())?;
         Ok(service)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream};
 use quorate_protocol::types::NodeId;
-use tokio::sync::{Mutex, OwnedSemaphorePermit};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::source::{Checkpoint, Offer, Source};
@@ -73,12 +73,7 @@ impl Pace {
 }
 
 /// Serves one connection until its end.
-pub(super) async fn serve(
-    knock: Knock,
-    source: Arc<Source>,
-    pace: Arc<Pace>,
-    _slot: OwnedSemaphorePermit,
-) {
+pub(super) async fn serve(knock: Knock, source: Arc<Source>, pace: Arc<Pace>) {
     let (peer, connection) = match timeout(HANDSHAKE_DEADLINE, knock.answer()).await {
         Ok(Ok(answered)) => answered,
         Ok(Err(error)) => return tracing::debug!(%error, "a snapshot connection was refused"),

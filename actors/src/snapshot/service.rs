@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +14,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quorate_protocol::core::Snapshot;
 use quorate_protocol::types::{EntryId, NodeId};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::fetch::{Fetch, FetchError};
@@ -143,11 +144,14 @@ impl SnapshotHandle {
 }
 
 impl SnapshotService {
-    /// Starts the thread.
+    /// Starts the thread. If it panics, `fatal` is called: the node must stop.
     ///
     /// # Errors
     /// The system can't start one.
-    pub(crate) fn start(parts: SnapshotParts) -> io::Result<Self> {
+    pub(crate) fn start(
+        parts: SnapshotParts,
+        fatal: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
         let (wanted, asked) = mpsc::channel(1);
         let (decisions, decided) = mpsc::channel(1);
         let (knocks, knocked) = mpsc::channel(KNOCKS_MAX);
@@ -167,7 +171,10 @@ impl SnapshotService {
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()?;
         let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
-            runtime.block_on(worker.run((asked, decided), knocked, stopped));
+            let run = worker.run((asked, decided), knocked, stopped);
+            if catch_unwind(AssertUnwindSafe(|| runtime.block_on(run))).is_err() {
+                fatal();
+            }
             runtime.shutdown_timeout(STOP_DEADLINE);
         })?;
         Ok(Self { thread, stop, stopping, handle, hold, knocks })
@@ -255,7 +262,7 @@ impl Worker {
         mut knocks: mpsc::Receiver<Knock>,
         mut stop: oneshot::Receiver<()>,
     ) {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut serving = JoinSet::new();
         let mut expire = tokio::time::interval(EXPIRE_PERIOD);
         loop {
             tokio::select! {
@@ -265,10 +272,11 @@ impl Worker {
                 Some(fetched) = self.fetching.join_next() => self.fetched(fetched),
                 Some(knock) = knocks.recv() => {
                     // Beyond the limit it is refused by being dropped; the other side comes again.
-                    if let Ok(slot) = slots.clone().try_acquire_owned() {
-                        tokio::spawn(serve(knock, self.source.clone(), self.pace.clone(), slot));
+                    if serving.len() < CONNECTIONS_MAX {
+                        serving.spawn(serve(knock, self.source.clone(), self.pace.clone()));
                     }
                 }
+                Some(ended) = serving.join_next() => pass_panic_on(ended),
                 _ = expire.tick() => self.source.expire(),
             }
         }
@@ -316,15 +324,14 @@ impl Worker {
         Ok(())
     }
 
-    fn fetched(&mut self, ended: Result<Result<Receiving, FetchError>, tokio::task::JoinError>) {
+    fn fetched(&mut self, ended: Result<Result<Receiving, FetchError>, JoinError>) {
         let receiving = match ended {
             Ok(Ok(receiving)) => receiving,
             Ok(Err(error)) => {
                 tracing::warn!(%error, retry_in = ?self.backoff, "snapshot not received");
                 return self.retry_later();
             }
-            Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
-            Err(_) => return,
+            Err(error) => return pass_panic_on(Err(error)),
         };
         match receiving.manifest().snapshot() {
             Ok(snapshot) => {
@@ -362,6 +369,15 @@ impl Worker {
     fn retry_later(&mut self) {
         self.not_before = Instant::now() + self.backoff;
         self.backoff = (self.backoff * 2).min(RETRY_MAX);
+    }
+}
+
+/// A panic in any part ends the node.
+fn pass_panic_on(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        resume_unwind(error.into_panic());
     }
 }
 
