@@ -49,7 +49,7 @@ pub(super) enum FetchError {
     Short,
     #[error("the answer can't be read")]
     Answer,
-    #[error("the other node no longer has the snapshot")]
+    #[error("the other node has no such snapshot; its log says why")]
     Gone,
     #[error("the snapshot ends at {last}, before {above}")]
     Old { last: EntryId, above: EntryId },

@@ -110,6 +110,7 @@ impl Transfer {
             Request::Manifest { above } => match self.source.offer(above) {
                 Offer::Ready(checkpoint) => self.send_manifest(send, &checkpoint).await,
                 Offer::Preparing => send_status(send, Status::Preparing).await,
+                Offer::Failed => send_status(send, Status::Gone).await,
             },
             Request::File { id, index, offset } => match self.source.get(&id) {
                 Some(checkpoint) => self.send_file(send, &checkpoint, index, offset).await,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_protocol::types::EntryId;
+use tokio::task::JoinHandle;
 
 use super::manifest::{FileEntry, Manifest, SnapshotId};
 use super::receiving::remove;
@@ -23,6 +24,9 @@ use crate::view::Published;
 /// How long a snapshot is kept that nobody asks for. In that time its receiver must have come back
 /// after it was installed, for until then the journal is kept for it, too.
 const IDLE_MAX: Duration = Duration::from_mins(1);
+
+/// How long no other is begun after one could not be made.
+const FAILED_PAUSE: Duration = Duration::from_secs(10);
 
 /// Read at a time while files are hashed.
 const HASH_PIECE_BYTES: usize = 1 << 20;
@@ -49,8 +53,10 @@ pub(super) struct Source {
 pub(super) enum Made {
     #[default]
     Nothing,
-    /// Under way, on a thread of its own.
-    Making,
+    /// Under way, on a thread of its own, which ends after this has become something else.
+    Making(JoinHandle<()>),
+    /// Not made, and when that was found out.
+    Failed(Instant),
     Ready(Arc<Checkpoint>),
 }
 
@@ -82,6 +88,7 @@ enum MakeError {
 pub(super) enum Offer {
     Ready(Arc<Checkpoint>),
     Preparing,
+    Failed,
 }
 
 impl Source {
@@ -90,19 +97,18 @@ impl Source {
     pub(super) fn offer(self: &Arc<Self>, above: EntryId) -> Offer {
         let mut made = self.made.lock();
         match &*made {
-            Made::Making => return Offer::Preparing,
+            Made::Making(_) => return Offer::Preparing,
+            Made::Failed(at) if at.elapsed() < FAILED_PAUSE => return Offer::Failed,
             Made::Ready(checkpoint) if self.is_of_use(checkpoint, above) => {
                 checkpoint.touch();
                 return Offer::Ready(checkpoint.clone());
             }
-            Made::Ready(_) | Made::Nothing => {}
+            Made::Ready(_) | Made::Failed(_) | Made::Nothing => {}
         }
-        *made = Made::Making;
-        drop(made);
         // Before the checkpoint: nothing above it may go from now on.
         self.hold.keep_after(self.published.applied().min(self.journal.last().seq));
         let source = self.clone();
-        tokio::task::spawn_blocking(move || source.make());
+        *made = Made::Making(tokio::task::spawn_blocking(move || source.make()));
         Offer::Preparing
     }
 
@@ -113,13 +119,19 @@ impl Source {
                 checkpoint.touch();
                 Some(checkpoint.clone())
             }
-            Made::Ready(_) | Made::Making | Made::Nothing => None,
+            Made::Ready(_) | Made::Making(_) | Made::Failed(_) | Made::Nothing => None,
         }
     }
 
     /// Removes a snapshot that nobody has asked for lately, and lets go of the journal.
+    ///
+    /// # Panics
+    /// The thread that makes one has panicked.
     pub(super) fn expire(&self) {
         let mut made = self.made.lock();
+        if let Made::Making(task) = &*made {
+            assert!(!task.is_finished(), "making a snapshot panicked");
+        }
         if let Made::Ready(checkpoint) = &*made
             && checkpoint.idle() > IDLE_MAX
         {
@@ -148,7 +160,7 @@ impl Source {
             Err(error) => {
                 tracing::error!(%error, "a snapshot can't be made");
                 self.hold.release();
-                *self.made.lock() = Made::Nothing;
+                *self.made.lock() = Made::Failed(Instant::now());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A snapshot from one node's state to another node's next start, without the network.
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -81,6 +82,7 @@ impl Maker {
         loop {
             match self.source.offer(above) {
                 Offer::Ready(checkpoint) => return checkpoint,
+                Offer::Failed => panic!("the snapshot can't be made"),
                 Offer::Preparing => {
                     assert!(Instant::now() < deadline, "the snapshot isn't made");
                     tokio::time::sleep(Duration::from_millis(2)).await;
@@ -181,6 +183,35 @@ async fn files_of_another_position_than_the_manifest_says_are_refused() {
     fs::rename(&kept, dir.join("files")).unwrap();
     let error = receiving.finish().unwrap_err();
     assert!(error.to_string().contains("another position"), "{error}");
+}
+
+#[tokio::test]
+async fn a_snapshot_that_can_not_be_made_is_not_tried_again_at_once() {
+    let dir = Scratch::new();
+    let maker = Maker::new(&dir);
+    fs::write(dir.path().join("snapshots"), "in the way").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !matches!(maker.source.offer(EntryId::ZERO), Offer::Failed) {
+        assert!(Instant::now() < deadline, "it isn't found out");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    fs::remove_file(dir.path().join("snapshots")).unwrap();
+    assert!(matches!(maker.source.offer(EntryId::ZERO), Offer::Failed));
+    assert_eq!(maker.source.hold.first(), None, "the journal is kept for nobody");
+}
+
+#[tokio::test]
+async fn a_panic_while_a_snapshot_is_made_is_noticed() {
+    let dir = Scratch::new();
+    let maker = Maker::new(&dir);
+    let task = tokio::task::spawn_blocking(|| panic!("on purpose"));
+    *maker.source.made.lock() = Made::Making(task);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let expire = || catch_unwind(AssertUnwindSafe(|| maker.source.expire()));
+    while expire().is_ok() {
+        assert!(Instant::now() < deadline, "nobody notices");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 #[tokio::test]

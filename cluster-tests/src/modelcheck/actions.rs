@@ -124,7 +124,7 @@ pub(super) fn apply(scope: &Scope, state: &State, action: Action) -> State {
         }
         Action::Heartbeat(from, to) => run.heartbeat(from, to),
         Action::Write(id) => {
-            run.step(id, Event::Propose { bytes: 1, time: ClusterTime(0) }, NOW);
+            run.step(id, Event::Propose { time: ClusterTime(0) }, NOW);
         }
         Action::Change(id, index) => {
             let change = scope.changes[usize::from(state.changes)][index].clone();

@@ -46,8 +46,6 @@ pub enum Event {
     /// The runtime has commands to replicate; the core answers with [`Command::Seal`] if this node
     /// is primary and takes writes now (see [`Core::admits`](super::Core::admits)), else not at all.
     Propose {
-        /// Bytes that the record will take.
-        bytes: u32,
         /// The clock for the entry.
         time: ClusterTime,
     },

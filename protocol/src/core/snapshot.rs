@@ -63,10 +63,8 @@ impl Core {
         offer: SnapshotOffer,
         out: &mut Vec<Command>,
     ) {
-        let follows =
-            matches!(self.duty, Duty::Replica { primary: Some(primary) } if primary == from);
         let needed = offer.preceding.seq > self.committed && !self.log.holds(offer.preceding);
-        let asked = follows && offer.epoch == self.hard.epoch && needed;
+        let asked = self.follows(from) && offer.epoch == self.hard.epoch && needed;
         if asked && self.installing.is_none() {
             out.push(Command::FetchSnapshot { from, above: offer.preceding });
         }

@@ -251,7 +251,7 @@ impl Core {
             }
             Event::Disconnected { peer, session } => self.on_disconnected(now, peer, session, out),
             Event::Received { from, message } => self.on_message(now, random, from, message, out),
-            Event::Propose { bytes: _, time } => self.propose(now, time, out),
+            Event::Propose { time } => self.propose(now, time, out),
             Event::ProposeMark { time } => self.propose_mark(now, time, out),
             Event::Reconfigure { token, change } => self.reconfigure(now, token, &change, out),
             Event::Transfer { token, to } => self.transfer(now, token, to, out),
@@ -312,6 +312,11 @@ impl Core {
             Duty::Candidate(_) => None,
             Duty::Primary(_) => Some(self.node),
         }
+    }
+
+    /// Whether this node is a replica of `peer` in the current epoch.
+    pub(super) fn follows(&self, peer: NodeId) -> bool {
+        matches!(self.duty, Duty::Replica { primary: Some(primary) } if primary == peer)
     }
 
     /// When any primary was last heard; `None` before the first.

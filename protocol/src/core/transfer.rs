@@ -189,11 +189,9 @@ impl Core {
         order: TimeoutNow,
         out: &mut Vec<Command>,
     ) {
-        let follows =
-            matches!(self.duty, Duty::Replica { primary: Some(primary) } if primary == from);
         let asked = order.epoch == self.hard.epoch && order.last == self.log.last();
         let may = self.is_voter() && now >= self.silent_until && self.installing.is_none();
-        if follows && asked && may {
+        if self.follows(from) && asked && may {
             self.restart_election_timer(now, random);
             self.start_vote(Some(order.epoch), out);
             self.count_own_vote(now, out);

@@ -72,7 +72,7 @@ impl Cluster {
             ["write", _] => self.finish_write(node(1)),
             ["sync", _] => self.finish_sync(node(1)),
             ["propose", _] => {
-                self.step(node(1), Event::Propose { bytes: 100, time: ClusterTime(0) });
+                self.step(node(1), Event::Propose { time: ClusterTime(0) });
             }
             ["read", _, _] => self.step(node(1), Event::Read { token: number(2) }),
             ["lease", _] => self.show_lease(node(1)),

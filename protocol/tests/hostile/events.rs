@@ -228,7 +228,7 @@ impl Play {
             Move::Disconnect { peer } => {
                 Event::Disconnected { peer: NodeId(peer), session: self.session }
             }
-            Move::Propose => Event::Propose { bytes: u32::MAX, time: ClusterTime(u64::MAX) },
+            Move::Propose => Event::Propose { time: ClusterTime(u64::MAX) },
             Move::Mark => Event::ProposeMark { time: ClusterTime(0) },
             Move::Change { which, peer } => {
                 Event::Reconfigure { token: 1, change: change(which, peer) }

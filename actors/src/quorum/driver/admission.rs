@@ -35,7 +35,7 @@ impl Driver {
             return Ok(());
         }
         while !self.waiting.is_empty() && self.may_seal() {
-            self.step(now, Event::Propose { bytes: 0, time: self.time() }, Vec::new())?;
+            self.step(now, Event::Propose { time: self.time() }, Vec::new())?;
         }
         Ok(())
     }
@@ -62,7 +62,7 @@ impl Driver {
             return Ok(());
         }
         self.expiry_due = now.plus(EXPIRY_PERIOD_US);
-        self.step(now, Event::Propose { bytes: 0, time: self.time() }, Vec::new())
+        self.step(now, Event::Propose { time: self.time() }, Vec::new())
     }
 
     fn may_seal(&self) -> bool {

@@ -251,7 +251,7 @@ impl World {
             }
             let before = process.front.waiting.len();
             let time = ClusterTime(self.now_us / 1_000);
-            self.step(node, Event::Propose { bytes: 100, time });
+            self.step(node, Event::Propose { time });
             if self.process(node).front.waiting.len() == before {
                 return self.refuse_waiting(node, "CLUSTERDOWN the primary takes no writes");
             }
