@@ -8,9 +8,11 @@ mod error;
 mod example;
 pub(crate) mod keys;
 mod resolve;
+mod settings;
 mod source;
 mod value;
 
 pub(crate) use example::{effective, example};
-pub(crate) use resolve::{LogFormat, LogSettings, Settings, resolve_checked};
+pub(crate) use resolve::resolve_checked;
+pub(crate) use settings::{LogFormat, LogSettings, Settings};
 pub(crate) use source::Source;

@@ -17,44 +17,12 @@ use quorate_protocol::types::NodeId;
 
 use super::error::{ConfigError, ConfigErrors, Origin};
 use super::keys::{self, Fallback, KEYS, Kind};
+use super::settings::{LogFormat, LogSettings, Settings};
 use super::source::Source;
 use super::value::{Value, parse_bytes, parse_duration};
 
 /// Largest certificate, key or secret file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// What the process runs with.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// The node.
-    pub(crate) node: NodeConfig,
-    /// Its log.
-    pub(crate) log: LogSettings,
-    /// Holds the process id while the node runs.
-    pub(crate) pid_file: PathBuf,
-    /// Whether other machines may read `/metrics`.
-    pub(crate) public_metrics: bool,
-}
-
-/// What is logged, how and where.
-#[derive(Clone, Debug)]
-pub(crate) struct LogSettings {
-    /// Levels by module, in tracing's syntax.
-    pub(crate) filter: String,
-    /// One event per line, as text or JSON.
-    pub(crate) format: LogFormat,
-    /// Standard error where there is none.
-    pub(crate) file: Option<PathBuf>,
-}
-
-/// How a log line is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// For machines.
-    Json,
-}
 
 /// Checks everything, reads the files that it names, and finds out whether peers would accept
 /// the certificate.
