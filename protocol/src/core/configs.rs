@@ -103,3 +103,60 @@ impl Configs {
         self.pending.retain(|config| config.id.seq > through && config.id.seq <= last);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Member, MemberKind, SafetyTimers};
+    use crate::policy::Policy;
+    use crate::types::{ClusterId, DiskId, Epoch, Generation, NodeId};
+
+    fn config(seq: u64, generation: u64) -> (EntryId, Arc<ClusterEntry>) {
+        let member = Member {
+            node: NodeId(1),
+            disk: DiskId(1),
+            kind: MemberKind::Voter,
+            peer_addr: String::new(),
+            client_addr: String::new(),
+            plain_addr: String::new(),
+        };
+        let entry = ClusterEntry {
+            cluster: ClusterId(1),
+            generation: Generation(generation),
+            // Tells one from another.
+            version: seq as u32,
+            members: vec![member],
+            policy: Policy::LOCAL,
+            timers: SafetyTimers::LAN,
+            removed: Vec::new(),
+        };
+        (EntryId::new(Epoch(1), Seq(seq)), Arc::new(entry))
+    }
+
+    fn all(configs: &Configs) -> Vec<u32> {
+        configs.all().map(|entry| entry.version).collect()
+    }
+
+    #[test]
+    fn a_snapshot_does_not_put_out_of_force_what_stays_in_the_log() {
+        // In force at 8, although only 5 is committed; 12 is pending.
+        let mut configs = Configs::new(vec![config(1, 0), config(8, 0), config(12, 0)], Seq(5));
+        configs.bring_in_force(Seq(8));
+        let mut kept = configs.clone();
+        kept.install(config(1, 0), Seq(7), Seq(20));
+        assert_eq!(all(&kept), [8, 12]);
+        let mut replaced = configs.clone();
+        replaced.install(config(9, 0), Seq(10), Seq(20));
+        assert_eq!(all(&replaced), [9, 12]);
+        configs.install(config(9, 0), Seq(15), Seq(15));
+        assert_eq!(all(&configs), [9]);
+    }
+
+    #[test]
+    fn a_higher_generation_is_in_force_at_once() {
+        let found = vec![config(1, 0), config(4, 0), config(6, 1), config(9, 1)];
+        let configs = Configs::new(found, Seq(1));
+        assert_eq!(all(&configs), [6, 9]);
+        assert_eq!(configs.in_force_at().seq, Seq(6));
+    }
+}

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use quorate_protocol::cluster::ClusterChange;
 use quorate_protocol::core::message::EntryMeta;
-use quorate_protocol::core::{Event, Role};
+use quorate_protocol::core::{Event, Refused, Role};
 use quorate_protocol::policy::Policy;
 use quorate_protocol::types::{ClusterTime, EntryId, EntryKind, Epoch, NodeId, Seq};
 
@@ -22,7 +22,7 @@ impl Cluster {
     ///   now), `drop A B`, `wire`, `keep A B` (remembers what is on its way), `replay`
     /// - `cut A B` (both ways), `oneway A B`, `mend`, `reconnect A B` (a new session)
     /// - `save N`, `write N`, `sync N`: the disk finishes hard state, journal write, journal sync
-    /// - `propose N`, `read N TOKEN`, `lease N`
+    /// - `propose N`, `read N TOKEN`, `lease N`, `admits N`
     /// - `policy N PRESET`, `add N ID`, `promote N ID`, `remove N ID`, `version N NUMBER`,
     ///   `mark N`: changes and marks proposed at node N
     /// - `transfer N`, `transfer N TO`
@@ -75,6 +75,7 @@ impl Cluster {
                 self.step(node(1), Event::Propose { time: ClusterTime(0) });
             }
             ["read", _, _] => self.step(node(1), Event::Read { token: number(2) }),
+            ["admits", _] => self.show_admission(node(1)),
             ["lease", _] => self.show_lease(node(1)),
             ["kill", _] => self.crash(node(1), false),
             ["power", _] => self.crash(node(1), true),
@@ -203,6 +204,19 @@ impl Cluster {
             writeln!(self.answer, "{from} -> {to} {}", show::message(message))
                 .expect("a string grows");
         }
+    }
+
+    fn show_admission(&mut self, id: NodeId) {
+        let now = self.now;
+        let core = self.node(id).core.as_ref().expect("it runs");
+        let shown = match core.admits(now) {
+            Ok(()) => "writes".to_owned(),
+            Err(Refused::NotPrimary) => "nothing".to_owned(),
+            Err(Refused::Starting) => "writes soon: it starts".to_owned(),
+            Err(Refused::HandingOver(to)) => format!("writes soon: it hands over to {to}"),
+            Err(Refused::Degraded(unmet)) => format!("nothing: {unmet}"),
+        };
+        writeln!(self.answer, "node {id} admits {shown}").expect("a string grows");
     }
 
     fn show_lease(&mut self, id: NodeId) {
