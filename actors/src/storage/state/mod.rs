@@ -18,6 +18,7 @@
 mod checkpoint;
 mod error;
 mod hash;
+mod heads;
 pub(crate) mod keys;
 mod meta;
 mod reader;

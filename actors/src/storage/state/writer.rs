@@ -15,6 +15,7 @@ use quorate_protocol::types::{EntryKind, Epoch, Seq};
 use rocksdb::{ErrorKind, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
 use super::error::{Operation, StateError};
+use super::heads::RecentHeads;
 use super::meta::{Applied, StoredCluster};
 use super::reader::{StateReader, read_seq};
 use super::{keys, value};
@@ -32,6 +33,8 @@ pub struct StateWriter {
     /// No stored key expires before this moment.
     next_expiry_ms: u64,
     round: Round,
+    /// Of what is written, without the round.
+    heads: RecentHeads,
     hasher: RandomState,
     /// The data key of the client's key that was looked at last.
     data_key: RefCell<Vec<u8>>,
@@ -71,6 +74,8 @@ struct Round {
 
 struct Slot {
     key: Range<usize>,
+    /// The data key's.
+    hash: u64,
     /// `None`: deleted.
     value: Option<Value>,
 }
@@ -92,6 +97,7 @@ impl StateWriter {
             removals,
             next_expiry_ms: 0,
             round: Round::default(),
+            heads: RecentHeads::default(),
             hasher: RandomState::new(),
             data_key: RefCell::default(),
             write_options,
@@ -211,6 +217,10 @@ impl StateWriter {
         }
         stalls.over(stalled);
         self.stats.batches += 1;
+        for slot in &self.round.slots {
+            let key = &self.round.keys[slot.key.clone()];
+            self.heads.set(slot.hash, key, slot.value.as_ref().map(Value::head));
+        }
         self.round.reset();
         Ok(())
     }
@@ -295,18 +305,16 @@ impl StateWriter {
     }
 
     /// What the round says of a key; `None` where it didn't touch it.
-    fn changed(&self, data_key: &[u8]) -> Option<&Slot> {
-        let hash = self.hasher.hash_one(data_key);
+    fn changed(&self, hash: u64, data_key: &[u8]) -> Option<&Slot> {
         let index = self.round.index.find(hash, |index| self.round.key(*index) == data_key)?;
         self.round.slots.get(*index as usize)
     }
 
     fn change(&mut self, key: &[u8], value: Option<Value>) {
-        let hasher = &self.hasher;
         drop(self.data_key(key));
         let data_key = self.data_key.borrow();
         let round = &mut self.round;
-        let hash = hasher.hash_one(data_key.as_slice());
+        let hash = self.hasher.hash_one(data_key.as_slice());
         round.bytes += value.as_ref().map_or(0, |value| value.data.len());
         let found = round.index.find(hash, |index| round.key(*index) == data_key.as_slice());
         if let Some(index) = found.copied() {
@@ -319,11 +327,9 @@ impl StateWriter {
         round.keys.extend_from_slice(&data_key);
         round.bytes += data_key.len() + SLOT_BYTES;
         let index = u32::try_from(round.slots.len()).expect("a round is bounded in bytes");
-        round.slots.push(Slot { key: start..round.keys.len(), value });
-        let (slots, keys) = (&round.slots, &round.keys);
-        round.index.insert_unique(hash, index, |index| {
-            hasher.hash_one(&keys[slots[*index as usize].key.clone()])
-        });
+        round.slots.push(Slot { key: start..round.keys.len(), hash, value });
+        let slots = &round.slots;
+        round.index.insert_unique(hash, index, |index| slots[*index as usize].hash);
     }
 
     fn index_expiry(&mut self, at_ms: u64, key: &[u8], present: bool) {
@@ -349,18 +355,26 @@ impl Lookup for StateWriter {
 
     fn get(&self, key: &[u8]) -> Result<Option<Value>, StateError> {
         let data_key = self.data_key(key);
-        if let Some(slot) = self.changed(&data_key) {
+        let hash = self.hasher.hash_one(data_key.as_slice());
+        if let Some(slot) = self.changed(hash, &data_key) {
             return Ok(slot.value.clone());
         }
-        self.read(&data_key, key, value::read)
+        match self.heads.get(hash, &data_key) {
+            Some(None) => Ok(None),
+            Some(Some(_)) | None => self.read(&data_key, key, value::read),
+        }
     }
 
     fn head(&self, key: &[u8]) -> Result<Option<Head>, StateError> {
         let data_key = self.data_key(key);
-        if let Some(slot) = self.changed(&data_key) {
+        let hash = self.hasher.hash_one(data_key.as_slice());
+        if let Some(slot) = self.changed(hash, &data_key) {
             return Ok(slot.value.as_ref().map(Value::head));
         }
-        self.read(&data_key, key, value::read_head)
+        match self.heads.get(hash, &data_key) {
+            Some(head) => Ok(head),
+            None => self.read(&data_key, key, value::read_head),
+        }
     }
 
     fn count(&self) -> Result<u64, StateError> {
@@ -409,6 +423,7 @@ impl Keyspace for StateWriter {
     fn clear(&mut self, at: Seq) -> Result<(), StateError> {
         self.round.forget_changes();
         self.round.cleared = true;
+        self.heads.clear();
         self.applied.keys = 0;
         self.applied.cleared = at;
         self.next_expiry_ms = u64::MAX;
