@@ -26,9 +26,6 @@ use crate::config::{self, Settings, Source};
 use crate::failure::Failure;
 use crate::{logging, notify};
 
-/// Threads that serve clients. Consensus, journal, hard state and the apply loop have their own.
-const CLIENT_THREADS: usize = 2;
-
 /// Threads for work that reads disks: metrics, hashes, certificates.
 const BLOCKING_THREADS_MAX: usize = 8;
 
@@ -50,7 +47,7 @@ pub(crate) fn run(source: &Source, allow_volatile: bool) -> Result<(), Failure> 
         eprintln!("node {} logs to {}", settings.node.node, file.display());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(CLIENT_THREADS)
+        .worker_threads(client_threads())
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_name("client")
         .enable_all()
@@ -67,6 +64,12 @@ pub(crate) fn run(source: &Source, allow_volatile: bool) -> Result<(), Failure> 
         End::Stopped => Ok(()),
         End::Superseded => Err(restart()),
     }
+}
+
+/// Threads that serve clients. Consensus, journal, hard state and the apply loop have their own, and
+/// take the other half of the machine: more threads here only hand connections to each other.
+fn client_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
 }
 
 /// How a node came to its end.
