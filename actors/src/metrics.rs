@@ -4,6 +4,7 @@
 //! Each node owns its registry: several nodes may run in one process.
 
 mod client;
+mod gate;
 mod health;
 mod published;
 mod snapshot;
@@ -21,18 +22,24 @@ use prometheus::{
 };
 
 pub use client::{ClientMetrics, InfoStats, RoundCounts};
+pub use gate::{GateMetrics, GateWaits};
 pub use health::HealthCollector;
 pub use published::PublishedCollector;
 pub use snapshot::SnapshotCollector;
 pub use storage::{StorageCollector, StorageMetrics, StorageSources};
 
 use crate::archive::ArchiveStatus;
-use crate::submit::DoubtReason;
 
 /// Bounds in seconds, from the cost of a wake-up to a deadline.
 const LATENCY_BUCKETS: [f64; 16] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25,
     0.5, 1.0, 5.0,
+];
+
+/// Bounds in seconds for the parts of a write, the shortest of which are no system call.
+const PART_BUCKETS: [f64; 16] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.003, 0.005, 0.01,
+    0.025, 0.1, 0.5, 1.0, 5.0,
 ];
 
 /// All metrics of one node.
@@ -79,70 +86,6 @@ impl Metrics {
     /// A metric that breaks the format: a mistake in this file.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
-    }
-}
-
-/// What the durability gate counts.
-#[derive(Clone, Debug)]
-pub struct GateMetrics {
-    waiting: IntGauge,
-    oldest: Since,
-    released: IntCounter,
-    deadline: IntCounter,
-    leadership_lost: IntCounter,
-    shutdown: IntCounter,
-    total: Histogram,
-}
-
-impl GateMetrics {
-    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let in_doubt = counters(
-            registry,
-            "quorate_outcomes_indoubt_total",
-            "Batches answered INDOUBT, by reason",
-            "reason",
-        )?;
-        let oldest =
-            Since::new("quorate_gate_oldest_wait_seconds", "Age of the oldest waiting reply")?;
-        registry.register(Box::new(oldest.clone()))?;
-        Ok(Self {
-            waiting: gauge(
-                registry,
-                "quorate_gate_waiting_replies",
-                "Batches that wait in the gate",
-            )?,
-            oldest,
-            released: counter(registry, "quorate_gate_released_total", "Batches released as done")?,
-            deadline: in_doubt.with_label_values(&["deadline"]),
-            leadership_lost: in_doubt.with_label_values(&["leadership_lost"]),
-            shutdown: in_doubt.with_label_values(&["shutdown"]),
-            total: histogram(
-                registry,
-                "quorate_write_total_seconds",
-                "From reading a batch off its connection to the release of its replies",
-            )?,
-        })
-    }
-
-    /// A batch was released as done, so long after its connection read it.
-    pub fn released(&self, total: Duration) {
-        self.released.inc();
-        self.total.observe(total.as_secs_f64());
-    }
-
-    /// A batch was answered as in doubt.
-    pub fn in_doubt(&self, reason: DoubtReason) {
-        match reason {
-            DoubtReason::Deadline => self.deadline.inc(),
-            DoubtReason::LeadershipLost => self.leadership_lost.inc(),
-            DoubtReason::Shutdown => self.shutdown.inc(),
-        }
-    }
-
-    /// So many batches wait, the oldest since then.
-    pub fn waiting(&self, count: usize, oldest: Option<Instant>) {
-        self.waiting.set(count as i64);
-        self.oldest.set(oldest);
     }
 }
 
@@ -240,6 +183,14 @@ fn histogram(registry: &Registry, name: &str, help: &str) -> Result<Histogram, p
     Ok(metric)
 }
 
+/// A histogram of a part of a write.
+fn part(registry: &Registry, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+    let options = HistogramOpts::new(name, help).buckets(PART_BUCKETS.to_vec());
+    let metric = Histogram::with_opts(options)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
 fn histograms(
     registry: &Registry,
     name: &str,
@@ -255,12 +206,15 @@ fn histograms(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::submit::Waits;
 
     #[test]
     fn two_nodes_in_one_process_don_t_share_figures() {
         let one = Metrics::new().expect("names are unique");
         let other = Metrics::new().expect("names are unique");
-        one.gate.released(Duration::from_millis(1));
+        let mut waits = one.gate.waits();
+        waits.released(&Waits::default());
+        waits.flush();
         assert!(one.render().expect("text").contains("quorate_gate_released_total 1"));
         assert!(other.render().expect("text").contains("quorate_gate_released_total 0"));
     }

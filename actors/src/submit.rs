@@ -1,9 +1,11 @@
 //! How a client connection hands commands that must be replicated to the node, and what comes back.
 
+use std::fmt;
 use std::time::Instant;
 
 use bytes::Bytes;
 pub use quorate_protocol::gate::DoubtReason;
+use quorate_protocol::gate::{Met, WaitedFor};
 use quorate_protocol::resp::Reply;
 use quorate_protocol::types::{EntryId, Epoch, NodeId, Seq};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -38,6 +40,8 @@ pub enum Outcome {
         index: u32,
         /// One reply for each command, in order.
         replies: Vec<Reply>,
+        /// What it waited for.
+        waits: Waits,
     },
     /// Certainly did not happen.
     Refused(Refusal),
@@ -50,6 +54,50 @@ pub enum Outcome {
         /// Why it isn't known.
         reason: DoubtReason,
     },
+}
+
+/// Where the time of a batch went, from reading it off its connection to its release, in
+/// microseconds each. One follows the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Until it was sealed.
+    pub queue_us: u32,
+    /// From then on, until this node's own copy was there.
+    pub journal_us: u32,
+    /// From then on, until the policy was met.
+    pub replica_us: u32,
+    /// From then on, until it was applied and released.
+    pub apply_us: u32,
+    /// The last cursor that it waited for.
+    pub by: Option<WaitedFor>,
+}
+
+impl Waits {
+    /// All of them.
+    #[must_use]
+    pub fn total_us(&self) -> u64 {
+        [self.queue_us, self.journal_us, self.replica_us, self.apply_us].map(u64::from).iter().sum()
+    }
+}
+
+impl fmt::Display for Waits {
+    /// As the slow log shows it, in milliseconds: `queue 0.1, journal 0.3, replica 3 disk 2.5, …`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |us: u32| f64::from(us) / 1_000.0;
+        write!(f, "queue {:.1}, journal {:.1}, ", ms(self.queue_us), ms(self.journal_us))?;
+        let replica_ms = ms(self.replica_us);
+        match self.by {
+            Some(WaitedFor::ReplicaMemory(node)) => {
+                write!(f, "replica {node} memory {replica_ms:.1}, ")?;
+            }
+            Some(WaitedFor::ReplicaDisk(node)) => {
+                write!(f, "replica {node} disk {replica_ms:.1}, ")?;
+            }
+            Some(WaitedFor::Journal) => {}
+            None => write!(f, "policy {replica_ms:.1}, ")?,
+        }
+        write!(f, "apply {:.1}", ms(self.apply_us))
+    }
 }
 
 /// Why a batch was refused before it was sealed. Each has its own code for clients.
@@ -131,6 +179,8 @@ pub enum GateInput {
         epoch: Epoch,
         /// Highest position at which the policy is met.
         through: Seq,
+        /// What moved it there.
+        met: Met<Instant>,
     },
     /// The tenure ended: everything that waits is in doubt, at once.
     Deposed {

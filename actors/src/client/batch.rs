@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::routing::{self, Route};
 use super::session::Deadline;
 use super::shared::Shared;
-use crate::submit::{Batch, DoubtReason, Outcome, Refusal};
+use crate::submit::{Batch, DoubtReason, Outcome, Refusal, Waits};
 
 /// The gate answers at the deadline. Only where it can't, because its node is failing, does the
 /// connection stop waiting by itself, so much later.
@@ -29,6 +29,8 @@ pub(super) enum Answer {
         id: EntryId,
         /// One reply per command.
         replies: Vec<Reply>,
+        /// What they waited for.
+        waits: Waits,
     },
     /// May have happened.
     InDoubt {
@@ -75,7 +77,9 @@ pub(super) async fn run(
             Err(refusal) => Outcome::Refused(refusal),
         };
         match outcome {
-            Outcome::Done { id, index: _, replies } => return Answer::Done { id, replies },
+            Outcome::Done { id, index: _, replies, waits } => {
+                return Answer::Done { id, replies, waits };
+            }
             Outcome::InDoubt { id, index, reason } => {
                 return Answer::InDoubt { id, index, reason };
             }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use quorate_protocol::resp::{Limits, RequestParser};
@@ -15,6 +15,7 @@ use super::registry::Client;
 use super::round::Round;
 use super::session::{Mode, Session};
 use super::shared::Shared;
+use crate::submit::Waits;
 
 /// What one read asks for, at first and once a client has shown that it sends more.
 const READ_BYTES_MIN: usize = 4 << 10;
@@ -125,25 +126,30 @@ impl<'a> Connection<'a> {
         }
         let mut counts = round.finish().await?;
         let took = started.elapsed().saturating_sub(round.waited());
+        let waits = round.waits();
         counts.took = took;
         counts.input_bytes = received as u64;
         counts.output_bytes = self.out.taken() - out_before;
         self.shared.metrics.round(&counts);
         if self.shared.slowlog.concerns(took) && !first.is_empty() {
-            self.log_slow(&first, took);
+            self.log_slow(&first, took, waits.map(|(waits, _)| waits));
         }
         // A client that fills its reads gets larger ones.
         if received >= self.read_bytes {
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
         }
-        self.out.flush()
+        let Some((_, encoding)) = waits else { return self.out.flush() };
+        let handing_over = Instant::now();
+        self.out.flush()?;
+        self.shared.metrics.answered(encoding, handing_over.elapsed());
+        Ok(())
     }
 
-    fn log_slow(&self, first: &[Bytes], took: std::time::Duration) {
+    fn log_slow(&self, first: &[Bytes], took: Duration, waits: Option<Waits>) {
         let name = self.client.details.lock().name.clone();
         let at_s = self.shared.now_ms() / 1_000;
         let who = (self.client.address.to_string(), name);
-        self.shared.slowlog.add(at_s, took, first, who);
+        self.shared.slowlog.add(at_s, took, (first, waits), who);
     }
 
     /// Lets the last replies leave, as long as the client takes them.
@@ -154,7 +160,7 @@ impl<'a> Connection<'a> {
             }
             Ok(())
         };
-        tokio::time::timeout(std::time::Duration::from_secs(1), flushed)
+        tokio::time::timeout(Duration::from_secs(1), flushed)
             .await
             .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
     }

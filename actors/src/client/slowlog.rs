@@ -8,6 +8,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_protocol::resp::Reply;
 
+use crate::submit::Waits;
+
 /// Arguments of a command that are kept, and bytes of each.
 const ARGUMENT_COUNT_MAX: usize = 32;
 const ARGUMENT_BYTES_MAX: usize = 128;
@@ -52,19 +54,25 @@ impl SlowLog {
         threshold >= 0 && took.as_micros() >= threshold.unsigned_abs().into()
     }
 
-    /// Keeps a copy of the command, cut to a bounded size.
+    /// Keeps a copy of the command, cut to a bounded size. What a write waited for follows as one
+    /// more argument: every client's parser takes that, where most take no further field.
     pub(super) fn add(
         &self,
         at_s: u64,
         took: Duration,
-        arguments: &[Bytes],
+        (arguments, waits): (&[Bytes], Option<Waits>),
         (address, name): (String, String),
     ) {
+        let mut arguments = shortened(arguments);
+        if let Some(waits) = waits {
+            let took_ms = took.as_secs_f64() * 1_000.0;
+            arguments.push(Bytes::from(format!("# {took_ms:.1} ms: {waits}")));
+        }
         let entry = Entry {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             at_s,
             took_us: took.as_micros() as u64,
-            arguments: shortened(arguments),
+            arguments,
             address,
             name,
         };
@@ -138,7 +146,8 @@ mod tests {
         log.length_max.store(2, Ordering::Relaxed);
         for number in 0..3 {
             let long = vec![Bytes::from("SET"), Bytes::from(vec![b'x'; 1_000 + number])];
-            log.add(1, Duration::from_millis(20), &long, (String::new(), String::new()));
+            let waits = Some(Waits { queue_us: 150, ..Waits::default() });
+            log.add(1, Duration::from_millis(20), (&long, waits), <_>::default());
         }
         assert_eq!(log.len(), 2);
         let Reply::Array(entries) = log.get(1) else { panic!("an array") };
@@ -147,6 +156,8 @@ mod tests {
         let Reply::Array(arguments) = &fields[3] else { panic!("an array") };
         let Reply::Bulk(value) = &arguments[1] else { panic!("bytes") };
         assert!(value.len() < 200 && value.ends_with(b"(874 more bytes)"));
+        let shown = "# 20.0 ms: queue 0.1, journal 0.0, policy 0.0, apply 0.0";
+        assert_eq!(arguments[2], Reply::Bulk(shown.into()));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::metrics::GateMetrics;
+use super::waits::split;
+use crate::metrics::{GateMetrics, GateWaits};
 use crate::submit::{DoubtReason, GateInput, Outcome, Sealed};
 
 /// Room of the input queue, in messages. A round of a sender is one message, and what waits is
@@ -207,13 +208,15 @@ type Waiter = (Instant, oneshot::Sender<Outcome>);
 
 struct Gate {
     queue: Queue<Waiter, Reply, Instant>,
-    out: Vec<Release<Waiter, Reply>>,
+    out: Vec<Release<Waiter, Reply, Instant>>,
+    waits: GateWaits,
     metrics: GateMetrics,
 }
 
 impl Gate {
     fn new(metrics: GateMetrics) -> Self {
-        Self { queue: Queue::new(), out: Vec::new(), metrics }
+        let waits = metrics.waits();
+        Self { queue: Queue::new(), out: Vec::new(), waits, metrics }
     }
 
     fn handle(&mut self, message: GateInput) -> Result<(), QueueError> {
@@ -233,8 +236,9 @@ impl Gate {
                 }
                 Ok(())
             }
-            GateInput::Acknowledgeable { epoch, through } => {
+            GateInput::Acknowledgeable { epoch, through, met } => {
                 self.queue.acknowledge(epoch, through, &mut self.out);
+                self.queue.met(&met);
                 Ok(())
             }
             GateInput::Deposed { reason } => {
@@ -252,13 +256,18 @@ impl Gate {
     }
 
     fn answer(&mut self) {
+        if self.out.is_empty() {
+            self.metrics.waiting(self.queue.len(), self.queue.oldest());
+            return;
+        }
         let now = Instant::now();
         for release in self.out.drain(..) {
             // A failed send means that the connection is gone: nobody is left to be told.
             let _ = match release {
-                Release::Done { waiter: (accepted, reply), id, index, replies } => {
-                    self.metrics.released(now.saturating_duration_since(accepted));
-                    reply.send(Outcome::Done { id, index, replies })
+                Release::Done { waiter: (accepted, reply), id, index, replies, wait } => {
+                    let waits = split(accepted, &wait, now);
+                    self.waits.released(&waits);
+                    reply.send(Outcome::Done { id, index, replies, waits })
                 }
                 Release::InDoubt { waiter: (_, reply), id, index, reason } => {
                     self.metrics.in_doubt(reason);
@@ -266,13 +275,15 @@ impl Gate {
                 }
             };
         }
+        self.waits.flush();
         self.metrics.waiting(self.queue.len(), self.queue.oldest());
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use quorate_protocol::types::{EntryId, Epoch, Seq};
+    use quorate_protocol::gate::{Crossings, Met, WaitedFor};
+    use quorate_protocol::types::{EntryId, Epoch, NodeId, Seq};
 
     use super::*;
     use crate::metrics::Metrics;
@@ -304,10 +315,14 @@ mod tests {
         input.send(message).await.expect("the gate runs");
         let applied = Applied { id, replies: vec![Reply::Integer(7)] };
         input.send(GateInput::Applied(vec![applied])).await.expect("the gate runs");
-        let ack = GateInput::Acknowledgeable { epoch: Epoch(1), through: Seq(1) };
+        let by = Some(WaitedFor::ReplicaDisk(NodeId(3)));
+        let met = Met { at: Instant::now(), by, own: Crossings::default() };
+        let ack = GateInput::Acknowledgeable { epoch: Epoch(1), through: Seq(1), met };
         input.send(ack).await.expect("the gate runs");
-        let done = Outcome::Done { id, index: 0, replies: vec![Reply::Integer(7)] };
-        assert_eq!(within(outcome).await, Ok(done));
+        let Ok(Outcome::Done { replies, waits, .. }) = within(outcome).await else {
+            panic!("it is done");
+        };
+        assert_eq!((replies, waits.by), (vec![Reply::Integer(7)], by));
     }
 
     #[tokio::test]

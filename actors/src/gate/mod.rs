@@ -2,9 +2,10 @@
 //! that a write is done.
 //!
 //! [`quorate_protocol::gate`] decides; `actor` runs it on the client runtime: a task drains the
-//! input queue in batches, and the actor owns that task.
+//! input queue in batches, and the actor owns that task. `waits` says what each reply waited for.
 
 mod actor;
+mod waits;
 
 pub use actor::{
     DurabilityGate, GATE_INPUT_COUNT_MAX, GateArguments, GateHandle, GateMessage, GateState,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use prometheus::{Histogram, IntCounter, IntGauge, Registry};
 use quorate_protocol::command;
 
-use super::{counter, counters, gauge, histograms};
+use super::{counter, counters, gauge, histograms, part};
 use crate::submit::Refusal;
 
 /// What client connections count. `INFO` reads the same figures, less what they were at the last
@@ -27,6 +27,8 @@ pub struct ClientMetrics {
     errors: Arc<Vec<(&'static str, IntCounter)>>,
     read_rounds: Histogram,
     write_rounds: Histogram,
+    write_encode: Histogram,
+    write_socket: Histogram,
     input_bytes: IntCounter,
     output_bytes: IntCounter,
     refusals: Refusals,
@@ -165,6 +167,16 @@ impl ClientMetrics {
             ),
             read_rounds: rounds.with_label_values(&["read"]),
             write_rounds: rounds.with_label_values(&["write"]),
+            write_encode: part(
+                registry,
+                "quorate_write_encode_seconds",
+                "Encoding the replies of a round with a write",
+            )?,
+            write_socket: part(
+                registry,
+                "quorate_write_socket_seconds",
+                "Handing the replies of a round with a write to the socket",
+            )?,
             input_bytes: bytes.with_label_values(&["in"]),
             output_bytes: bytes.with_label_values(&["out"]),
             refusals: Refusals::new(registry)?,
@@ -211,6 +223,12 @@ impl ClientMetrics {
         } else if counts.reads > 0 {
             self.read_rounds.observe(counts.took.as_secs_f64());
         }
+    }
+
+    /// The replies of a round with a write were encoded and handed to the socket.
+    pub fn answered(&self, encode: Duration, socket: Duration) {
+        self.write_encode.observe(encode.as_secs_f64());
+        self.write_socket.observe(socket.as_secs_f64());
     }
 
     /// So many commands of this name, as in the table of commands.

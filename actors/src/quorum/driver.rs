@@ -4,6 +4,7 @@
 //! apply loop, senders and gate are reached through bounded queues.
 
 mod admission;
+mod crossing;
 mod publishing;
 mod snapshots;
 
@@ -34,6 +35,8 @@ use crate::submit::{Batch, DoubtReason, GateInput, Refusal, Sealed};
 use crate::view::Published;
 
 use super::ports::{Fatal, Ports};
+
+use crossing::Crossing;
 
 /// Bytes of one entry's payload, unless a single batch is larger.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
@@ -66,6 +69,8 @@ pub(crate) struct Driver {
     /// Whether cursors in memory matter now; read by the journal thread.
     report_in_memory: Arc<AtomicBool>,
     was_primary: bool,
+    /// What waiting replies wait for.
+    crossing: Crossing,
     /// Where the primary's journal starts, if that is beyond what this node holds.
     lacks: Option<EntryId>,
     view_due: MonoTime,
@@ -153,6 +158,7 @@ impl Driver {
             sessions: HashMap::new(),
             report_in_memory: parts.report_in_memory,
             was_primary: false,
+            crossing: Crossing::default(),
             lacks: None,
             view_due: MonoTime(0),
             expiry_due: MonoTime(0),
@@ -316,10 +322,12 @@ impl Driver {
     fn step(&mut self, now: MonoTime, event: Event, entries: Vec<Entry>) -> Result<(), Fatal> {
         let random = self.random.next();
         let mut commands = std::mem::take(&mut self.commands);
+        self.crossing.before(&self.core, self.ports.node, &event);
         self.core.step(now, random, event, &mut commands);
+        self.crossing.after(&self.core, self.ports.node);
         let mut entries = Some(entries);
         for command in commands.drain(..) {
-            self.carry_out(command, &mut entries)?;
+            self.carry_out(now, command, &mut entries)?;
         }
         self.commands = commands;
         Ok(())
@@ -327,6 +335,7 @@ impl Driver {
 
     fn carry_out(
         &mut self,
+        now: MonoTime,
         command: Command,
         received: &mut Option<Vec<Entry>>,
     ) -> Result<(), Fatal> {
@@ -356,7 +365,7 @@ impl Driver {
                 self.append(entries, branch)
             }
             Command::Committed { committed, acknowledgeable } => {
-                self.on_committed(committed, acknowledgeable)
+                self.on_committed(now, committed, acknowledgeable)
             }
             Command::RoleChanged => self.on_role_changed(),
             Command::ReadReady { token, at } => {
@@ -499,13 +508,20 @@ impl Driver {
         }
     }
 
-    fn on_committed(&mut self, committed: Seq, acknowledgeable: Seq) -> Result<(), Fatal> {
+    fn on_committed(
+        &mut self,
+        now: MonoTime,
+        committed: Seq,
+        acknowledgeable: Seq,
+    ) -> Result<(), Fatal> {
         let epoch = self.core.epoch();
         let primary = self.core.role() == Role::Primary;
         self.published.set_committed_epoch(epoch);
         self.published.set_positions(committed, acknowledgeable);
         if primary {
-            self.ports.gate(GateInput::Acknowledgeable { epoch, through: acknowledgeable })?;
+            let through = acknowledgeable;
+            let met = self.crossing.met(&self.core, self.ports.node, now, through);
+            self.ports.gate(GateInput::Acknowledgeable { epoch, through, met })?;
         }
         self.ports.apply_through(committed, primary.then_some(epoch));
         Ok(())
@@ -524,6 +540,7 @@ impl Driver {
             tracing::info!(%epoch, primary, "role changed");
         }
         self.was_primary = primary;
+        self.crossing = Crossing::default();
         self.view_due = MonoTime(0);
         Ok(())
     }

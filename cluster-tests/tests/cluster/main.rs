@@ -5,6 +5,7 @@ mod bad_start;
 mod common;
 mod differential;
 mod expiry;
+mod gate;
 mod kills;
 mod pauses;
 mod quorum_loss;

@@ -86,7 +86,7 @@ fn read(output: ChildStdout, done: &AtomicU64) -> String {
 }
 
 /// A Python that has redis-py: `$QUORATE_PYTHON`, else the one that `make` sets up.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let path = env::var_os("QUORATE_PYTHON").map_or_else(
         || {
             let target = binary().ancestors().nth(2).expect("target/<profile>/quorate").to_owned();

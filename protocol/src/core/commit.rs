@@ -7,8 +7,8 @@ use super::progress::Progress;
 use super::state::{Core, Duty};
 use crate::cluster::ClusterEntry;
 use crate::mutants::mutant;
-use crate::policy::{Cursors, Evaluation};
-use crate::types::{MonoTime, Seq};
+use crate::policy::{Cursors, Evaluation, Level};
+use crate::types::{MonoTime, NodeId, Seq};
 
 impl Core {
     /// S4: moves the commit position and the acknowledgeable position as far as the cursors, by
@@ -88,6 +88,33 @@ impl Core {
         now: MonoTime,
     ) -> Evaluation {
         config.policy.evaluate(config.voters().count(), &self.view(config, tenure, now))
+    }
+
+    /// One member's cursors as they are now, if this node is primary and knows them.
+    #[must_use]
+    pub fn cursors(&self, node: NodeId) -> Option<Cursors> {
+        let Duty::Primary(tenure) = &self.duty else {
+            return None;
+        };
+        let (in_memory, persisted) = if node == self.node {
+            (self.log.in_memory(), self.log.persisted())
+        } else {
+            let progress = tenure.peers.get(&node)?;
+            (progress.in_memory, progress.persisted)
+        };
+        Some(Cursors { node, in_memory, persisted })
+    }
+
+    /// Which of one member's cursors, moving from where it was `before`, made the policy in force
+    /// met at `seq`; `None` if it was neither, but a change of policy or view.
+    #[must_use]
+    pub fn crossed(&self, now: MonoTime, before: Cursors, seq: Seq) -> Option<Level> {
+        let Duty::Primary(tenure) = &self.duty else {
+            return None;
+        };
+        let config = self.configs.in_force();
+        let view = self.view(config, tenure, now);
+        config.policy.crossed(config.voters().count(), &view, before, seq)
     }
 
     /// One consistent reading: this node and the voters that answer in their current life.

@@ -2,9 +2,15 @@
 //! any more. Pure: time and waiters are its callers', so that a node and the simulator run the
 //! same code.
 
+//!
+//! - `queue`: what waits, in the log's order.
+//! - `waits`: what it waited for.
+
 mod queue;
+mod waits;
 
 pub use queue::{DoubtReason, Held, Queue, QueueError, Release};
+pub use waits::{Crossings, Met, Wait, WaitedFor};
 
 #[cfg(test)]
 mod queue_test;

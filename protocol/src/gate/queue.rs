@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use thiserror::Error;
 
+use super::waits::{Met, Wait};
 use crate::types::{EntryId, Epoch, Seq};
 
 /// Why an outcome is unknown.
@@ -56,7 +57,7 @@ pub struct Held<W, T> {
 
 /// An answer that leaves the gate.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Release<W, R> {
+pub enum Release<W, R, T> {
     /// Committed in this tenure, under the policy, and applied.
     Done {
         /// Who waited.
@@ -67,6 +68,8 @@ pub enum Release<W, R> {
         index: u32,
         /// One reply for each command of the batch, in order.
         replies: Vec<R>,
+        /// What the entry waited for.
+        wait: Wait<T>,
     },
     /// May have happened, now or later.
     InDoubt {
@@ -107,8 +110,8 @@ pub enum QueueError {
 #[derive(Debug)]
 struct Entry<W, R, T> {
     id: EntryId,
-    /// When it was registered.
-    since: T,
+    /// Since when, and for what.
+    wait: Wait<T>,
     held: Vec<Held<W, T>>,
     /// The earliest deadline in `held`: the key in `deadlines`.
     deadline: T,
@@ -149,7 +152,7 @@ impl<W, R, T: Copy + Ord> Queue<W, R, T> {
         id: EntryId,
         since: T,
         held: Vec<Held<W, T>>,
-        out: &mut Vec<Release<W, R>>,
+        out: &mut Vec<Release<W, R, T>>,
     ) -> Result<(), QueueError> {
         assert!(
             held.windows(2).all(|pair| pair[0].index + pair[0].count <= pair[1].index),
@@ -170,7 +173,8 @@ impl<W, R, T: Copy + Ord> Queue<W, R, T> {
         };
         self.batches += held.len();
         self.deadlines.insert((deadline, id));
-        self.waiting.push_back(Entry { id, since, held, deadline, replies: None });
+        let wait = Wait::new(since);
+        self.waiting.push_back(Entry { id, wait, held, deadline, replies: None });
         Ok(())
     }
 
@@ -185,7 +189,7 @@ impl<W, R, T: Copy + Ord> Queue<W, R, T> {
     /// The policy in force is met through this position, in this tenure. What an older tenure
     /// says is ignored; a newer one ends all that waits. A lower position than before takes
     /// nothing back, and later replies wait for it again.
-    pub fn acknowledge(&mut self, epoch: Epoch, through: Seq, out: &mut Vec<Release<W, R>>) {
+    pub fn acknowledge(&mut self, epoch: Epoch, through: Seq, out: &mut Vec<Release<W, R, T>>) {
         if self.is_over(epoch) {
             return;
         }
@@ -193,11 +197,23 @@ impl<W, R, T: Copy + Ord> Queue<W, R, T> {
         self.acknowledgeable = through;
     }
 
+    /// Notes, for what has just become acknowledgeable, what it waited for. Changes nothing else.
+    pub fn met(&mut self, met: &Met<T>) {
+        let first = self.waiting.partition_point(|entry| entry.wait.met.is_some());
+        for entry in self.waiting.range_mut(first..) {
+            if entry.id.seq > self.acknowledgeable {
+                break;
+            }
+            let own = met.own.of(entry.id.seq);
+            entry.wait = Wait { own, met: Some(met.at), by: met.by, ..entry.wait };
+        }
+    }
+
     /// Moves out every reply that may leave, in the log's order.
     ///
     /// # Errors
     /// Every command that waits needs a reply.
-    pub fn release(&mut self, out: &mut Vec<Release<W, R>>) -> Result<(), QueueError> {
+    pub fn release(&mut self, out: &mut Vec<Release<W, R, T>>) -> Result<(), QueueError> {
         while let Some(front) = self.waiting.front() {
             let open = front.id.epoch == self.epoch && front.id.seq <= self.acknowledgeable;
             if !open || front.replies.is_none() {
@@ -211,7 +227,7 @@ impl<W, R, T: Copy + Ord> Queue<W, R, T> {
     }
 
     /// Answers the batches whose deadline is at or before `now`. The write itself goes on.
-    pub fn expire(&mut self, now: T, out: &mut Vec<Release<W, R>>) {
+    pub fn expire(&mut self, now: T, out: &mut Vec<Release<W, R, T>>) {
         while let Some(&(deadline, id)) = self.deadlines.first() {
             if deadline > now {
                 break;
@@ -238,7 +254,7 @@ impl<W, R, T: Copy + Ord> Queue<W, R, T> {
 
     /// The tenure ended: everything that waits is in doubt, at once, also what is applied already
     /// but was not acknowledgeable. Nothing of this tenure waits or is released any more.
-    pub fn depose(&mut self, reason: DoubtReason, out: &mut Vec<Release<W, R>>) {
+    pub fn depose(&mut self, reason: DoubtReason, out: &mut Vec<Release<W, R, T>>) {
         self.ended = true;
         self.deadlines.clear();
         self.batches = 0;
@@ -269,10 +285,10 @@ impl<W, R, T: Copy + Ord> Queue<W, R, T> {
     /// Since when the oldest entry waits.
     #[must_use]
     pub fn oldest(&self) -> Option<T> {
-        self.waiting.front().map(|entry| entry.since)
+        self.waiting.front().map(|entry| entry.wait.sealed)
     }
 
-    fn enter(&mut self, epoch: Epoch, out: &mut Vec<Release<W, R>>) {
+    fn enter(&mut self, epoch: Epoch, out: &mut Vec<Release<W, R, T>>) {
         if epoch > self.epoch {
             self.depose(DoubtReason::LeadershipLost, out);
             self.epoch = epoch;
@@ -290,11 +306,11 @@ impl<W, R, T: Copy + Ord> Queue<W, R, T> {
     }
 }
 
-fn answer_done<W, R, T>(
+fn answer_done<W, R, T: Copy>(
     entry: Entry<W, R, T>,
-    out: &mut Vec<Release<W, R>>,
+    out: &mut Vec<Release<W, R, T>>,
 ) -> Result<(), QueueError> {
-    let id = entry.id;
+    let Entry { id, wait, .. } = entry;
     let mut replies = entry.replies.unwrap_or_default();
     let got = replies.len();
     let want = entry.held.last().map_or(0, |last| last.index as usize + last.count as usize);
@@ -307,7 +323,8 @@ fn answer_done<W, R, T>(
         && only.count as usize == got
     {
         for Held { index, waiter, .. } in entry.held {
-            out.push(Release::Done { waiter, id, index, replies: std::mem::take(&mut replies) });
+            let replies = std::mem::take(&mut replies);
+            out.push(Release::Done { waiter, id, index, replies, wait });
         }
         return Ok(());
     }
@@ -318,7 +335,7 @@ fn answer_done<W, R, T>(
         let mut rest = replies.by_ref().skip(index as usize - taken);
         let mine: Vec<R> = rest.by_ref().take(count as usize).collect();
         taken = index as usize + count as usize;
-        out.push(Release::Done { waiter, id, index, replies: mine });
+        out.push(Release::Done { waiter, id, index, replies: mine, wait });
     }
     Ok(())
 }
@@ -327,7 +344,7 @@ fn answer_in_doubt<W, R, T>(
     id: EntryId,
     held: Vec<Held<W, T>>,
     reason: DoubtReason,
-    out: &mut Vec<Release<W, R>>,
+    out: &mut Vec<Release<W, R, T>>,
 ) {
     out.extend(held.into_iter().map(|Held { index, waiter, .. }| Release::InDoubt {
         waiter,

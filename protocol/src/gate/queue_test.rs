@@ -1,10 +1,11 @@
 //! Tables and properties of the queue. Time is a number, waiters are numbers, replies are numbers.
 
 use super::queue::{DoubtReason, Held, Queue, QueueError, Release};
-use crate::types::{EntryId, Epoch, Seq};
+use super::waits::{Crossings, Met, Wait, WaitedFor};
+use crate::types::{EntryId, Epoch, NodeId, Seq};
 
 type TestQueue = Queue<u32, u64, u64>;
-type Out = Vec<Release<u32, u64>>;
+type Out = Vec<Release<u32, u64, u64>>;
 
 fn id(epoch: u64, seq: u64) -> EntryId {
     EntryId::new(Epoch(epoch), Seq(seq))
@@ -19,11 +20,11 @@ fn one(waiter: u32) -> Vec<Held<u32, u64>> {
     vec![held(0, 1, u64::MAX, waiter)]
 }
 
-fn done(waiter: u32, id: EntryId, index: u32, replies: &[u64]) -> Release<u32, u64> {
-    Release::Done { waiter, id, index, replies: replies.to_vec() }
+fn done(waiter: u32, id: EntryId, index: u32, replies: &[u64]) -> Release<u32, u64, u64> {
+    Release::Done { waiter, id, index, replies: replies.to_vec(), wait: Wait::new(0) }
 }
 
-fn in_doubt(waiter: u32, id: EntryId, reason: DoubtReason) -> Release<u32, u64> {
+fn in_doubt(waiter: u32, id: EntryId, reason: DoubtReason) -> Release<u32, u64, u64> {
     Release::InDoubt { waiter, id, index: 0, reason }
 }
 
@@ -169,6 +170,36 @@ fn a_lower_position_takes_nothing_back_and_later_replies_wait() {
     queue.acknowledge(Epoch(1), Seq(3), &mut out);
     queue.release(&mut out).expect("replies");
     assert_eq!(out.len(), 3);
+}
+
+#[test]
+fn what_an_entry_waited_for_is_noted_once_when_its_policy_is_met() {
+    let (mut queue, mut out) = (TestQueue::new(), Out::new());
+    for seq in 1..=3 {
+        queue.sealed(id(1, seq), seq, one(seq as u32), &mut out).expect("in order");
+    }
+    let mut own = Crossings::default();
+    own.reached(Seq(2), 20);
+    queue.acknowledge(Epoch(1), Seq(2), &mut out);
+    let replica = Some(WaitedFor::ReplicaDisk(NodeId(3)));
+    queue.met(&Met { at: 25, by: replica, own });
+    own.reached(Seq(3), 30);
+    queue.acknowledge(Epoch(1), Seq(3), &mut out);
+    queue.met(&Met { at: 30, by: Some(WaitedFor::Journal), own });
+    for seq in 1..=3 {
+        queue.applied(id(1, seq), vec![seq]);
+    }
+    queue.release(&mut out).expect("replies");
+    let waits: Vec<_> = out
+        .iter()
+        .map(|release| match release {
+            Release::Done { wait, .. } => *wait,
+            Release::InDoubt { .. } => panic!("{release:?}"),
+        })
+        .collect();
+    let first = Wait { sealed: 1, own: Some(20), met: Some(25), by: replica };
+    let last = Wait { sealed: 3, own: Some(30), met: Some(30), by: Some(WaitedFor::Journal) };
+    assert_eq!(waits, [first, Wait { sealed: 2, ..first }, last]);
 }
 
 #[test]

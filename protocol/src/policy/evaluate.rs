@@ -94,6 +94,34 @@ impl Policy {
         let (position, blocker) = lowest.expect("a policy has at least one clause");
         Evaluation::Met { position, blocker }
     }
+
+    /// Which of one voter's cursors had to move from where it was `before` to where it is in
+    /// `view`, for the policy to be met at `seq`. `None` if neither had to.
+    #[must_use]
+    pub fn crossed(
+        &self,
+        voters: usize,
+        view: &[Cursors],
+        before: Cursors,
+        seq: Seq,
+    ) -> Option<Level> {
+        let met_with = |cursors: Cursors| {
+            let back = |one: &Cursors| if one.node == cursors.node { cursors } else { *one };
+            let view: Vec<Cursors> = view.iter().map(back).collect();
+            match self.evaluate(voters, &view) {
+                Evaluation::Met { position, .. } => position >= seq,
+                Evaluation::Degraded(_) => false,
+            }
+        };
+        let after = *view.iter().find(|cursors| cursors.node == before.node)?;
+        if met_with(before) {
+            None
+        } else if met_with(Cursors { in_memory: after.in_memory, ..before }) {
+            Some(Level::InMemory)
+        } else {
+            Some(Level::Persisted)
+        }
+    }
 }
 
 /// The `copies`-th largest cursor: the highest position that so many voters hold. A plain sort:
@@ -148,6 +176,36 @@ mod tests {
             });
             holders.count() >= threshold.copies(voters)
         })
+    }
+
+    #[test]
+    fn what_crosses_last_is_found() {
+        let at = |node, in_memory, persisted| Cursors {
+            node: NodeId(node),
+            in_memory: Seq(in_memory),
+            persisted: Seq(persisted),
+        };
+        // Policy, the view, where one of its nodes was before, what crossed 7.
+        let table = [
+            (Policy::MAJORITY, [at(1, 7, 7), at(2, 7, 7), at(3, 4, 4)], at(2, 7, 6), Some("disk")),
+            (Policy::MAJORITY, [at(1, 7, 7), at(2, 7, 7), at(3, 4, 4)], at(1, 7, 6), Some("disk")),
+            (Policy::MAJORITY, [at(1, 7, 7), at(2, 7, 7), at(3, 7, 7)], at(3, 6, 6), None),
+            (Policy::MEMORY, [at(1, 7, 6), at(2, 7, 6), at(3, 4, 4)], at(2, 6, 6), Some("memory")),
+            (Policy::HYBRID, [at(1, 7, 7), at(2, 7, 7), at(3, 4, 4)], at(2, 6, 6), Some("memory")),
+            // A replica's disk may confirm before the primary's own.
+            (Policy::HYBRID, [at(1, 7, 6), at(2, 7, 7), at(3, 4, 4)], at(2, 6, 6), Some("disk")),
+            (Policy::HYBRID, [at(1, 7, 7), at(2, 7, 6), at(3, 4, 4)], at(1, 7, 6), Some("disk")),
+            (Policy::ALL, [at(1, 7, 7), at(2, 7, 7), at(3, 9, 8)], at(3, 9, 5), Some("disk")),
+        ];
+        for (policy, view, before, crossed) in table {
+            let found = policy.crossed(3, &view, before, Seq(7)).map(|level| match level {
+                Level::InMemory => "memory",
+                Level::Persisted => "disk",
+            });
+            assert_eq!(found, crossed, "{policy}: {view:?}, before {before:?}");
+        }
+        let alone = [at(1, 7, 7)];
+        assert_eq!(Policy::LOCAL.crossed(3, &alone, at(2, 0, 0), Seq(7)), None, "not in the view");
     }
 
     proptest! {

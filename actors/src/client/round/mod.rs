@@ -29,6 +29,7 @@ use crate::client::session::{Deadline, Mode, Session};
 use crate::client::shared::{Shared, StateFault};
 use crate::client::transaction::{self, Element, read_key, write_key};
 use crate::metrics::RoundCounts;
+use crate::submit::Waits;
 
 /// A batch above this is handed over, and the round goes on with another one.
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -53,6 +54,10 @@ pub(super) struct Round<'a, 's> {
     called: (&'static str, u64),
     /// Time in commands that wait because they were asked to: nothing was slow.
     waited: Duration,
+    /// What the slowest batch waited for.
+    waits: Option<Waits>,
+    /// Time spent on encoding the replies of batches.
+    encoding: Duration,
 }
 
 struct Ask {
@@ -98,6 +103,8 @@ impl<'a, 's> Round<'a, 's> {
             counts: RoundCounts::default(),
             called: ("", 0),
             waited: Duration::ZERO,
+            waits: None,
+            encoding: Duration::ZERO,
         }
     }
 
@@ -146,6 +153,12 @@ impl<'a, 's> Round<'a, 's> {
     /// How long commands waited because they were asked to.
     pub(super) fn waited(&self) -> Duration {
         self.waited
+    }
+
+    /// What the slowest batch waited for, and how long replies of batches took to encode; `None`
+    /// where no batch was carried out.
+    pub(super) fn waits(&self) -> Option<(Waits, Duration)> {
+        self.waits.map(|waits| (waits, self.encoding))
     }
 
     /// Whether the connection ends after this round, so that no further command is taken.
@@ -257,9 +270,14 @@ impl<'a, 's> Round<'a, 's> {
             }
         };
         match answer {
-            Answer::Done { id, replies } => {
+            Answer::Done { id, replies, waits } => {
                 self.session.last_write = Some(id);
+                let began = Instant::now();
                 self.emit_done(slots, replies);
+                self.encoding += began.elapsed();
+                if self.waits.is_none_or(|slowest| slowest.total_us() < waits.total_us()) {
+                    self.waits = Some(waits);
+                }
             }
             Answer::InDoubt { id, index, reason } => {
                 self.session.last_write = id.or(self.session.last_write);

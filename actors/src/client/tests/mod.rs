@@ -31,7 +31,7 @@ use crate::health::{DiskOptions, Health, LatchOptions};
 use crate::metrics::Metrics;
 use crate::node::config::ClientSettings;
 use crate::quorum::{ConfirmedRead, QuorumHandle, QuorumQueues};
-use crate::submit::{Batch, DoubtReason, Outcome, Refusal};
+use crate::submit::{Batch, DoubtReason, Outcome, Refusal, Waits};
 use crate::view::{Published, Role, View};
 use crate::wake::Wake;
 
@@ -102,7 +102,7 @@ impl Fake {
                     seq = seq.next();
                     let id = EntryId::new(Epoch(7), seq);
                     let outcome = match log {
-                        Log::Commit => Outcome::Done { id, index: 0, replies: self.apply(&batch, seq) },
+                        Log::Commit => self.done(id, &batch),
                         Log::Refuse(refusal) => Outcome::Refused(refusal),
                         Log::StepDownAfter(0) => {
                             self.set_primary(Some(2));
@@ -110,7 +110,7 @@ impl Fake {
                         }
                         Log::StepDownAfter(left) => {
                             self.set_log(Log::StepDownAfter(left - 1));
-                            Outcome::Done { id, index: 0, replies: self.apply(&batch, seq) }
+                            self.done(id, &batch)
                         }
                         Log::Doubt(reason) => Outcome::InDoubt { id: Some(id), index: 3, reason },
                         Log::Hold => {
@@ -127,6 +127,11 @@ impl Fake {
                 else => return,
             }
         }
+    }
+
+    fn done(&self, id: EntryId, batch: &Batch) -> Outcome {
+        let replies = self.apply(batch, id.seq);
+        Outcome::Done { id, index: 0, replies, waits: Waits::default() }
     }
 
     fn apply(&self, batch: &Batch, seq: Seq) -> Vec<Reply> {

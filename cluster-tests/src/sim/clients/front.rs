@@ -336,13 +336,17 @@ impl World {
     }
 
     /// Answers what the gate let go, now and before.
-    pub(in crate::sim) fn release(&mut self, node: usize, mut out: Vec<Release<Waiter, Reply>>) {
+    pub(in crate::sim) fn release(
+        &mut self,
+        node: usize,
+        mut out: Vec<Release<Waiter, Reply, u64>>,
+    ) {
         if let Err(error) = self.process(node).front.gate.release(&mut out) {
             self.fail("Gate", error.to_string());
         }
         for release in out {
             let (waiter, answers): (Waiter, Vec<Answer>) = match release {
-                Release::Done { waiter, id, index, replies } => {
+                Release::Done { waiter, id, index, replies, wait: _ } => {
                     let config = self.process(node).core.configs().in_force();
                     let form = config.policy.normal_form(config.voters().count());
                     self.ledger.acknowledge(id, form);
