@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 pub use quorate_protocol::gate::DoubtReason;
 use quorate_protocol::gate::{Met, WaitedFor};
+use quorate_protocol::policy::Policy;
 use quorate_protocol::resp::Reply;
 use quorate_protocol::types::{EntryId, Epoch, NodeId, Seq};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -23,6 +24,8 @@ pub struct Batch {
     pub accepted: Instant,
     /// After this moment the answer is a refusal (not yet sealed) or `InDoubt` (sealed).
     pub deadline: Instant,
+    /// What the session asks for beyond the cluster's policy.
+    pub durability: Option<Policy>,
     /// Bytes of the admission budget that the batch holds until it is sealed or refused.
     pub permit: OwnedSemaphorePermit,
     /// Where the outcome goes. Dropped means that the connection is gone.
@@ -152,6 +155,8 @@ pub struct Waiting {
     pub accepted: Instant,
     /// After this moment the answer is `InDoubt`.
     pub deadline: Instant,
+    /// What the session asks for beyond the cluster's policy.
+    pub durability: Option<Policy>,
     /// Where the outcome goes.
     pub reply: oneshot::Sender<Outcome>,
 }
@@ -178,6 +183,18 @@ pub enum GateInput {
         /// The epoch of the tenure.
         epoch: Epoch,
         /// Highest position at which the policy is met.
+        through: Seq,
+        /// What moved it there.
+        met: Met<Instant>,
+    },
+    /// Replies of sessions with this policy may leave up to this position: it is met there, and
+    /// the cluster's is, too.
+    Durable {
+        /// The sessions' policy.
+        policy: Policy,
+        /// The epoch of the tenure.
+        epoch: Epoch,
+        /// Highest position at which both are met.
         through: Seq,
         /// What moved it there.
         met: Met<Instant>,

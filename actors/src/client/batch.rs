@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use quorate_protocol::command::batch::Encoded;
+use quorate_protocol::policy::Policy;
 use quorate_protocol::resp::Reply;
 use quorate_protocol::types::EntryId;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -47,6 +48,17 @@ pub(super) enum Answer {
     Refused(Refusal),
 }
 
+/// On which terms a batch goes through the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// When it must be answered.
+    pub deadline: Deadline,
+    /// How long it waits for a primary.
+    pub primary_until: Instant,
+    /// What the session asks for beyond the cluster's policy.
+    pub durability: Option<Policy>,
+}
+
 /// Hands a batch over and waits for its outcome. A batch that was refused because this node isn't
 /// primary certainly wasn't sealed: it waits for a primary until `primary_until` and, if that is
 /// this node again, is handed over again.
@@ -54,9 +66,9 @@ pub(super) async fn run(
     shared: &Shared,
     encoded: &Encoded,
     accepted: Instant,
-    deadline: Deadline,
-    primary_until: Instant,
+    terms: Terms,
 ) -> Answer {
+    let Terms { deadline, primary_until, durability } = terms;
     loop {
         let permit = match admit(shared, encoded.bytes.len(), deadline).await {
             Ok(permit) => permit,
@@ -69,6 +81,7 @@ pub(super) async fn run(
             count: encoded.count,
             accepted,
             deadline: deadline.at,
+            durability,
             permit,
             reply,
         };

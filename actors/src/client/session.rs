@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use quorate_protocol::command::ReadLevel;
+use quorate_protocol::policy::Policy;
 use quorate_protocol::resp::Protocol;
 use quorate_protocol::types::EntryId;
 
@@ -32,6 +33,8 @@ pub(super) struct Session {
     pub max_lag: Option<Duration>,
     /// `SESSION DEADLINE`
     pub deadline: Option<Duration>,
+    /// `SESSION DURABILITY`, where it asks for more than the cluster's policy did.
+    pub durability: Option<Policy>,
     /// `CLIENT REPLY`
     pub replies: Replies,
     /// `MULTI` and `WATCH`
@@ -73,6 +76,7 @@ impl Session {
             read_level: ReadLevel::Lease,
             max_lag: None,
             deadline: None,
+            durability: None,
             replies: Replies::On,
             transaction: Transaction::default(),
             last_write: None,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quorate_protocol::command::execute::{execute_read, execute_walk, watch};
 use quorate_protocol::command::{Lookup, Read, Walk, Watched};
 use quorate_protocol::resp::Reply;
-use quorate_protocol::types::{Incarnation, NodeId, Seq};
+use quorate_protocol::types::{Epoch, Incarnation, NodeId, Seq};
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore};
 
@@ -43,6 +43,12 @@ pub trait State: Send + Sync + 'static {
     /// When the store can't be read.
     fn watch(&self, key: Bytes, applied: Seq, now_ms: u64) -> Result<Watched, StateFault>;
 
+    /// The epoch of the entry at a position that is applied, where that is known.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn epoch_of(&self, seq: Seq) -> Result<Option<Epoch>, StateFault>;
+
     /// Number of stored keys.
     ///
     /// # Errors
@@ -68,6 +74,10 @@ impl State for StateReader {
 
     fn watch(&self, key: Bytes, applied: Seq, now_ms: u64) -> Result<Watched, StateFault> {
         watch(key, now_ms, applied, self).map_err(|error| fault(self, &error))
+    }
+
+    fn epoch_of(&self, seq: Seq) -> Result<Option<Epoch>, StateFault> {
+        StateReader::epoch_of(self, seq).map_err(|error| fault(self, &error))
     }
 
     fn count(&self) -> Result<u64, StateFault> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use quorate_protocol::gate::{Held, Queue, QueueError, Release};
+use quorate_protocol::gate::{Held, QueueError, Queues, Release};
 use quorate_protocol::resp::Reply;
 use ractor::concurrency::Timeout;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::waits::split;
 use crate::metrics::{GateMetrics, GateWaits};
-use crate::submit::{DoubtReason, GateInput, Outcome, Sealed};
+use crate::submit::{DoubtReason, GateInput, Outcome, Sealed, Waiting};
 
 /// Room of the input queue, in messages. A round of a sender is one message, and what waits is
 /// bounded by admission, so a full queue means that the gate's task gets no processor at all.
@@ -207,7 +207,7 @@ async fn sleep_until(deadline: Option<Instant>) {
 type Waiter = (Instant, oneshot::Sender<Outcome>);
 
 struct Gate {
-    queue: Queue<Waiter, Reply, Instant>,
+    queue: Queues<Waiter, Reply, Instant>,
     out: Vec<Release<Waiter, Reply, Instant>>,
     waits: GateWaits,
     metrics: GateMetrics,
@@ -216,17 +216,16 @@ struct Gate {
 impl Gate {
     fn new(metrics: GateMetrics) -> Self {
         let waits = metrics.waits();
-        Self { queue: Queue::new(), out: Vec::new(), waits, metrics }
+        Self { queue: Queues::new(), out: Vec::new(), waits, metrics }
     }
 
     fn handle(&mut self, message: GateInput) -> Result<(), QueueError> {
         match message {
             GateInput::Sealed(Sealed { id, at, waiting }) => {
-                let held = waiting.into_iter().map(|batch| Held {
-                    index: batch.index,
-                    count: batch.count,
-                    deadline: batch.deadline,
-                    waiter: (batch.accepted, batch.reply),
+                let held = waiting.into_iter().map(|batch| {
+                    let waiter = (batch.accepted, batch.reply);
+                    let Waiting { index, count, deadline, .. } = batch;
+                    (batch.durability, Held { index, count, deadline, waiter })
                 });
                 self.queue.sealed(id, at, held.collect(), &mut self.out)
             }
@@ -237,8 +236,11 @@ impl Gate {
                 Ok(())
             }
             GateInput::Acknowledgeable { epoch, through, met } => {
-                self.queue.acknowledge(epoch, through, &mut self.out);
-                self.queue.met(&met);
+                self.queue.acknowledge(epoch, through, &met, &mut self.out);
+                Ok(())
+            }
+            GateInput::Durable { policy, epoch, through, met } => {
+                self.queue.acknowledge_further(policy, epoch, through, &met, &mut self.out);
                 Ok(())
             }
             GateInput::Deposed { reason } => {
@@ -287,12 +289,19 @@ mod tests {
 
     use super::*;
     use crate::metrics::Metrics;
-    use crate::submit::{Applied, Waiting};
+    use crate::submit::Applied;
 
     fn sealed(seq: u64, deadline: Duration) -> (GateInput, oneshot::Receiver<Outcome>) {
         let (reply, outcome) = oneshot::channel();
         let now = Instant::now();
-        let batch = Waiting { index: 0, count: 1, accepted: now, deadline: now + deadline, reply };
+        let batch = Waiting {
+            index: 0,
+            count: 1,
+            accepted: now,
+            deadline: now + deadline,
+            durability: None,
+            reply,
+        };
         let id = EntryId::new(Epoch(1), Seq(seq));
         (GateInput::Sealed(Sealed { id, at: now, waiting: vec![batch] }), outcome)
     }

@@ -5,6 +5,7 @@
 
 mod admission;
 mod crossing;
+mod durability;
 mod publishing;
 mod snapshots;
 
@@ -37,6 +38,7 @@ use crate::view::Published;
 use super::ports::{Fatal, Ports};
 
 use crossing::Crossing;
+use durability::Further;
 
 /// Bytes of one entry's payload, unless a single batch is larger.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
@@ -71,6 +73,8 @@ pub(crate) struct Driver {
     was_primary: bool,
     /// What waiting replies wait for.
     crossing: Crossing,
+    /// Policies of sessions that waiting replies wait for.
+    further: Vec<Further>,
     /// Where the primary's journal starts, if that is beyond what this node holds.
     lacks: Option<EntryId>,
     view_due: MonoTime,
@@ -159,6 +163,7 @@ impl Driver {
             report_in_memory: parts.report_in_memory,
             was_primary: false,
             crossing: Crossing::default(),
+            further: Vec::new(),
             lacks: None,
             view_due: MonoTime(0),
             expiry_due: MonoTime(0),
@@ -330,7 +335,7 @@ impl Driver {
             self.carry_out(now, command, &mut entries)?;
         }
         self.commands = commands;
-        Ok(())
+        self.tell_durable(now)
     }
 
     fn carry_out(
@@ -474,6 +479,7 @@ impl Driver {
         let entry = Entry::seal_with_crc(id, kind, time, self.chain, bytes, crc);
         if !waiting.is_empty() {
             // Before the journal: the gate must know the entry before it can be applied.
+            self.note_durability(id, &waiting);
             let sealed = Sealed { id, at: Instant::now(), waiting };
             self.ports.gate(GateInput::Sealed(sealed))?;
         }
@@ -520,8 +526,10 @@ impl Driver {
         self.published.set_positions(committed, acknowledgeable);
         if primary {
             let through = acknowledgeable;
-            let met = self.crossing.met(&self.core, self.ports.node, now, through);
+            let policy = self.core.configs().in_force().policy;
+            let met = self.crossing.met(&self.core, self.ports.node, now, policy, through);
             self.ports.gate(GateInput::Acknowledgeable { epoch, through, met })?;
+            self.crossing.forget(through);
         }
         self.ports.apply_through(committed, primary.then_some(epoch));
         Ok(())
@@ -541,6 +549,7 @@ impl Driver {
         }
         self.was_primary = primary;
         self.crossing = Crossing::default();
+        self.further.clear();
         self.view_due = MonoTime(0);
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use quorate_protocol::cluster::ClusterEntry;
+use quorate_protocol::policy::{Policy, Unmet};
 use quorate_protocol::wire::encode_cluster;
 
 use super::ports::Fatal;
@@ -40,6 +41,22 @@ pub(super) fn refuse_expired(queue: &mut VecDeque<Batch>, now: Instant) {
     refuse(expired, &Refusal::Timeout { caller: false });
 }
 
+/// Refuses every batch whose session asks for more than the voters that are there can give.
+pub(super) fn refuse_unmet(queue: &mut VecDeque<Batch>, unmet: impl Fn(&Policy) -> Option<Unmet>) {
+    if queue.iter().all(|batch| batch.durability.is_none()) {
+        return;
+    }
+    for batch in std::mem::take(queue) {
+        match batch.durability.as_ref().and_then(&unmet) {
+            Some(unmet) => {
+                let clause = format!("this session's {unmet}");
+                refuse([batch].into(), &Refusal::NoReplicas { clause });
+            }
+            None => queue.push_back(batch),
+        }
+    }
+}
+
 /// Answers all of them with this refusal.
 pub(super) fn refuse(batches: VecDeque<Batch>, refusal: &Refusal) {
     for batch in batches {
@@ -71,6 +88,7 @@ pub(super) fn take_payload(queue: &mut VecDeque<Batch>, bytes_max: usize) -> Opt
                 count: batch.count,
                 accepted: batch.accepted,
                 deadline: batch.deadline,
+                durability: batch.durability,
                 reply: batch.reply,
             };
             index += batch.count;
@@ -112,6 +130,7 @@ mod tests {
             count,
             accepted: Instant::now(),
             deadline: Instant::now() + Duration::from_secs(60),
+            durability: None,
             permit,
             reply,
         };

@@ -7,7 +7,7 @@ use super::progress::Progress;
 use super::state::{Core, Duty};
 use crate::cluster::ClusterEntry;
 use crate::mutants::mutant;
-use crate::policy::{Cursors, Evaluation, Level};
+use crate::policy::{Cursors, Evaluation, Level, Policy};
 use crate::types::{MonoTime, NodeId, Seq};
 
 impl Core {
@@ -105,16 +105,32 @@ impl Core {
         Some(Cursors { node, in_memory, persisted })
     }
 
-    /// Which of one member's cursors, moving from where it was `before`, made the policy in force
-    /// met at `seq`; `None` if it was neither, but a change of policy or view.
+    /// Which of one member's cursors, moving from where it was `before`, made this policy met at
+    /// `seq`; `None` if it was neither, but a change of policy or view.
     #[must_use]
-    pub fn crossed(&self, now: MonoTime, before: Cursors, seq: Seq) -> Option<Level> {
+    pub fn crossed(
+        &self,
+        now: MonoTime,
+        policy: &Policy,
+        before: Cursors,
+        seq: Seq,
+    ) -> Option<Level> {
         let Duty::Primary(tenure) = &self.duty else {
             return None;
         };
         let config = self.configs.in_force();
         let view = self.view(config, tenure, now);
-        config.policy.crossed(config.voters().count(), &view, before, seq)
+        policy.crossed(config.voters().count(), &view, before, seq)
+    }
+
+    /// What a policy other than the cluster's says of the voters in force; `None` unless primary.
+    #[must_use]
+    pub fn judge(&self, now: MonoTime, policy: &Policy) -> Option<Evaluation> {
+        let Duty::Primary(tenure) = &self.duty else {
+            return None;
+        };
+        let config = self.configs.in_force();
+        Some(policy.evaluate(config.voters().count(), &self.view(config, tenure, now)))
     }
 
     /// One consistent reading: this node and the voters that answer in their current life.

@@ -4,12 +4,15 @@
 
 //!
 //! - `queue`: what waits, in the log's order.
+//! - `queues`: one for each condition that sessions ask for.
 //! - `waits`: what it waited for.
 
 mod queue;
+mod queues;
 mod waits;
 
 pub use queue::{DoubtReason, Held, Queue, QueueError, Release};
+pub use queues::{Asking, Queues};
 pub use waits::{Crossings, Met, Wait, WaitedFor};
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use thiserror::Error;
 
-use super::waits::{Met, Wait};
+use super::waits::{Crossings, Met, Wait};
 use crate::types::{EntryId, Epoch, Seq};
 
 /// Why an outcome is unknown.
@@ -204,7 +204,7 @@ impl<W, R, T: Copy + Ord> Queue<W, R, T> {
             if entry.id.seq > self.acknowledgeable {
                 break;
             }
-            let own = met.own.of(entry.id.seq);
+            let own = entry.wait.own.or_else(|| met.own.of(entry.id.seq));
             entry.wait = Wait { own, met: Some(met.at), by: met.by, ..entry.wait };
         }
     }
@@ -286,6 +286,30 @@ impl<W, R, T: Copy + Ord> Queue<W, R, T> {
     #[must_use]
     pub fn oldest(&self) -> Option<T> {
         self.waiting.front().map(|entry| entry.wait.sealed)
+    }
+
+    /// Notes where this node's own cursor is, for entries that wait for others' still.
+    pub fn reached(&mut self, own: &Crossings<T>) {
+        for entry in &mut self.waiting {
+            entry.wait.own = entry.wait.own.or_else(|| own.of(entry.id.seq));
+        }
+    }
+
+    /// Whether batches of this entry wait.
+    #[must_use]
+    pub fn holds(&self, id: EntryId) -> bool {
+        self.waiting.binary_search_by(|entry| entry.id.cmp(&id)).is_ok()
+    }
+
+    /// A tenure has begun, unless it is known already: a newer one ends all that waits.
+    pub fn begin(&mut self, epoch: Epoch, out: &mut Vec<Release<W, R, T>>) {
+        self.enter(epoch, out);
+    }
+
+    /// An empty queue that knows what this one knows of tenures.
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        Self { epoch: self.epoch, ended: self.ended, ..Self::new() }
     }
 
     fn enter(&mut self, epoch: Epoch, out: &mut Vec<Release<W, R, T>>) {

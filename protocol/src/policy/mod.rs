@@ -92,6 +92,15 @@ impl Policy {
         persisted.into_iter().chain(in_memory)
     }
 
+    /// What this policy, as a session's own, adds to the cluster's; `None` where it is met
+    /// whenever that one is.
+    #[must_use]
+    pub fn beyond(&self, cluster: &Self, voters: usize) -> Option<Self> {
+        let (own, given) = (self.normal_form(voters), cluster.normal_form(voters));
+        let more = own.persisted > given.persisted || own.copies > given.copies;
+        more.then_some(*self)
+    }
+
     /// Whether cursors in memory decide anything that cursors on disk don't.
     #[must_use]
     pub fn needs_memory(&self, voters: usize) -> bool {

@@ -2,6 +2,7 @@
 
 mod clients;
 mod config;
+mod durability;
 mod greeting;
 mod info;
 mod insight;
@@ -122,9 +123,7 @@ impl Control<'_> {
                     .filter(|_| level == ReadLevel::Local)
                     .map(std::time::Duration::from_millis);
             }
-            SessionCommand::Durability { .. } => {
-                return error("ERR SESSION DURABILITY is not available on this node");
-            }
+            SessionCommand::Durability { policy } => return self.set_durability(&policy),
             SessionCommand::Token { .. } => {
                 return error("ERR SESSION TOKEN is not available on this node");
             }

@@ -74,8 +74,12 @@ impl Control<'_> {
                 ]),
                 None => Reply::Null,
             },
-            Quorate::Outcome { .. } | Quorate::OutcomeOfToken { .. } => {
-                error("ERR QUORATE OUTCOME is not available on this node")
+            // Outside of one, it waits until it may be answered.
+            Quorate::Outcome { .. } => {
+                error("ERR QUORATE OUTCOME is not allowed inside a transaction")
+            }
+            Quorate::OutcomeOfToken { .. } => {
+                error("ERR QUORATE OUTCOME TOKEN is not available on this node")
             }
         }
     }

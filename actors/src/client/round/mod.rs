@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use quorate_protocol::command::batch::Encoder;
 use quorate_protocol::command::{
-    self, Client as ClientCommand, ClientReply, Command, CommandError, Connection, Read, Write,
-    slot,
+    self, Client as ClientCommand, ClientReply, Command, CommandError, Connection, Quorate, Read,
+    Write, slot,
 };
 use quorate_protocol::resp::Reply;
+use quorate_protocol::types::{EntryId, Epoch, Seq};
 
-use crate::client::batch::{self, Answer};
+use crate::client::batch::{self, Answer, Terms};
 use crate::client::control::{Control, NO_AUTH, Wanted, current, names_primary, wait};
 use crate::client::output::Output;
 use crate::client::reads::{self, Denied, Right};
@@ -261,13 +262,14 @@ impl<'a, 's> Round<'a, 's> {
     async fn submit(&mut self) -> io::Result<()> {
         let Some(Open { encoder, slots, frees_space }) = self.batch.take() else { return Ok(()) };
         let encoded = encoder.finish();
-        let deadline = self.deadline();
+        let terms = Terms {
+            deadline: self.deadline(),
+            primary_until: self.primary_until(),
+            durability: self.session.durability,
+        };
         let answer = match self.shared.health.refusal(frees_space) {
             Some(refusal) => Answer::Refused(refusal),
-            None => {
-                let until = self.primary_until();
-                batch::run(self.shared, &encoded, self.started, deadline, until).await
-            }
+            None => batch::run(self.shared, &encoded, self.started, terms).await,
         };
         match answer {
             Answer::Done { id, replies, waits } => {
@@ -365,6 +367,11 @@ impl<'a, 's> Round<'a, 's> {
         if changes_session(&command) {
             // Replies before it leave as it was agreed before.
             self.settle().await?;
+        }
+        if let Connection::Quorate(Quorate::Outcome { epoch, seq }) = &command {
+            let asked = EntryId::new(Epoch(*epoch), Seq(*seq));
+            let reply = self.outcome(asked).await;
+            return self.answer(reply, wanted).await;
         }
         if let Connection::Cluster(query) = &command
             && self.session.mode == Mode::Cluster

@@ -3,6 +3,8 @@
 use std::io;
 
 use quorate_protocol::command::Walk;
+use quorate_protocol::resp::Reply;
+use quorate_protocol::types::EntryId;
 
 use super::{Ask, FLUSH_BYTES, Round, slot_of, unreadable};
 use crate::client::reads::{self, Denied};
@@ -61,6 +63,25 @@ impl Round<'_, '_> {
             let key_slot = read_key(&ask.read).map(slot_of);
             let reply = reads::denial(denied, self.session, key_slot);
             self.emit(&reply, ask.wanted);
+        }
+    }
+
+    /// `QUORATE OUTCOME`: what became of an entry. Only a primary that may serve reads can tell,
+    /// whatever the session takes for its reads.
+    pub(super) async fn outcome(&self, asked: EntryId) -> Reply {
+        let (deadline, until) = (self.deadline(), self.primary_until());
+        if let Err(denied) = reads::confirm(self.shared, deadline, until).await {
+            return reads::denial(&denied, self.session, None);
+        }
+        // Everything that was committed when the question came is applied.
+        if asked.seq > self.shared.published.applied() {
+            return Reply::Bulk("pending".into());
+        }
+        match self.shared.state.epoch_of(asked.seq) {
+            Ok(Some(epoch)) if epoch == asked.epoch => Reply::Bulk("committed".into()),
+            Ok(Some(_)) => Reply::Bulk("lost".into()),
+            Ok(None) => Reply::Bulk("unknown".into()),
+            Err(fault) => unreadable(&fault),
         }
     }
 

@@ -53,6 +53,8 @@ struct Fake {
     published: Arc<Published>,
     /// Batches that were handed over.
     batches: Mutex<Vec<u32>>,
+    /// What their sessions asked for, each.
+    durability: Mutex<Vec<Option<Policy>>>,
     /// Rounds that confirmed a read.
     rounds: Mutex<u32>,
 }
@@ -79,6 +81,15 @@ impl State for Fake {
         Ok(watched)
     }
 
+    /// Epoch 6 through entry 2, and nothing is known below entry 2.
+    fn epoch_of(&self, seq: Seq) -> Result<Option<Epoch>, StateFault> {
+        Ok(match seq.0 {
+            0 | 1 => None,
+            2 => Some(Epoch(6)),
+            _ => Some(Epoch(7)),
+        })
+    }
+
     fn count(&self) -> Result<u64, StateFault> {
         let Ok(count) = self.keyspace.lock().count();
         Ok(count)
@@ -98,6 +109,7 @@ impl Fake {
             tokio::select! {
                 Some(batch) = batches.recv() => {
                     self.batches.lock().push(batch.count);
+                    self.durability.lock().push(batch.durability);
                     let log = self.log.lock().clone();
                     seq = seq.next();
                     let id = EntryId::new(Epoch(7), seq);
@@ -229,6 +241,7 @@ impl Node {
             log: Mutex::new(Log::Commit),
             published: published.clone(),
             batches: Mutex::default(),
+            durability: Mutex::default(),
             rounds: Mutex::default(),
         });
         fake.set_primary(Some(1));

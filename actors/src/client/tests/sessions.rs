@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use quorate_protocol::policy::{Policy, Threshold};
 use quorate_protocol::types::{MonoTime, NodeId};
 
 use super::{Node, options};
@@ -174,4 +175,58 @@ async fn a_walk_spoils_a_transaction_and_says_why() {
     }
     let aborted = "-EXECABORT Transaction discarded because of previous errors.\r\n";
     client.ask("EXEC\r\nGET a", &format!("{aborted}$-1\r\n")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_may_ask_for_more_durability_and_not_for_less() {
+    let node = Node::start();
+    let mut client = node.connect().await;
+    let weaker = "-ERR persisted>=1 is weaker than the cluster's policy, persisted>=majority\r\n";
+    client.ask("SESSION DURABILITY local", weaker).await;
+    client.ask("SESSION DURABILITY memory", &weaker.replace("persisted>=1", "in_memory>=2")).await;
+    let too_many = "-ERR clause `persisted>=4` asks for 4 copies, but there are 3 voters\r\n";
+    client.ask("SESSION DURABILITY persisted>=4", too_many).await;
+    client.ask("SET a 1", "+OK\r\n").await;
+    client.ask("SESSION DURABILITY persisted>=1 && in_memory>=all", "+OK\r\n").await;
+    client.ask("SET a 2", "+OK\r\n").await;
+    let mut other = node.connect().await;
+    other.ask("SET a 3", "+OK\r\n").await;
+    client.ask("SESSION DURABILITY majority", "+OK\r\n").await;
+    client.ask("SET a 4", "+OK\r\n").await;
+    client.ask("SESSION DURABILITY all", "+OK\r\n").await;
+    client.ask("RESET", "+RESET\r\n").await;
+    client.ask("SET a 5", "+OK\r\n").await;
+    let more = Policy { persisted: Some(Threshold::Count(1)), in_memory: Some(Threshold::All) };
+    assert_eq!(*node.fake.durability.lock(), [None, Some(more), None, None, None]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outcomes_are_told_by_a_primary_that_may_serve_reads() {
+    let node = Node::start();
+    let mut client = node.connect().await;
+    client.ask("SET a 1\r\nSET a 2", "+OK\r\n+OK\r\n").await;
+    client.ask("SET a 3", "+OK\r\n").await;
+    client.ask("QUORATE LASTWRITE", "*4\r\n$5\r\nepoch\r\n:7\r\n$3\r\nseq\r\n:3\r\n").await;
+    let rounds = *node.fake.rounds.lock();
+    for (asked, outcome) in [
+        ("7 3", "committed"),
+        ("6 3", "lost"),
+        ("6 2", "committed"),
+        ("7 2", "lost"),
+        ("6 1", "unknown"),
+        ("7 4", "pending"),
+        ("6 4", "pending"),
+    ] {
+        let reply = format!("${}\r\n{outcome}\r\n", outcome.len());
+        client.ask(&format!("QUORATE OUTCOME {asked}"), &reply).await;
+    }
+    assert_eq!(*node.fake.rounds.lock(), rounds + 7, "each was confirmed");
+    let inside = "-ERR QUORATE OUTCOME is not allowed inside a transaction\r\n";
+    let replies = format!("+OK\r\n+QUEUED\r\n*1\r\n{inside}");
+    client.ask("MULTI\r\nQUORATE OUTCOME 7 3\r\nEXEC", &replies).await;
+    // Even where the session reads from replicas.
+    client.ask("READONLY", "+OK\r\n").await;
+    node.fake.set_primary(Some(2));
+    let denied = "-CLUSTERDOWN This node isn't the primary, and this command needs it\r\n";
+    client.ask("QUORATE OUTCOME 7 3", denied).await;
 }

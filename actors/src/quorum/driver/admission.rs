@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use quorate_protocol::core::{Event, Refused};
+use quorate_protocol::policy::Evaluation;
 use quorate_protocol::types::MonoTime;
 
 use super::super::ports::Fatal;
-use super::super::sealing::{refuse, refuse_expired};
+use super::super::sealing::{refuse, refuse_expired, refuse_unmet};
 use super::Driver;
 use crate::submit::Refusal;
 
@@ -34,6 +35,11 @@ impl Driver {
             refuse(std::mem::take(&mut self.waiting), &refusal);
             return Ok(());
         }
+        let core = &self.core;
+        refuse_unmet(&mut self.waiting, |policy| match core.judge(now, policy)? {
+            Evaluation::Degraded(unmet) => Some(unmet),
+            Evaluation::Met { .. } => None,
+        });
         while !self.waiting.is_empty() && self.may_seal() {
             self.step(now, Event::Propose { time: self.time() }, Vec::new())?;
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use quorate_protocol::core::message::Message;
 use quorate_protocol::core::{Core, Event};
 use quorate_protocol::gate::{Crossings, Met, WaitedFor};
-use quorate_protocol::policy::{Cursors, Level};
+use quorate_protocol::policy::{Cursors, Level, Policy};
 use quorate_protocol::types::{MonoTime, NodeId, Seq};
 
 /// What is remembered of moving cursors during a tenure.
@@ -39,24 +39,28 @@ impl Crossing {
         }
     }
 
-    /// The policy is met through here: by what?
+    /// A policy is met through here: by what?
     pub(super) fn met(
-        &mut self,
+        &self,
         core: &Core,
         own: NodeId,
         now: MonoTime,
+        policy: Policy,
         through: Seq,
     ) -> Met<Instant> {
         let by = self.mover.and_then(|before| {
-            let level = core.crossed(now, before, through)?;
+            let level = core.crossed(now, &policy, before, through)?;
             Some(match (before.node == own, level) {
                 (true, Level::InMemory | Level::Persisted) => WaitedFor::Journal,
                 (false, Level::InMemory) => WaitedFor::ReplicaMemory(before.node),
                 (false, Level::Persisted) => WaitedFor::ReplicaDisk(before.node),
             })
         });
-        let met = Met { at: Instant::now(), by, own: self.own };
+        Met { at: Instant::now(), by, own: self.own }
+    }
+
+    /// The gate was told of everything through here.
+    pub(super) fn forget(&mut self, through: Seq) {
         self.own.forget(through);
-        met
     }
 }
