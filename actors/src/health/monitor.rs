@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
@@ -18,6 +18,14 @@ const STANDSTILL_WARN: Duration = Duration::from_secs(5);
 
 /// And from here on it is an error of the storage: as long as a write may take by default.
 const STANDSTILL_ERROR: Duration = Duration::from_secs(30);
+
+/// How often RocksDB's count of background errors is looked at: the bindings have no listener that
+/// would tell of them, and reading one number costs microseconds.
+const GLANCE_EVERY: Duration = Duration::from_millis(200);
+
+/// Between two flushes that try whether RocksDB goes on: while a compaction fails again and again,
+/// each one adds a file that isn't compacted.
+const PROBE_EVERY: Duration = Duration::from_mins(1);
 
 /// The monitor's handle.
 #[derive(Clone, Debug)]
@@ -45,12 +53,14 @@ pub struct HealthParts {
 pub struct HealthOptions {
     /// From the end of a sample to the next.
     pub sample_every: Duration,
+    /// From one look at the background errors to the next; new ones are sampled at once.
+    pub glance_every: Duration,
 }
 
 impl Default for HealthOptions {
-    /// 5 s.
+    /// 5 s, 200 ms.
     fn default() -> Self {
-        Self { sample_every: Duration::from_secs(5) }
+        Self { sample_every: Duration::from_secs(5), glance_every: GLANCE_EVERY }
     }
 }
 
@@ -60,6 +70,10 @@ enum Message {
     Due,
     /// A sample is done.
     Sampled(Sample),
+    /// Time for a look at the background errors.
+    Glance,
+    /// It is done; with a sample where there were new ones.
+    Glanced(Option<Sample>),
 }
 
 #[derive(Debug)]
@@ -69,6 +83,8 @@ struct Monitor;
 struct State {
     parts: HealthParts,
     options: HealthOptions,
+    /// From when on new background errors are a reason to flush.
+    probe_due: Instant,
 }
 
 impl HealthMonitor {
@@ -82,7 +98,7 @@ impl HealthMonitor {
         options: HealthOptions,
         supervisor: Option<ActorCell>,
     ) -> Result<Self, SpawnErr> {
-        let state = State { parts, options };
+        let state = State { parts, options, probe_due: Instant::now() };
         let (actor, _) = match supervisor {
             Some(cell) => Actor::spawn_linked(None, Monitor, state, cell).await?,
             None => Actor::spawn(None, Monitor, state).await?,
@@ -113,6 +129,7 @@ impl Actor for Monitor {
         state: State,
     ) -> Result<State, ActorProcessingErr> {
         myself.send_message(Message::Due)?;
+        myself.send_after(state.options.glance_every, || Message::Glance);
         Ok(state)
     }
 
@@ -135,6 +152,20 @@ impl Actor for Monitor {
                 state.parts.health.sampled(sample);
                 myself.send_after(state.options.sample_every, || Message::Due);
             }
+            Message::Glance => {
+                let parts = state.parts.clone();
+                let probe = Instant::now() >= state.probe_due;
+                tokio::task::spawn_blocking(move || {
+                    let _ = myself.send_message(Message::Glanced(parts.glance(probe)));
+                });
+            }
+            Message::Glanced(sample) => {
+                if let Some(sample) = sample {
+                    state.parts.health.sampled(sample);
+                    state.probe_due = state.probe_due.max(Instant::now() + PROBE_EVERY);
+                }
+                myself.send_after(state.options.glance_every, || Message::Glance);
+            }
         }
         Ok(())
     }
@@ -155,10 +186,33 @@ impl HealthParts {
             tracing::warn!(%error, "the file system can't be asked for its space");
         }
         Sample {
-            background_errors: self.state.property(c"rocksdb.background-errors").unwrap_or(0),
+            background_errors: self.background_errors(),
+            divergent_files: self.divergent_files(),
             journal_stall: self.journal.busy_for(),
             space: space.ok(),
         }
+    }
+
+    /// Looks for background errors that the last sample didn't have. A flush then shows whether
+    /// RocksDB goes on in spite of them, and says what they are where it doesn't.
+    fn glance(&self, probe: bool) -> Option<Sample> {
+        let known = self.health.view().background_errors;
+        if self.background_errors() <= known {
+            return None;
+        }
+        if probe && let Err(error) = self.state.flush() {
+            self.health.report(&error);
+        }
+        Some(self.sample())
+    }
+
+    fn background_errors(&self) -> u64 {
+        self.state.property(c"rocksdb.background-errors").unwrap_or(0)
+    }
+
+    /// What can't be listed counts as nothing: it is a figure for people.
+    fn divergent_files(&self) -> u64 {
+        std::fs::read_dir(self.data_dir.join("divergent")).map_or(0, |files| files.count() as u64)
     }
 
     /// Writes go on to be acknowledged while the state doesn't get on, until admission sees the

@@ -37,6 +37,8 @@ pub struct HealthView {
     pub foreground_errors: u64,
     /// RocksDB's background errors at the last sample.
     pub background_errors: u64,
+    /// Files of cut tails at the last sample.
+    pub divergent_files: u64,
     /// How long the journal's system call had been running at the last sample.
     pub journal_stall: Duration,
     /// How often the latch closed.
@@ -47,6 +49,7 @@ pub struct HealthView {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sample {
     pub(crate) background_errors: u64,
+    pub(crate) divergent_files: u64,
     pub(crate) journal_stall: Duration,
     /// `None` where the file system couldn't be asked.
     pub(crate) space: Option<Space>,
@@ -76,6 +79,12 @@ impl Health {
     #[must_use]
     pub fn view(&self) -> Arc<HealthView> {
         self.view.load_full()
+    }
+
+    /// Whether the latch refuses writes.
+    #[must_use]
+    pub fn is_unhealthy(&self) -> bool {
+        self.view.load().unhealthy.is_some()
     }
 
     /// Why a write must be refused now, before it is sealed. `frees_space` for writes that only
@@ -118,6 +127,7 @@ impl Health {
         }
         judged.view.journal_stall = sample.journal_stall;
         judged.view.background_errors = sample.background_errors;
+        judged.view.divergent_files = sample.divergent_files;
         let input = Input::Sample { background_errors: sample.background_errors };
         self.advance(&mut judged, &input);
     }

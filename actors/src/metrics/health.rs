@@ -41,6 +41,9 @@ impl HealthCollector {
                 view.space.free_bytes
             })?,
             gauge("quorate_disk_free_inodes", "Free inodes there", |view| view.space.free_inodes)?,
+            gauge("quorate_divergent_files", "Files of tails that were cut from the log", |view| {
+                view.divergent_files
+            })?,
         ];
         let counters = vec![
             counter("quorate_health_latched_total", "How often the latch closed", |view| {

@@ -10,6 +10,7 @@ use quorate_protocol::cluster::SafetyTimers;
 use quorate_protocol::policy::Policy;
 use quorate_protocol::types::NodeId;
 
+use crate::health::LatchOptions;
 use crate::replication::{self, TlsError};
 use crate::storage::options::RocksOptions;
 
@@ -41,6 +42,8 @@ pub struct NodeConfig {
     pub journal: JournalSettings,
     /// What may be tuned about RocksDB.
     pub rocksdb: RocksOptions,
+    /// When the node is unhealthy.
+    pub health: HealthSettings,
 }
 
 /// Seeds the first boot. From the first cluster entry on, members, policy and safety timers live
@@ -161,6 +164,15 @@ pub struct JournalSettings {
     pub retain_bytes: u64,
 }
 
+/// When a node is unhealthy, and how often it is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// When errors close the latch, and when it opens.
+    pub latch: LatchOptions,
+    /// From one sample to the next.
+    pub sample_period: Duration,
+}
+
 impl std::fmt::Debug for TlsMaterial {
     /// Leaves the key out: configurations end up in logs.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -176,6 +188,13 @@ impl Default for NodeTimers {
             election_timeout_max: Duration::from_millis(600),
             shutdown_deadline: Duration::from_secs(30),
         }
+    }
+}
+
+impl Default for HealthSettings {
+    /// The latch's own, and 5 s.
+    fn default() -> Self {
+        Self { latch: LatchOptions::default(), sample_period: Duration::from_secs(5) }
     }
 }
 

@@ -13,7 +13,7 @@ use super::open::Opened;
 use crate::archive::Archive;
 use crate::client::{ClientOptions, ClientParts, ClientServer};
 use crate::gate::GateHandle;
-use crate::health::{DiskOptions, Health, HealthMonitor, HealthOptions, HealthParts, LatchOptions};
+use crate::health::{DiskOptions, Health, HealthMonitor, HealthOptions, HealthParts};
 use crate::metrics::{
     HealthCollector, Metrics, PublishedCollector, SnapshotCollector, StorageCollector,
     StorageSources,
@@ -62,7 +62,7 @@ impl Wiring {
         Ok(Self {
             supervisor,
             published: Published::new(),
-            health: Health::new(LatchOptions::default(), DiskOptions::default()),
+            health: Health::new(config.health.latch, DiskOptions::default()),
             metrics,
             gate,
             wake: QuorumWake::new(),
@@ -161,7 +161,11 @@ impl Wiring {
             apply,
             data_dir: self.config.data_dir.clone(),
         };
-        HealthMonitor::spawn(parts, HealthOptions::default(), Some(self.supervisor.cell()))
+        let options = HealthOptions {
+            sample_every: self.config.health.sample_period,
+            ..HealthOptions::default()
+        };
+        HealthMonitor::spawn(parts, options, Some(self.supervisor.cell()))
             .await
             .map_err(StartError::actor)
     }

@@ -8,6 +8,7 @@ mod crossing;
 mod durability;
 mod publishing;
 mod snapshots;
+mod unhealthy;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::submit::{Batch, DoubtReason, GateInput, Refusal, Sealed};
 use crate::view::Published;
 
 use super::ports::{Fatal, Ports};
+use unhealthy::Relief;
 
 use crossing::Crossing;
 use durability::Further;
@@ -59,6 +61,8 @@ pub(crate) struct Driver {
     orders: Orders,
     /// Until when batches wait for the primary that leadership goes to.
     parked_until: MonoTime,
+    /// Attempts to hand over while this node is unhealthy.
+    relief: Relief,
     /// Chain after the log's last entry.
     chain: Chain,
     /// Batches that wait to be sealed.
@@ -155,6 +159,7 @@ impl Driver {
             reads: parts.queues.reads,
             orders: Orders::new(parts.queues.orders),
             parked_until: MonoTime(0),
+            relief: Relief::default(),
             chain: found.chain,
             waiting: VecDeque::new(),
             confirming: HashMap::new(),
@@ -186,6 +191,7 @@ impl Driver {
         while let Some(order) = self.orders.take() {
             self.step(now, order, Vec::new())?;
         }
+        self.hand_over_if_unhealthy(now)?;
         self.take_batches();
         self.seal_waiting(now)?;
         self.expire_idle(now)?;
@@ -284,6 +290,7 @@ impl Driver {
                 tracing::warn!(%peer, %reason, "peer refused");
                 Ok(())
             }
+            PeerEvent::Message { message, .. } if self.declines(&message) => Ok(()),
             PeerEvent::Message { peer, message, entries, .. } => {
                 self.step(now, Event::Received { from: peer, message }, entries)
             }
@@ -451,6 +458,9 @@ impl Driver {
     }
 
     fn on_handover_ended(&mut self, token: Option<u64>, outcome: HandoverOutcome) {
+        if self.note_relief(token, &outcome) {
+            return;
+        }
         tracing::info!(?outcome, "handing over ended");
         if let Some(token) = token {
             self.orders.transferred(token, outcome);

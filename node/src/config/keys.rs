@@ -86,6 +86,7 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
         "storage.rocksdb",
         "RocksDB, which holds the state. What is not set is left to RocksDB's own default.",
     ),
+    ("health", "When a node calls itself unhealthy: writes are refused, and another node leads."),
     ("log", "What is logged, how and where."),
 ];
 
@@ -446,6 +447,30 @@ pub(crate) const KEYS: &[Key] = &[
         kind: Kind::Bytes,
         fallback: Value("\"64KiB\""),
         doc: "Values of this size go to blob files, which compactions don't rewrite; 0 is never.",
+    },
+    Key {
+        path: "health.sample_period",
+        kind: Kind::Duration,
+        fallback: Value("\"5s\""),
+        doc: "How often the storage is sampled.",
+    },
+    Key {
+        path: "health.error_latch_duration",
+        kind: Kind::Duration,
+        fallback: Value("\"15s\""),
+        doc: "Storage errors that go on for so long make the node unhealthy. Damage does at once.",
+    },
+    Key {
+        path: "health.error_unlatch_duration",
+        kind: Kind::Duration,
+        fallback: Value("\"5min\""),
+        doc: "So long without a further error makes it healthy again.",
+    },
+    Key {
+        path: "health.allow_error_unlatch",
+        kind: Kind::Bool,
+        fallback: Value("true"),
+        doc: "Whether it gets healthy again without a restart.",
     },
     Key {
         path: "log.level",

@@ -21,6 +21,8 @@ use super::settings::{LogFormat, LogSettings, Settings};
 use super::source::Source;
 use super::value::{Value, parse_bytes, parse_duration};
 
+mod health;
+
 /// Largest certificate, key or secret file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -71,6 +73,7 @@ impl Reader<'_> {
                 tls: self.tls(),
                 journal: self.journal(),
                 rocksdb: self.rocksdb(),
+                health: self.health(),
             },
             log: self.log(),
             pid_file,

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use quorate_actors::node::config::HealthSettings;
+
 use super::*;
 use crate::config::example;
 use crate::config::keys::KEYS;
@@ -197,4 +199,20 @@ fn rocksdb_s_settings_name_their_line() {
         let error = folder.with("", &format!("[storage.rocksdb]\n{line}\n")).expect_err(line);
         assert!(error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn the_health_latch_is_read_and_its_durations_must_make_sense() {
+    let folder = Folder::new("health");
+    let settings = folder.with("", "").expect("defaults");
+    assert_eq!(settings.node.health, HealthSettings::default());
+    let section = "[health]\nsample_period = \"1s\"\nerror_latch_duration = \"2s\"\n\
+                   error_unlatch_duration = \"3s\"\nallow_error_unlatch = false\n";
+    let health = folder.with("", section).expect("valid").node.health;
+    assert_eq!((health.sample_period, health.latch.latch_after).1, Duration::from_secs(2));
+    assert_eq!(health.latch.unlatch_after, Duration::from_secs(3));
+    assert!(!health.latch.may_unlatch);
+    let short = "[health]\nerror_latch_duration = \"4s\"\nsample_period = \"5s\"\n";
+    let error = folder.with("", short).expect_err("shorter than a sample");
+    assert!(error.contains("q.toml:12: health.error_latch_duration: must be"), "{error}");
 }
