@@ -122,6 +122,8 @@ pub enum Refusal {
     Unhealthy(String),
     /// Too little free space (`DISKFULL`).
     DiskFull,
+    /// Too little memory (`OOM`).
+    OutOfMemory,
     /// The admission budget is used up (`OVERLOADED`).
     Overloaded,
     /// The deadline ended first (`TIMEOUT caller` or `TIMEOUT store`).

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::http::AdminUrl;
 use crate::orders::{self, PolicyVerb};
 use crate::output::say;
+use crate::storage::{self, StorageVerb};
 use crate::{journal, pki, start, status};
 
 /// The longest wait for a node's answer.
@@ -66,6 +67,16 @@ enum Verb {
         admin: AdminArgs,
         #[command(subcommand)]
         verb: PolicyVerb,
+        /// As JSON
+        #[arg(long, global = true)]
+        json: bool,
+    },
+    /// Write one node's state to disk, rewrite its files, or give memory back
+    Storage {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        verb: StorageVerb,
         /// As JSON
         #[arg(long, global = true)]
         json: bool,
@@ -205,6 +216,7 @@ impl Cli {
             Verb::Status { admin, json, watch } => status::run(&admin.admin, json, watch),
             Verb::Promote { admin, to, json } => orders::promote(&admin.admin, to, json),
             Verb::Policy { admin, verb, json } => orders::policy(&admin.admin, &verb, json),
+            Verb::Storage { admin, verb, json } => storage::run(&admin.admin, verb, json),
             Verb::Shutdown(args) => shutdown(&args.admin),
             Verb::Journal(JournalVerb::Inspect { path, entries, json }) => {
                 journal::inspect(&path, entries, json)

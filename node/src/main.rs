@@ -14,6 +14,7 @@ mod output;
 mod pki;
 mod start;
 mod status;
+mod storage;
 
 use clap::Parser as _;
 

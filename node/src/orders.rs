@@ -61,7 +61,7 @@ pub(crate) fn policy(admin: &AdminUrl, verb: &PolicyVerb, as_json: bool) -> Resu
 }
 
 /// The answer's JSON; what it says is wrong, otherwise.
-fn checked(admin: &AdminUrl, answer: Answer) -> Result<Value, Failure> {
+pub(crate) fn checked(admin: &AdminUrl, answer: Answer) -> Result<Value, Failure> {
     let body: Value = serde_json::from_str(&answer.body).unwrap_or(Value::Null);
     let error = body["error"].as_str().unwrap_or(answer.body.trim());
     match answer.status {

@@ -15,7 +15,8 @@ use quorate_actors::metrics::Metrics;
 use quorate_actors::node::{RunningNode, ShutdownReport};
 use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::snapshot::{SnapshotProgress, SnapshotStats};
-use quorate_actors::storage::state::StateReader;
+use quorate_actors::storage::state::{CompactError, Compacted, StateReader};
+use quorate_actors::storage::{Freed, MemoryRelief};
 use quorate_actors::supervisor::{Phase, Supervisor};
 use quorate_actors::view::Published;
 use tokio::signal::unix::{SignalKind, signal};
@@ -224,6 +225,7 @@ struct Adapter {
     supervisor: Supervisor,
     metrics: Metrics,
     state: StateReader,
+    relief: MemoryRelief,
     health: Arc<Health>,
     snapshots: Arc<SnapshotStats>,
     quorum: QuorumHandle,
@@ -238,6 +240,7 @@ impl Adapter {
             supervisor: node.supervisor().clone(),
             metrics: node.metrics().clone(),
             state: node.state().clone(),
+            relief: node.relief().clone(),
             health: node.health().clone(),
             snapshots: node.snapshots().clone(),
             quorum: node.quorum().clone(),
@@ -286,6 +289,19 @@ impl NodeView for Adapter {
 
     fn metrics(&self) -> Result<String, String> {
         self.metrics.render().map_err(|error| error.to_string())
+    }
+
+    fn flush(&self) -> Result<u64, String> {
+        let flushed = self.state.flush().and_then(|()| self.state.flushed());
+        flushed.map(|position| position.id.seq.0).map_err(|error| error.to_string())
+    }
+
+    fn compact(&self) -> Result<Compacted, CompactError> {
+        self.state.compact()
+    }
+
+    fn relieve(&self) -> Freed {
+        self.relief.relieve()
     }
 
     fn content_hash(&self) -> Result<ContentHash, String> {

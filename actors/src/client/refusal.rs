@@ -48,6 +48,7 @@ pub(super) fn refused(refusal: &Refusal) -> Reply {
         ))),
         Refusal::Unhealthy(reason) => unhealthy(reason),
         Refusal::DiskFull => error("DISKFULL Too little free disk space for writes"),
+        Refusal::OutOfMemory => error("OOM Too little memory for writes"),
         Refusal::Overloaded => error("OVERLOADED Too many bytes of writes wait already"),
         Refusal::Timeout { caller: true } => {
             error("TIMEOUT caller: the session's deadline ended before the command was accepted")

@@ -162,7 +162,9 @@ impl Actor for Monitor {
             Message::Glanced(sample) => {
                 if let Some(sample) = sample {
                     state.parts.health.sampled(sample);
-                    state.probe_due = state.probe_due.max(Instant::now() + PROBE_EVERY);
+                    if Instant::now() >= state.probe_due {
+                        state.probe_due = Instant::now() + PROBE_EVERY;
+                    }
                 }
                 myself.send_after(state.options.glance_every, || Message::Glance);
             }

@@ -10,6 +10,7 @@ use quorate_protocol::types::MonoTime;
 
 use super::disk::{DiskGate, DiskOptions, Space};
 use super::latch::{Input, Latch, LatchOptions, Severity, Transition, step};
+use super::memory::{MemoryGate, MemoryLook};
 use crate::storage::state::StateError;
 use crate::submit::Refusal;
 
@@ -33,6 +34,14 @@ pub struct HealthView {
     pub disk_full: bool,
     /// Space at the last sample.
     pub space: Space,
+    /// Whether writes that need memory are refused.
+    pub memory_full: bool,
+    /// Memory at the last look.
+    pub memory: MemoryLook,
+    /// How often memory was given back.
+    pub shrunk_count: u64,
+    /// Bytes that the process gave back then.
+    pub freed_bytes: u64,
     /// Errors of foreground operations so far.
     pub foreground_errors: u64,
     /// RocksDB's background errors at the last sample.
@@ -59,6 +68,7 @@ pub(crate) struct Sample {
 struct Judged {
     latch: Latch,
     gate: DiskGate,
+    memory: MemoryGate,
     view: HealthView,
 }
 
@@ -88,14 +98,19 @@ impl Health {
     }
 
     /// Why a write must be refused now, before it is sealed. `frees_space` for writes that only
-    /// remove: they stay possible on a full disk.
+    /// remove: they stay possible on a full disk, and while memory is short.
     #[must_use]
     pub fn refusal(&self, frees_space: bool) -> Option<Refusal> {
         let view = self.view.load();
         if let Some(reason) = &view.unhealthy {
             return Some(Refusal::Unhealthy(reason.clone()));
         }
-        (view.disk_full && !frees_space).then_some(Refusal::DiskFull)
+        let refusal = match (view.disk_full, view.memory_full) {
+            (true, _) => Refusal::DiskFull,
+            (false, true) => Refusal::OutOfMemory,
+            (false, false) => return None,
+        };
+        (!frees_space).then_some(refusal)
     }
 
     /// An access to the state failed.
@@ -132,6 +147,32 @@ impl Health {
         self.advance(&mut judged, &input);
     }
 
+    /// Judges a look at memory.
+    pub(crate) fn looked_at_memory(&self, look: MemoryLook) {
+        let mut judged = self.judged.lock();
+        let gate = judged.memory.step(&look);
+        if gate != judged.memory {
+            let MemoryLook { used_bytes, budget_bytes } = look;
+            if gate.is_full() {
+                tracing::warn!(used_bytes, budget_bytes, "memory runs out: writes are refused");
+            } else {
+                tracing::info!(used_bytes, budget_bytes, "there is memory again: writes are taken");
+            }
+        }
+        judged.memory = gate;
+        judged.view.memory = look;
+        judged.view.memory_full = gate.is_full();
+        self.publish(&judged);
+    }
+
+    /// Memory was given back, and the process has so much less of it.
+    pub(crate) fn shrunk(&self, freed_bytes: u64) {
+        let mut judged = self.judged.lock();
+        judged.view.shrunk_count += 1;
+        judged.view.freed_bytes += freed_bytes;
+        self.publish(&judged);
+    }
+
     fn raise(&self, severity: Severity, what: String) {
         self.advance(&mut self.judged.lock(), &Input::Error { severity, what });
     }
@@ -156,6 +197,10 @@ impl Health {
         judged.view.unhealthy = judged.latch.reason().map(str::to_owned);
         judged.view.disk_full = judged.gate.is_full();
         judged.view.foreground_errors = judged.latch.foreground_errors();
+        self.publish(judged);
+    }
+
+    fn publish(&self, judged: &Judged) {
         if **self.view.load() != judged.view {
             self.view.store(Arc::new(judged.view.clone()));
         }
@@ -197,6 +242,20 @@ mod tests {
         assert_eq!(health.refusal(true), None);
         health.sampled(space(500));
         assert_eq!(health.refusal(false), None);
+    }
+
+    #[test]
+    fn writes_are_refused_at_the_limit_of_memory_but_deletes() {
+        let health = Health::new(LatchOptions::default(), DiskOptions::default());
+        let look = |used_bytes| MemoryLook { used_bytes, budget_bytes: 1_000 };
+        health.looked_at_memory(look(900));
+        assert_eq!(health.refusal(false), Some(Refusal::OutOfMemory));
+        assert_eq!(health.refusal(true), None);
+        health.looked_at_memory(look(100));
+        assert_eq!(health.refusal(false), None);
+        health.shrunk(70);
+        let view = health.view();
+        assert_eq!((view.memory.used_bytes, view.shrunk_count, view.freed_bytes), (100, 1, 70));
     }
 
     #[test]

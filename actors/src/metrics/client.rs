@@ -36,7 +36,7 @@ pub struct ClientMetrics {
 }
 
 /// First words of error replies; the last stands for every other.
-const ERROR_CODES: [&str; 19] = [
+const ERROR_CODES: [&str; 20] = [
     "ERR",
     "MOVED",
     "CLUSTERDOWN",
@@ -46,6 +46,7 @@ const ERROR_CODES: [&str; 19] = [
     "NOREPLICAS",
     "UNHEALTHY",
     "DISKFULL",
+    "OOM",
     "OVERLOADED",
     "TIMEOUT",
     "DRAINING",
@@ -97,6 +98,7 @@ struct Refusals {
     no_replicas: IntCounter,
     unhealthy: IntCounter,
     disk_full: IntCounter,
+    out_of_memory: IntCounter,
     overloaded: IntCounter,
     timeout_caller: IntCounter,
     timeout_store: IntCounter,
@@ -304,6 +306,7 @@ impl Refusals {
             no_replicas: child("no_replicas"),
             unhealthy: child("unhealthy"),
             disk_full: child("disk_full"),
+            out_of_memory: child("out_of_memory"),
             overloaded: child("overloaded"),
             timeout_caller: child("timeout_caller"),
             timeout_store: child("timeout_store"),
@@ -318,6 +321,7 @@ impl Refusals {
             Refusal::NoReplicas { .. } => &self.no_replicas,
             Refusal::Unhealthy(_) => &self.unhealthy,
             Refusal::DiskFull => &self.disk_full,
+            Refusal::OutOfMemory => &self.out_of_memory,
             Refusal::Overloaded => &self.overloaded,
             Refusal::Timeout { caller: true } => &self.timeout_caller,
             Refusal::Timeout { caller: false } => &self.timeout_store,

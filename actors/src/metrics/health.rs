@@ -41,13 +41,32 @@ impl HealthCollector {
                 view.space.free_bytes
             })?,
             gauge("quorate_disk_free_inodes", "Free inodes there", |view| view.space.free_inodes)?,
-            gauge("quorate_divergent_files", "Files of tails that were cut from the log", |view| {
-                view.divergent_files
+            gauge(
+                "quorate_divergent_files",
+                "Files of tails that were cut from the log",
+                |view| view.divergent_files,
+            )?,
+            gauge(
+                "quorate_memory_full",
+                "1 while writes are refused for lack of memory",
+                |view| u64::from(view.memory_full),
+            )?,
+            gauge("quorate_memory_used_bytes", "What the process has in main memory", |view| {
+                view.memory.used_bytes
+            })?,
+            gauge("quorate_memory_budget_bytes", "What it may have there", |view| {
+                view.memory.budget_bytes
             })?,
         ];
         let counters = vec![
             counter("quorate_health_latched_total", "How often the latch closed", |view| {
                 view.latched_count
+            })?,
+            counter("quorate_memory_shrinks_total", "How often memory was given back", |view| {
+                view.shrunk_count
+            })?,
+            counter("quorate_memory_freed_bytes_total", "Bytes given back then", |view| {
+                view.freed_bytes
             })?,
             counter("quorate_storage_errors_total", "Failed accesses to the state", |view| {
                 view.foreground_errors

@@ -171,6 +171,8 @@ pub struct HealthSettings {
     pub latch: LatchOptions,
     /// From one sample to the next.
     pub sample_period: Duration,
+    /// Bytes of memory that the node may take; `None`: what the system allows.
+    pub memory_limit: Option<u64>,
 }
 
 impl std::fmt::Debug for TlsMaterial {
@@ -192,9 +194,13 @@ impl Default for NodeTimers {
 }
 
 impl Default for HealthSettings {
-    /// The latch's own, and 5 s.
+    /// The latch's own, 5 s, and what the system allows.
     fn default() -> Self {
-        Self { latch: LatchOptions::default(), sample_period: Duration::from_secs(5) }
+        Self {
+            latch: LatchOptions::default(),
+            sample_period: Duration::from_secs(5),
+            memory_limit: None,
+        }
     }
 }
 

@@ -12,14 +12,14 @@ use super::consensus::ConsensusThread;
 use crate::archive::Archive;
 use crate::client::ClientServer;
 use crate::gate::GateHandle;
-use crate::health::{Health, HealthMonitor};
+use crate::health::{Health, HealthMonitor, MemoryWatch};
 use crate::metrics::Metrics;
 use crate::quorum::{QuorumHandle, TransferError};
 use crate::snapshot::{SnapshotService, SnapshotStats};
-use crate::storage::StorageHandle;
 use crate::storage::hardstate::HardStateWriter;
 use crate::storage::identity::DataDir;
 use crate::storage::state::StateReader;
+use crate::storage::{MemoryRelief, StorageHandle};
 use crate::supervisor::{ExitReason, Phase, Supervisor};
 use crate::view::Published;
 
@@ -47,6 +47,7 @@ pub struct RunningNode {
     pub(super) supervisor: Supervisor,
     pub(super) metrics: Metrics,
     pub(super) state: StateReader,
+    pub(super) relief: MemoryRelief,
     pub(super) health: Arc<Health>,
     pub(super) quorum: QuorumHandle,
     pub(super) incarnation: Incarnation,
@@ -62,6 +63,7 @@ pub(super) struct Parts {
     pub(super) snapshots: SnapshotService,
     pub(super) storage: StorageHandle,
     pub(super) monitor: HealthMonitor,
+    pub(super) memory: MemoryWatch,
     pub(super) archive: Archive,
     pub(super) hard: Arc<HardStateWriter>,
     pub(super) data_dir: Arc<Mutex<DataDir>>,
@@ -97,6 +99,12 @@ impl RunningNode {
     #[must_use]
     pub fn state(&self) -> &StateReader {
         &self.state
+    }
+
+    /// Gives memory back on demand.
+    #[must_use]
+    pub fn relief(&self) -> &MemoryRelief {
+        &self.relief
     }
 
     /// Whether writes are refused for the node's own trouble, and why.
@@ -177,6 +185,7 @@ impl RunningNode {
             tracing::warn!("some connections did not end in time");
         }
         parts.monitor.stop();
+        parts.memory.stop();
         parts.archive.stop();
         let closed = parts.storage.close(deadline.saturating_sub(began.elapsed())).await;
         let hard = parts.hard;

@@ -30,6 +30,7 @@ use crate::quorum::{
 };
 use crate::replication::{LogSource, PeerEvents, ReplicationOptions, TlsMaterial};
 use crate::snapshot::SnapshotHandle;
+use crate::storage::MemoryRelief;
 use crate::storage::apply::ApplyHandle;
 use crate::storage::cache::LogCache;
 use crate::storage::durable::random_u128;
@@ -79,6 +80,7 @@ impl Wiring {
         let journal = self.start_journal(opened.journal, reported, hard.clone())?;
         let cache = Arc::new(LogCache::new(self.config.journal.cache_bytes));
         let source = Arc::new(LogSource { cache: cache.clone(), journal: journal.reader() });
+        let relief = MemoryRelief::new(state.clone(), cache.clone());
         let apply = self.start_apply(opened.writer, source.clone())?;
         let sources = StorageSources {
             state: state.clone(),
@@ -122,6 +124,7 @@ impl Wiring {
         let hold = snapshots.hold().clone();
         let storage = self.start_storage(state.clone(), journal, apply, hold).await?;
         let monitor = self.watch(sources).await?;
+        let memory = self.watch_memory(relief.clone()).await?;
         let archive = self.start_archive().await?;
         self.supervisor.enter(Phase::Ready);
         let gate = self.gate.clone();
@@ -132,16 +135,17 @@ impl Wiring {
             snapshots,
             storage,
             monitor,
+            memory,
             archive,
             hard,
             data_dir,
         };
-        Ok(self.running(state, quorum, started, parts))
+        Ok(self.running((state, relief), quorum, started, parts))
     }
 
     fn running(
         &self,
-        state: StateReader,
+        (state, relief): (StateReader, MemoryRelief),
         quorum: QuorumHandle,
         started: Instant,
         parts: Parts,
@@ -151,6 +155,7 @@ impl Wiring {
             supervisor: self.supervisor.clone(),
             metrics: self.metrics.clone(),
             state,
+            relief,
             health: self.health.clone(),
             quorum,
             incarnation: self.incarnation,

@@ -13,7 +13,10 @@ use super::open::Opened;
 use crate::archive::Archive;
 use crate::client::{ClientOptions, ClientParts, ClientServer};
 use crate::gate::GateHandle;
-use crate::health::{DiskOptions, Health, HealthMonitor, HealthOptions, HealthParts};
+use crate::health::{
+    Budget, DiskOptions, Health, HealthMonitor, HealthOptions, HealthParts, MemoryWatch,
+    MemoryWatchParts,
+};
 use crate::metrics::{
     HealthCollector, Metrics, PublishedCollector, SnapshotCollector, StorageCollector,
     StorageSources,
@@ -25,7 +28,7 @@ use crate::storage::apply::{Apply, ApplyHooks, ApplyOptions, ApplyParts};
 use crate::storage::hardstate::{HardStateFile, HardStateHooks, HardStateWriter};
 use crate::storage::journal::{Journal, JournalHooks, OpenJournal};
 use crate::storage::state::{StateReader, StateWriter};
-use crate::storage::{JournalHold, StorageHandle, StorageParts, UpkeepOptions};
+use crate::storage::{JournalHold, MemoryRelief, StorageHandle, StorageParts, UpkeepOptions};
 use crate::supervisor::Supervisor;
 use crate::view::Published;
 
@@ -168,6 +171,16 @@ impl Wiring {
         HealthMonitor::spawn(parts, options, Some(self.supervisor.cell()))
             .await
             .map_err(StartError::actor)
+    }
+
+    /// Looks at what the process takes, and shrinks it.
+    pub(super) async fn watch_memory(
+        &self,
+        relief: MemoryRelief,
+    ) -> Result<MemoryWatch, StartError> {
+        let budget = Budget::find(self.config.health.memory_limit);
+        let parts = MemoryWatchParts { health: self.health.clone(), budget, relief };
+        MemoryWatch::spawn(parts, Some(self.supervisor.cell())).await.map_err(StartError::actor)
     }
 
     pub(super) fn start_clients(

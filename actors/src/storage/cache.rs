@@ -77,6 +77,16 @@ impl LogCache {
         inner.written = inner.written.min(first.prev());
     }
 
+    /// Forgets what the journal holds, to free memory. Returns how many bytes that were.
+    pub fn drop_written(&self) -> usize {
+        let mut inner = self.inner.lock();
+        let before = inner.bytes;
+        inner.evict(0);
+        let freed = before - inner.bytes;
+        inner.entries.shrink_to_fit();
+        freed
+    }
+
     /// Forgets everything, as after the log was replaced by a snapshot.
     pub fn clear(&self) {
         let mut inner = self.inner.lock();

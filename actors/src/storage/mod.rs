@@ -5,6 +5,7 @@
 //!   forward.
 //! - [`hardstate`], [`identity`]: what a node must never forget, and whose directory it is.
 //! - `hold`: keeps the journal for a replica that fetches a snapshot.
+//! - `relief`: gives memory back.
 //! - `actor`: flushes, trims and closes; `upkeep` decides when.
 
 mod actor;
@@ -16,11 +17,13 @@ mod hold;
 pub mod identity;
 pub mod journal;
 pub mod options;
+mod relief;
 pub mod state;
 mod upkeep;
 
 pub use actor::{StorageClosed, StorageError, StorageHandle, StorageMessage, StorageParts};
 pub use hold::JournalHold;
+pub use relief::{Freed, MemoryRelief};
 pub use upkeep::UpkeepOptions;
 
 #[cfg(test)]

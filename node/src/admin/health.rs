@@ -65,6 +65,7 @@ fn by_health(health: &HealthView, purpose: Purpose) -> Option<String> {
         (Some(reason), Purpose::Any | Purpose::Write | Purpose::Sync) => {
             Some(format!("storage_latched: {reason}"))
         }
+        (None, Purpose::Write) if health.memory_full => Some("memory_full".to_owned()),
         (None, Purpose::Write) => health.disk_full.then(|| "disk_full".to_owned()),
         (Some(_), Purpose::Read) | (None, Purpose::Any | Purpose::Read | Purpose::Sync) => None,
     }
@@ -202,5 +203,8 @@ mod tests {
         let full = HealthView { disk_full: true, ..HealthView::default() };
         assert_eq!(reason(&full, Purpose::Write).as_deref(), Some("disk_full"));
         assert_eq!(reason(&full, Purpose::Any), None);
+        let short = HealthView { memory_full: true, ..HealthView::default() };
+        assert_eq!(reason(&short, Purpose::Write).as_deref(), Some("memory_full"));
+        assert_eq!(reason(&short, Purpose::Read), None);
     }
 }

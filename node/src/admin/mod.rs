@@ -5,6 +5,7 @@ mod health;
 mod orders;
 mod routes;
 pub(crate) mod status;
+mod storage;
 
 pub(crate) use routes::{AdminState, router};
 
@@ -12,6 +13,8 @@ use quorate_actors::archive::ArchiveStatus;
 use quorate_actors::health::HealthView;
 use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::snapshot::SnapshotProgress;
+use quorate_actors::storage::Freed;
+use quorate_actors::storage::state::{CompactError, Compacted};
 use quorate_actors::supervisor::Phase;
 use quorate_actors::view::{Published, View};
 use std::sync::Arc;
@@ -41,6 +44,12 @@ pub(crate) trait NodeView: Send + Sync + 'static {
     fn receiving(&self) -> Option<SnapshotProgress>;
     /// All metrics in Prometheus's text format.
     fn metrics(&self) -> Result<String, String>;
+    /// Writes the state to disk. Returns the position that a restart would find.
+    fn flush(&self) -> Result<u64, String>;
+    /// Rewrites the state's files without what was deleted and overwritten.
+    fn compact(&self) -> Result<Compacted, CompactError>;
+    /// Gives memory back.
+    fn relieve(&self) -> Freed;
     /// Hash over the whole state; reads all of it.
     fn content_hash(&self) -> Result<ContentHash, String>;
     /// Asks for an orderly stop. The report comes when it is done.

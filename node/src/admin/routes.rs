@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::health::{Purpose, readiness};
 use super::status::{self, Status};
-use super::{NodeView, access, orders};
+use super::{NodeView, access, orders, storage};
 
 /// What every route may use.
 #[derive(Clone)]
@@ -42,6 +42,9 @@ pub(crate) fn router(state: AdminState) -> Router {
         .route("/admin/content-hash", get(content_hash))
         .route("/admin/promote", post(orders::promote))
         .route("/admin/policy", post(orders::set_policy))
+        .route("/admin/flush", post(storage::flush))
+        .route("/admin/compact", post(storage::compact))
+        .route("/admin/relieve", post(storage::relieve))
         .route("/admin/shutdown", post(shutdown))
         .layer(middleware::from_fn_with_state(state.clone(), access::guard))
         .with_state(state)
@@ -133,7 +136,7 @@ impl AdminState {
 }
 
 /// Keeps work that reads disks off the threads that serve clients.
-async fn blocking(work: impl FnOnce() -> Response + Send + 'static) -> Response {
+pub(super) async fn blocking(work: impl FnOnce() -> Response + Send + 'static) -> Response {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| failed(&error.to_string()))
 }
 
@@ -141,7 +144,7 @@ fn code(good: bool) -> StatusCode {
     if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-fn failed(error: &str) -> Response {
+pub(super) fn failed(error: &str) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error }))).into_response()
 }
 

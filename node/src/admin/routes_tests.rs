@@ -8,6 +8,8 @@ use std::time::Duration;
 use quorate_actors::archive::ArchiveStatus;
 use quorate_actors::health::HealthView;
 use quorate_actors::quorum::QuorumHandle;
+use quorate_actors::storage::Freed;
+use quorate_actors::storage::state::{CompactError, Compacted};
 use quorate_actors::view::{Published, Role, View};
 use quorate_actors::wake::Wake;
 use quorate_protocol::types::NodeId;
@@ -58,6 +60,18 @@ impl NodeView for Fake {
 
     fn metrics(&self) -> Result<String, String> {
         Ok("quorate_up 1\n".to_owned())
+    }
+
+    fn flush(&self) -> Result<u64, String> {
+        Ok(7)
+    }
+
+    fn compact(&self) -> Result<Compacted, CompactError> {
+        Err(CompactError::UnderWay)
+    }
+
+    fn relieve(&self) -> Freed {
+        Freed { memtables: 1, block_cache: 2, log_cache: 4 }
     }
 
     fn content_hash(&self) -> Result<ContentHash, String> {
@@ -152,4 +166,18 @@ fn only_a_json_post_stops_the_node() {
         server.url.post("/admin/shutdown", "{}", Duration::from_secs(5)).expect("an answer");
     assert_eq!(answer.status, 202);
     assert!(server.node.stopped.load(Ordering::SeqCst));
+}
+
+#[test]
+fn any_node_flushes_compacts_and_relieves_for_itself() {
+    let server = Server::start();
+    let limit = Duration::from_secs(5);
+    let post = |path| server.url.post(path, "{}", limit).expect("an answer");
+    let field = |answer: &Answer, name: &str| {
+        serde_json::from_str::<serde_json::Value>(&answer.body).expect("JSON")[name].as_u64()
+    };
+    assert_eq!(field(&post("/admin/flush"), "flushed_seq"), Some(7));
+    assert_eq!(field(&post("/admin/relieve"), "freed_bytes"), Some(7));
+    let compact = post("/admin/compact");
+    assert_eq!(compact.status, 409, "one at a time: {}", compact.body);
 }

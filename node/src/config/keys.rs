@@ -473,6 +473,13 @@ pub(crate) const KEYS: &[Key] = &[
         doc: "Whether it gets healthy again without a restart.",
     },
     Key {
+        path: "health.memory_limit",
+        kind: Kind::Bytes,
+        fallback: Unset("\"4GiB\""),
+        doc: "Memory that the node may take: memory is given back at 75%, writes are refused with \
+              OOM at 90%. Unset: the limit of its control group, else of the process, else all RAM.",
+    },
+    Key {
         path: "log.level",
         kind: Kind::Text,
         fallback: Value("\"info\""),

@@ -31,7 +31,8 @@ impl Driver {
             return Ok(());
         }
         self.relief.not_before = now.plus(RETRY_US);
-        let to = self.relief.unwilling.take().and_then(|unwilling| self.voter_other_than(unwilling));
+        let to =
+            self.relief.unwilling.take().and_then(|unwilling| self.voter_other_than(unwilling));
         self.step(now, Event::Transfer { token: TOKEN, to }, Vec::new())
     }
 

@@ -93,6 +93,8 @@ pub enum Operation {
     Flush,
     /// Making a checkpoint.
     Checkpoint,
+    /// Waiting for a compaction.
+    Compact,
 }
 
 impl StateError {
@@ -126,6 +128,7 @@ impl std::fmt::Display for Operation {
             Self::Write => "write",
             Self::Flush => "flush",
             Self::Checkpoint => "checkpoint",
+            Self::Compact => "compaction",
         })
     }
 }

@@ -12,10 +12,12 @@
 //! | `reader` | look-ups and walks, from any thread |
 //! | `writer` | the one writer: what a round changed, as one batch |
 //! | `checkpoint` | a second copy of the files, as of one position |
+//! | `compact` | compacting, and emptying the cache, on demand |
 //! | `hash` | comparing nodes |
 //! | `keys`, `value`, `meta` | the layout: every key and value in one place each |
 
 mod checkpoint;
+mod compact;
 mod error;
 mod hash;
 mod heads;
@@ -28,6 +30,7 @@ pub(crate) mod value;
 mod writer;
 
 pub use checkpoint::position_in;
+pub use compact::{CompactError, Compacted};
 pub use error::{OpenError, Operation, StateError};
 pub use meta::{Applied, StoredCluster};
 pub use reader::{ContentHash, StateReader, StateSnapshot};

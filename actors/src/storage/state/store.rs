@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use rocksdb::{Cache, ColumnFamilyDescriptor, DB, FlushOptions, ReadOptions};
 
 use super::error::{OpenError, Operation, StateError};
@@ -25,9 +26,12 @@ pub struct State {
 pub(crate) struct Store {
     pub(crate) db: DB,
     pub(crate) read_options: ReadOptions,
-    /// Kept for its usage; RocksDB holds its own reference.
-    #[expect(dead_code, reason = "keeps the cache while the store is open")]
-    pub(crate) cache: Cache,
+    /// To empty it; RocksDB holds its own reference.
+    pub(super) cache: Cache,
+    /// Its capacity.
+    pub(super) cache_bytes: usize,
+    /// Held by a compaction on demand.
+    pub(super) compacting: Mutex<()>,
     pub(super) write_stalls: WriteStalls,
     /// Whom failed accesses are reported to.
     pub(super) observer: OnceLock<Observer>,
@@ -61,6 +65,8 @@ impl State {
             db,
             read_options: ReadOptions::default(),
             cache,
+            cache_bytes: options.block_cache_size,
+            compacting: Mutex::default(),
             write_stalls: WriteStalls::default(),
             observer: OnceLock::new(),
         });

@@ -14,6 +14,7 @@ impl Reader<'_> {
     pub(super) fn health(&mut self) -> HealthSettings {
         const PERIOD: &str = "health.sample_period";
         const LATCH: &str = "health.error_latch_duration";
+        const LIMIT: &str = "health.memory_limit";
         const UNLATCH: &str = "health.error_unlatch_duration";
         let settings = HealthSettings {
             latch: LatchOptions {
@@ -22,7 +23,11 @@ impl Reader<'_> {
                 may_unlatch: self.flag("health.allow_error_unlatch"),
             },
             sample_period: self.duration(PERIOD),
+            memory_limit: self.value(LIMIT).map(|_| self.bytes(LIMIT)),
         };
+        if settings.memory_limit == Some(0) {
+            self.refuse(LIMIT, "must be above zero");
+        }
         if settings.sample_period < SAMPLE_PERIOD_MIN {
             self.refuse(PERIOD, "must be at least 100ms");
         }
