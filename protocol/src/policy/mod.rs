@@ -8,14 +8,23 @@
 //! - `grammar`: text to policy and back, presets.
 //! - `evaluate`: cursors to a position, the degraded flag and the blocker.
 //! - `election`: normal form, the election rule, and how many copies seal an entry.
+//! - `explain`: which failures lose data, and which block writes, reads and elections.
+//! - `simulate`: the same for given nodes, and for where their cursors are.
 
 mod election;
 mod evaluate;
+mod explain;
 mod grammar;
+mod simulate;
 
 pub use election::NormalForm;
 pub use evaluate::{Blocker, Cursors, Evaluation, Unmet};
+pub use explain::{
+    Combinations, Condition, Consequences, Counts, Explanation, FailureSet, Failures, PrimaryIn,
+    Weakness,
+};
 pub use grammar::PolicyError;
+pub use simulate::{Forecast, Lost, Scenario};
 
 use bincode::{Decode, Encode};
 
