@@ -10,11 +10,13 @@
 //! - `election`: normal form, the election rule, and how many copies seal an entry.
 //! - `explain`: which failures lose data, and which block writes, reads and elections.
 //! - `simulate`: the same for given nodes, and for where their cursors are.
+//! - `latency`: how long an entry waits for its copies, from when each was there.
 
 mod election;
 mod evaluate;
 mod explain;
 mod grammar;
+mod latency;
 mod simulate;
 
 pub use election::NormalForm;
@@ -24,6 +26,7 @@ pub use explain::{
     Weakness,
 };
 pub use grammar::PolicyError;
+pub use latency::{CopyTimes, predicted_median};
 pub use simulate::{Forecast, Lost, Scenario};
 
 use bincode::{Decode, Encode};
