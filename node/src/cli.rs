@@ -8,10 +8,10 @@ use crate::config::{self, Source};
 use crate::dev::{self, DevArgs};
 use crate::failure::Failure;
 use crate::http::AdminUrl;
-use crate::orders::{self, PolicyVerb};
 use crate::output::say;
+use crate::policy::{self, PolicyVerb};
 use crate::storage::{self, StorageVerb};
-use crate::{journal, pki, start, status};
+use crate::{journal, orders, pki, start, status};
 
 /// The longest wait for a node's answer.
 const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -61,7 +61,7 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Show or replace the durability policy
+    /// Show, replace or explain the durability policy
     Policy {
         #[command(flatten)]
         admin: AdminArgs,
@@ -215,8 +215,8 @@ impl Cli {
             }
             Verb::Status { admin, json, watch } => status::run(&admin.admin, json, watch),
             Verb::Promote { admin, to, json } => orders::promote(&admin.admin, to, json),
-            Verb::Policy { admin, verb, json } => orders::policy(&admin.admin, &verb, json),
             Verb::Storage { admin, verb, json } => storage::run(&admin.admin, verb, json),
+            Verb::Policy { admin, verb, json } => policy::run(&admin.admin, &verb, json),
             Verb::Shutdown(args) => shutdown(&args.admin),
             Verb::Journal(JournalVerb::Inspect { path, entries, json }) => {
                 journal::inspect(&path, entries, json)

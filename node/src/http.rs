@@ -24,6 +24,47 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
+impl Answer {
+    /// The body of a success as JSON; what it says is wrong, otherwise.
+    pub(crate) fn json(&self, from: &AdminUrl) -> Result<serde_json::Value, Failure> {
+        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
+        let error = body["error"].as_str().unwrap_or(self.body.trim());
+        match self.status {
+            200 => Ok(body),
+            400 => Err(Failure::Usage(error.to_owned())),
+            status => Err(Failure::Failed(format!("{from} answers {status}: {error}"))),
+        }
+    }
+
+    /// The same, as what it should be.
+    pub(crate) fn parsed<T: serde::de::DeserializeOwned>(
+        &self,
+        from: &AdminUrl,
+    ) -> Result<T, Failure> {
+        serde_json::from_value(self.json(from)?)
+            .map_err(|error| Failure::failed(format_args!("the answer of {from}"), error))
+    }
+}
+
+/// A path with those parameters that have a value, percent-encoded.
+pub(crate) fn query(path: &str, parameters: &[(&str, Option<String>)]) -> String {
+    let given = parameters.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    let mut text = path.to_owned();
+    for (index, (name, value)) in given.enumerate() {
+        text += if index == 0 { "?" } else { "&" };
+        text += name;
+        text.push('=');
+        for byte in value.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
+                text.push(char::from(byte));
+            } else {
+                text += &format!("%{byte:02X}");
+            }
+        }
+    }
+    text
+}
+
 impl std::str::FromStr for AdminUrl {
     type Err = String;
 
@@ -134,6 +175,16 @@ mod tests {
         for wrong in ["127.0.0.1:7421", "https://a:1", "http://a", "http://a:1/b", "http://a:x"] {
             assert!(wrong.parse::<AdminUrl>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn parameters_are_encoded_and_left_out() {
+        let clauses = Some("persisted>=1 && in_memory>=2".to_owned());
+        assert_eq!(
+            query("/p", &[("policy", clauses), ("down", None), ("x", Some("1,2".to_owned()))]),
+            "/p?policy=persisted%3E%3D1%20%26%26%20in_memory%3E%3D2&x=1%2C2"
+        );
+        assert_eq!(query("/p", &[("down", None)]), "/p");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod notify;
 mod orders;
 mod output;
 mod pki;
+mod policy;
 mod start;
 mod status;
 mod storage;

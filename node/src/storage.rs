@@ -6,7 +6,6 @@ use clap::Subcommand;
 
 use crate::failure::Failure;
 use crate::http::AdminUrl;
-use crate::orders::checked;
 use crate::output::say;
 
 /// Flushing writes what memory holds.
@@ -32,7 +31,7 @@ pub(crate) fn run(admin: &AdminUrl, verb: StorageVerb, as_json: bool) -> Result<
         StorageVerb::Compact => ("/admin/compact", COMPACT_LIMIT),
         StorageVerb::Flush => ("/admin/flush", FLUSH_LIMIT),
     };
-    let answer = checked(admin, admin.post(path, "{}", limit)?)?;
+    let answer = admin.post(path, "{}", limit)?.json(admin)?;
     if as_json {
         say(answer);
         return Ok(());

@@ -8,6 +8,7 @@ mod expiry;
 mod gate;
 mod kills;
 mod pauses;
+mod policy;
 mod quorum_loss;
 mod redis_py;
 mod snapshots;

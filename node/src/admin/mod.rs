@@ -3,6 +3,7 @@
 mod access;
 mod health;
 mod orders;
+mod policy;
 mod routes;
 pub(crate) mod status;
 mod storage;

@@ -93,8 +93,12 @@ pub(super) async fn set_policy(
     match state.node.quorum().change(change, Instant::now() + ORDER_LIMIT).await {
         Ok(id) => {
             tracing::info!(policy = %parsed, entry = %id, "policy changed by an operator");
-            let body =
-                json!({ "policy": parsed.to_string(), "epoch": id.epoch.0, "seq": id.seq.0 });
+            let body = json!({
+                "policy": parsed.to_string(),
+                "epoch": id.epoch.0,
+                "seq": id.seq.0,
+                "warning": parsed.weakness(voters).map(|weakness| weakness.to_string()),
+            });
             Json(body).into_response()
         }
         Err(ChangeError::Refused(ChangeRefused::NotPrimary)) => not_primary(&state),
@@ -123,6 +127,6 @@ fn not_primary(state: &AdminState) -> Response {
     refused(StatusCode::CONFLICT, &error)
 }
 
-fn refused(code: StatusCode, error: &str) -> Response {
+pub(super) fn refused(code: StatusCode, error: &str) -> Response {
     (code, Json(json!({ "error": error }))).into_response()
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::health::{Purpose, readiness};
 use super::status::{self, Status};
-use super::{NodeView, access, orders, storage};
+use super::{NodeView, access, orders, policy, storage};
 
 /// What every route may use.
 #[derive(Clone)]
@@ -38,7 +38,9 @@ pub(crate) fn router(state: AdminState) -> Router {
         .route("/metrics", get(metrics))
         .route("/status", get(full_status))
         .route("/members", get(members))
-        .route("/policy", get(policy))
+        .route("/policy", get(policy::show))
+        .route("/policy/explain", get(policy::explain))
+        .route("/policy/simulate", get(policy::simulate))
         .route("/admin/content-hash", get(content_hash))
         .route("/admin/promote", post(orders::promote))
         .route("/admin/policy", post(orders::set_policy))
@@ -103,16 +105,6 @@ async fn full_status(State(state): State<AdminState>) -> Response {
 async fn members(State(state): State<AdminState>) -> Response {
     let members = status::members(&state.node.view(), state.node.positions());
     Json(json!({ "members": members })).into_response()
-}
-
-async fn policy(State(state): State<AdminState>) -> Response {
-    let view = state.node.view();
-    let body = json!({
-        "policy": view.config.as_ref().map(|config| config.policy.to_string()),
-        "voters": view.config.as_ref().map(|config| config.voters().count()),
-        "degraded": view.degraded,
-    });
-    Json(body).into_response()
 }
 
 async fn content_hash(State(state): State<AdminState>) -> Response {

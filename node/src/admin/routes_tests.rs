@@ -181,3 +181,19 @@ fn any_node_flushes_compacts_and_relieves_for_itself() {
     let compact = post("/admin/compact");
     assert_eq!(compact.status, 409, "one at a time: {}", compact.body);
 }
+
+#[test]
+fn a_policy_is_explained_and_a_wrong_one_refused() {
+    let server = Server::start();
+    let answer = server.get("/policy/explain?policy=in_memory%3E%3D2&voters=3");
+    let body: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+    assert_eq!((answer.status, body["preset"].as_str()), (200, Some("memory")));
+    assert_eq!(body["loses"][0]["text"], "any 2 voters lose power");
+    assert!(body["weakness"].as_str().is_some());
+    for wrong in ["policy=most&voters=3", "policy=persisted>=4&voters=3", "voters=3", "voters=10"] {
+        let answer = server.get(&format!("/policy/explain?{wrong}"));
+        assert_eq!(answer.status, 400, "{wrong}: {}", answer.body);
+    }
+    // It belongs to no cluster yet.
+    assert_eq!(server.get("/policy/simulate?policy=all&down=1").status, 409);
+}

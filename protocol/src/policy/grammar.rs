@@ -93,6 +93,14 @@ impl Policy {
         }
     }
 
+    /// The preset that is this policy.
+    #[must_use]
+    pub fn name(&self) -> Option<&'static str> {
+        ["local", "memory", "hybrid", "majority", "all"]
+            .into_iter()
+            .find(|name| Self::preset(name) == Some(*self))
+    }
+
     fn parse_clauses(text: &str) -> Result<Self, PolicyError> {
         let mut policy = Self { persisted: None, in_memory: None };
         for clause in text.split("&&").map(str::trim) {

@@ -1,0 +1,105 @@
+//! What a policy is said to promise, against what happens.
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, binary, poll};
+use quorate_cluster_tests::resp::Value;
+use serde_json::Value as Json;
+
+/// A command for one node's admin port, from a script: nothing to type an answer on.
+fn quorate(cluster: &Cluster, node: u64, arguments: &[&str]) -> Output {
+    let admin = format!("http://{}", cluster.settings(node).ports.admin);
+    let mut command = Command::new(binary());
+    command.args(arguments).args(["--admin", &admin]).stdin(std::process::Stdio::null());
+    command.output().expect("the binary starts")
+}
+
+fn json(cluster: &Cluster, node: u64, arguments: &[&str]) -> Json {
+    let output = quorate(cluster, node, &[arguments, &["--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// Nodes as an argument.
+fn list(nodes: &[u64]) -> String {
+    nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn set(cluster: &Cluster, node: u64) -> Value {
+    cluster.connect(node).command(&["SET", "k", "v"]).expect("a reply")
+}
+
+/// What the simulation says of `down`, under `policy`: whether writes go on, reads, and elections.
+fn forecast(cluster: &Cluster, node: u64, policy: &str, down: &[u64]) -> (bool, bool, bool) {
+    let down = list(down);
+    let said = json(cluster, node, &["policy", "simulate", "--policy", policy, "--down", &down]);
+    let is = |key: &str| said[key].as_bool().expect(key);
+    (is("writes"), is("reads"), is("elects"))
+}
+
+#[test]
+fn a_weak_policy_is_set_only_by_someone_who_says_so() {
+    let cluster = Cluster::start("policy-set");
+    let primary = cluster.wait_for_primary();
+    for (policy, reason) in [("local", "on one voter only"), ("memory", "in memory only")] {
+        let refused = quorate(&cluster, primary, &["policy", "set", policy]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains(reason) && said.contains("--yes"), "{said}");
+    }
+    let shown = json(&cluster, primary, &["policy", "show"]);
+    assert_eq!(shown["policy"], "persisted>=majority", "nothing was changed");
+    // One that is not weak needs no yes; a weak one says what it may lose all the same.
+    assert_eq!(json(&cluster, primary, &["policy", "set", "hybrid"])["warning"], Json::Null);
+    let weak = json(&cluster, primary, &["policy", "set", "local", "--yes"]);
+    assert!(weak["warning"].as_str().is_some_and(|warning| warning.contains("one voter only")));
+    let explained = json(&cluster, primary, &["policy", "explain"]);
+    assert_eq!(explained["preset"], "local");
+    let text = quorate(&cluster, primary, &["policy", "explain", "hybrid"]).stdout;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(text.contains("any 1 voter loses its disk and 1 other loses power"), "{text}");
+}
+
+/// With both replicas stopped a primary goes on under `local`, and nobody is elected in its place;
+/// under `majority` neither writes nor reads are served. The simulation says so beforehand, and
+/// so it happens.
+#[test]
+fn a_simulation_says_what_then_happens() {
+    let options = ClusterOptions { policy: "local", ..ClusterOptions::default() };
+    let mut cluster = Cluster::start_with("policy-simulate", &options);
+    let primary = cluster.wait_for_primary();
+    let replicas = cluster.others(primary);
+    assert_eq!(forecast(&cluster, primary, "local", &replicas), (true, true, false));
+    assert_eq!(forecast(&cluster, primary, "local", &[primary]), (false, false, false));
+    assert_eq!(forecast(&cluster, primary, "majority", &replicas), (false, false, false));
+    assert_eq!(forecast(&cluster, primary, "majority", &[primary]), (true, true, true));
+    assert_eq!(forecast(&cluster, primary, "all", &replicas[..1]), (false, true, true));
+    for replica in &replicas {
+        cluster.kill(*replica);
+    }
+    assert_eq!(set(&cluster, primary), Value::Simple("OK".into()), "local goes on");
+    // Nodes that don't answer are stopped without being named, and the cursors are the live ones.
+    let alone = poll(RECOVERY_LIMIT, "both replicas to be seen stopped", || {
+        let said = json(&cluster, primary, &["policy", "simulate", "--policy", "majority"]);
+        (said["degraded"].is_string()).then_some(said)
+    });
+    let own = primary.to_string();
+    let lost = ["policy", "simulate", "--disk-lost", &own];
+    let lost = json(&cluster, primary, &lost);
+    println!("majority: {alone}\nlocal, disk lost: {lost}");
+    assert_eq!(alone["degraded"], "persisted>=majority needs 2 voters, 1 reachable");
+    assert_eq!(lost["may_lose_data"], true);
+    let first = lost["cursors"]["lost_first_seq"].as_u64().expect("a copy is nowhere else");
+    let last = lost["cursors"]["lost_last_seq"].as_u64().expect("a copy is nowhere else");
+    assert!(first <= last && last == lost["cursors"]["acknowledged_seq"].as_u64().expect("known"));
+    assert!(first > 1, "the replicas were stopped, not destroyed: {lost}");
+    for replica in &replicas {
+        cluster.start_node(*replica);
+    }
+    // The primary dies: as said, no other is elected, however long one waits.
+    cluster.wait_until_equal();
+    cluster.kill(primary);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(cluster.primary(), None, "local has no automatic failover");
+}

@@ -1,0 +1,153 @@
+//! What a policy promises, and what would hold with nodes failed. Answered by any node; only the
+//! primary knows the cursors.
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use quorate_actors::view::{Role, View};
+use quorate_protocol::cluster::ClusterEntry;
+use quorate_protocol::policy::{Condition, Cursors, Policy, Scenario};
+use quorate_protocol::types::{NodeId, Seq};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::orders::refused;
+use super::routes::AdminState;
+use crate::policy::report::{Explained, Simulated};
+
+/// Largest number of voters that is explained, as large as a cluster gets.
+const VOTERS_MAX: usize = 9;
+
+pub(super) async fn show(State(state): State<AdminState>) -> Response {
+    let view = state.node.view();
+    let body = json!({
+        "policy": view.config.as_ref().map(|config| config.policy.to_string()),
+        "voters": view.config.as_ref().map(|config| config.voters().count()),
+        "degraded": view.degraded,
+    });
+    Json(body).into_response()
+}
+
+/// `GET /policy/explain`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Explain {
+    /// A preset's name or clauses; the policy in force without it.
+    policy: Option<String>,
+    /// As many as the cluster has without it.
+    voters: Option<usize>,
+}
+
+/// `GET /policy/simulate`. Nodes are numbers with commas between.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Simulate {
+    policy: Option<String>,
+    #[serde(default)]
+    down: String,
+    #[serde(default)]
+    power_cut: String,
+    #[serde(default)]
+    disk_lost: String,
+}
+
+pub(super) async fn explain(
+    State(state): State<AdminState>,
+    Query(Explain { policy, voters }): Query<Explain>,
+) -> Response {
+    let config = state.node.view().config.clone();
+    let known = config.as_ref().map(|config| config.voters().count());
+    let Some(voters) = voters.or(known) else { return unformed() };
+    if !(1..=VOTERS_MAX).contains(&voters) {
+        return refused(StatusCode::BAD_REQUEST, "voters: 1 to 9");
+    }
+    match chosen(policy.as_deref(), config.as_ref(), voters) {
+        Ok(policy) => Json(Explained::of(policy, voters)).into_response(),
+        Err(error) => refused(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+pub(super) async fn simulate(
+    State(state): State<AdminState>,
+    Query(query): Query<Simulate>,
+) -> Response {
+    let view = state.node.view();
+    let Some(config) = &view.config else { return unformed() };
+    let acknowledged = Seq(state.node.positions().acknowledgeable);
+    let simulated = scenario(&query, &view, config, acknowledged).and_then(|scenario| {
+        let policy = chosen(query.policy.as_deref(), Some(config), scenario.voters.len())?;
+        Ok(Simulated::of(policy, &scenario))
+    });
+    match simulated {
+        Ok(simulated) => Json(simulated).into_response(),
+        Err(error) => refused(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+/// The policy asked for, or the one in force.
+fn chosen(
+    text: Option<&str>,
+    config: Option<&Arc<ClusterEntry>>,
+    voters: usize,
+) -> Result<Policy, String> {
+    match (text, config) {
+        (Some(text), _) => Policy::parse(text, voters).map_err(|error| error.to_string()),
+        (None, Some(config)) => {
+            let policy = config.policy;
+            policy.check(voters).map_err(|error| error.to_string())?;
+            Ok(policy)
+        }
+        (None, None) => Err("no policy is in force yet; name one".to_owned()),
+    }
+}
+
+/// The cluster as this node sees it, and what is asked to happen to it. Voters that don't answer
+/// anyway are stopped already.
+fn scenario(
+    asked: &Simulate,
+    view: &View,
+    config: &ClusterEntry,
+    acknowledged: Seq,
+) -> Result<Scenario, String> {
+    let connected = |node: NodeId| {
+        node == view.node || view.peers.iter().any(|peer| peer.node == node && peer.connected)
+    };
+    let now = |node| if connected(node) { Condition::Up } else { Condition::Stopped };
+    let mut voters: Vec<(NodeId, Condition)> =
+        config.voters().map(|node| (node, now(node))).collect();
+    for (name, list, condition) in [
+        ("down", &asked.down, Condition::Stopped),
+        ("power_cut", &asked.power_cut, Condition::PowerCut),
+        ("disk_lost", &asked.disk_lost, Condition::DiskLost),
+    ] {
+        for node in list.split(',').map(str::trim).filter(|node| !node.is_empty()) {
+            let id = u64::from_str(node).map_err(|_| format!("{name}: `{node}` is no number"))?;
+            let voter = voters.iter_mut().find(|(voter, _)| voter.0 == id);
+            voter.ok_or_else(|| format!("{name}: node {id} is no voter"))?.1 = condition;
+        }
+    }
+    Ok(Scenario { voters, primary: view.primary, cursors: cursors(view, config), acknowledged })
+}
+
+/// The primary's own cursors, and those that the voters last reported. Nobody else knows.
+fn cursors(view: &View, config: &ClusterEntry) -> Vec<Cursors> {
+    if view.role != Role::Primary {
+        return Vec::new();
+    }
+    let own = Cursors { node: view.node, in_memory: view.last.seq, persisted: view.persisted };
+    let peers = view.peers.iter().map(|peer| Cursors {
+        node: peer.node,
+        in_memory: peer.in_memory,
+        persisted: peer.persisted,
+    });
+    let is_voter = |cursors: &Cursors| config.voters().any(|voter| voter == cursors.node);
+    std::iter::once(own).chain(peers).filter(is_voter).collect()
+}
+
+fn unformed() -> Response {
+    refused(StatusCode::CONFLICT, "this node knows of no cluster yet")
+}
