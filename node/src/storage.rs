@@ -52,7 +52,7 @@ pub(crate) fn run(admin: &AdminUrl, verb: StorageVerb, as_json: bool) -> Result<
             number("after_bytes"),
         )),
         StorageVerb::Flush => {
-            say(format_args!("flushed through entry {} in {seconds:.1} s", number("flushed_seq")))
+            say(format_args!("flushed through entry {} in {seconds:.1} s", number("flushed_seq")));
         }
     }
     Ok(())

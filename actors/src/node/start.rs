@@ -69,15 +69,13 @@ impl Wiring {
     ) -> Result<RunningNode, StartError> {
         let wake = self.wake.wake.clone();
         let (quorum, asked) = QuorumHandle::new(wake.clone());
-        // Bound before anything is shown to peers: a port in use is found out first.
         let state = opened.state.reader().clone();
+        // Bound before anything is shown to peers: a port in use is found out first.
         let clients = self.start_clients(quorum.clone(), &state)?;
-
         let reservation = opened.data_dir.load_reservation()?;
         let (hard, hard_saved) = self.start_hard_state(opened.hard)?;
         let report_in_memory = Arc::new(AtomicBool::new(true));
-        let reported = report_in_memory.clone();
-        let journal = self.start_journal(opened.journal, reported, hard.clone())?;
+        let journal = self.start_journal(opened.journal, report_in_memory.clone(), hard.clone())?;
         let cache = Arc::new(LogCache::new(self.config.journal.cache_bytes));
         let source = Arc::new(LogSource { cache: cache.clone(), journal: journal.reader() });
         let relief = MemoryRelief::new(state.clone(), cache.clone());
@@ -121,25 +119,21 @@ impl Wiring {
         let queues = Queues { asked, report_in_memory };
         let phase = self.phase(local, queues, opened.found, reservation)?;
         let consensus = self.start_consensus(replication, phase).await?;
-        let hold = snapshots.hold().clone();
-        let storage = self.start_storage(state.clone(), journal, apply, hold).await?;
-        let monitor = self.watch(sources).await?;
-        let memory = self.watch_memory(relief.clone()).await?;
-        let archive = self.start_archive().await?;
-        self.supervisor.enter(Phase::Ready);
-        let gate = self.gate.clone();
+        let storage =
+            self.start_storage(state.clone(), journal, apply, snapshots.hold().clone()).await?;
         let parts = Parts {
             clients,
-            gate,
+            gate: self.gate.clone(),
             consensus,
             snapshots,
             storage,
-            monitor,
-            memory,
-            archive,
+            monitor: self.watch(sources).await?,
+            memory: self.watch_memory(relief.clone()).await?,
+            archive: self.start_archive().await?,
             hard,
             data_dir,
         };
+        self.supervisor.enter(Phase::Ready);
         Ok(self.running((state, relief), quorum, started, parts))
     }
 

@@ -26,6 +26,17 @@ pub(super) struct RecentHeads {
     old: Generation,
 }
 
+/// The answer to a look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recent {
+    /// The state holds the key.
+    Present(Head),
+    /// It doesn't.
+    Absent,
+    /// Only the state knows.
+    Unknown,
+}
+
 #[derive(Debug, Default)]
 struct Generation {
     known: HashTable<Known>,
@@ -43,11 +54,13 @@ struct Known {
 }
 
 impl RecentHeads {
-    /// What the state holds of a key: `Some(None)` where there is no such key, `None` where only
-    /// the state knows.
-    pub(super) fn get(&self, hash: u64, key: &[u8]) -> Option<Option<Head>> {
-        let known = self.young.find(hash, key).or_else(|| self.old.find(hash, key))?;
-        Some(known.head)
+    /// What is known of a key.
+    pub(super) fn get(&self, hash: u64, key: &[u8]) -> Recent {
+        match self.young.find(hash, key).or_else(|| self.old.find(hash, key)) {
+            Some(Known { head: Some(head), .. }) => Recent::Present(*head),
+            Some(Known { head: None, .. }) => Recent::Absent,
+            None => Recent::Unknown,
+        }
     }
 
     /// The state holds this of a key from now on. Every change must be told.
@@ -116,41 +129,44 @@ mod tests {
 
     use super::*;
 
-    fn head(version: u64) -> Option<Head> {
-        Some(Head { bytes: 1, expires_at_ms: None, version: Seq(version) })
+    fn head(version: u64) -> Head {
+        Head { bytes: 1, expires_at_ms: None, version: Seq(version) }
     }
 
     #[test]
     fn the_last_change_is_known_across_generations() {
         let mut heads = RecentHeads::default();
-        heads.set(1, b"busy", head(1));
-        heads.set(2, b"gone", head(1));
+        heads.set(1, b"busy", Some(head(1)));
+        heads.set(2, b"gone", Some(head(1)));
         heads.set(2, b"gone", None);
         for number in 0..KEYS_MAX as u64 {
-            heads.set(100 + number, &number.to_le_bytes(), head(2));
+            heads.set(100 + number, &number.to_le_bytes(), Some(head(2)));
         }
-        assert_eq!(heads.get(1, b"busy"), Some(head(1)), "of the old generation");
-        heads.set(1, b"busy", head(3));
-        assert_eq!(heads.get(1, b"busy"), Some(head(3)));
-        assert_eq!(heads.get(2, b"gone"), Some(None));
-        assert_eq!(heads.get(3, b"never"), None);
+        assert_eq!(heads.get(1, b"busy"), Recent::Present(head(1)), "of the old generation");
+        heads.set(1, b"busy", Some(head(3)));
+        assert_eq!(heads.get(1, b"busy"), Recent::Present(head(3)));
+        assert_eq!(heads.get(2, b"gone"), Recent::Absent);
+        assert_eq!(heads.get(3, b"never"), Recent::Unknown);
         for number in 0..KEYS_MAX as u64 {
-            heads.set(100 + number, &(number | 1 << 40).to_le_bytes(), head(4));
+            heads.set(100 + number, &(number | 1 << 40).to_le_bytes(), Some(head(4)));
         }
-        assert_eq!(heads.get(2, b"gone"), None, "two generations later");
+        assert_eq!(heads.get(2, b"gone"), Recent::Unknown, "two generations later");
         heads.clear();
-        assert_eq!(heads.get(1, b"busy"), None);
+        assert_eq!(heads.get(1, b"busy"), Recent::Unknown);
     }
 
     #[test]
     fn keys_of_one_hash_are_told_apart_and_long_ones_left_out() {
         let mut heads = RecentHeads::default();
-        heads.set(7, b"a", head(1));
-        heads.set(7, b"b", head(2));
-        assert_eq!((heads.get(7, b"a"), heads.get(7, b"b")), (Some(head(1)), Some(head(2))));
+        heads.set(7, b"a", Some(head(1)));
+        heads.set(7, b"b", Some(head(2)));
+        assert_eq!(
+            (heads.get(7, b"a"), heads.get(7, b"b")),
+            (Recent::Present(head(1)), Recent::Present(head(2)))
+        );
         let long = vec![b'x'; KEY_BYTES_EACH_MAX + 1];
-        heads.set(8, &long, head(3));
-        assert_eq!(heads.get(8, &long), None);
+        heads.set(8, &long, Some(head(3)));
+        assert_eq!(heads.get(8, &long), Recent::Unknown);
     }
 
     #[test]
@@ -159,8 +175,8 @@ mod tests {
         for number in 0..4 * (KEY_BYTES_MAX / KEY_BYTES_EACH_MAX) as u64 {
             let mut key = vec![0; KEY_BYTES_EACH_MAX];
             key[..8].copy_from_slice(&number.to_le_bytes());
-            heads.set(number, &key, head(number));
-            assert_eq!(heads.get(number, &key), Some(head(number)));
+            heads.set(number, &key, Some(head(number)));
+            assert_eq!(heads.get(number, &key), Recent::Present(head(number)));
         }
         assert!(heads.young.keys.len() + heads.old.keys.len() <= 2 * KEY_BYTES_MAX);
     }

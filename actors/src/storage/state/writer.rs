@@ -15,7 +15,7 @@ use quorate_protocol::types::{EntryKind, Epoch, Seq};
 use rocksdb::{ErrorKind, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
 use super::error::{Operation, StateError};
-use super::heads::RecentHeads;
+use super::heads::{Recent, RecentHeads};
 use super::meta::{Applied, StoredCluster};
 use super::reader::{StateReader, read_seq};
 use super::{keys, value};
@@ -360,8 +360,8 @@ impl Lookup for StateWriter {
             return Ok(slot.value.clone());
         }
         match self.heads.get(hash, &data_key) {
-            Some(None) => Ok(None),
-            Some(Some(_)) | None => self.read(&data_key, key, value::read),
+            Recent::Absent => Ok(None),
+            Recent::Present(_) | Recent::Unknown => self.read(&data_key, key, value::read),
         }
     }
 
@@ -372,8 +372,9 @@ impl Lookup for StateWriter {
             return Ok(slot.value.as_ref().map(Value::head));
         }
         match self.heads.get(hash, &data_key) {
-            Some(head) => Ok(head),
-            None => self.read(&data_key, key, value::read_head),
+            Recent::Present(head) => Ok(Some(head)),
+            Recent::Absent => Ok(None),
+            Recent::Unknown => self.read(&data_key, key, value::read_head),
         }
     }
 
