@@ -1,7 +1,10 @@
 //! What the tests share.
 
+use std::time::Duration;
+
 use quorate_cluster_tests::harness::Cluster;
 use quorate_cluster_tests::history::{UniqueWrite, Verdict, judge};
+use quorate_cluster_tests::http;
 use quorate_cluster_tests::workload::{UniqueWriters, keys, reasons};
 
 /// Stops the writers and judges what they were told, once all nodes hold the same content.
@@ -40,4 +43,27 @@ pub(crate) fn wait_for_writes(writers: &UniqueWriters, more: u64) {
         "writers to go on",
         || (writers.acknowledged() >= goal).then_some(()),
     );
+}
+
+/// Bytes that don't compress.
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// What a node exports under this name.
+pub(crate) fn metric(cluster: &Cluster, id: u64, name: &str) -> u64 {
+    let admin = cluster.settings(id).ports.admin;
+    let response = http::get(admin, "/metrics", Duration::from_secs(5)).expect("metrics");
+    let line = response.body.lines().find(|line| line.starts_with(&format!("{name} ")));
+    let value = line.and_then(|line| line.split(' ').nth(1)).and_then(|value| value.parse().ok());
+    value.unwrap_or_else(|| panic!("{name} is missing:\n{}", response.body))
 }

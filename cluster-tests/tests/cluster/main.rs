@@ -9,6 +9,7 @@ mod gate;
 mod kills;
 mod pauses;
 mod policy;
+mod pressure;
 mod quorum_loss;
 mod redis_py;
 mod snapshots;

@@ -4,11 +4,10 @@ use std::fs;
 use std::time::Duration;
 
 use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, Receiving, poll};
-use quorate_cluster_tests::http;
 use quorate_cluster_tests::resp::Value;
 use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions};
 
-use crate::common::{settle, wait_for_writes};
+use crate::common::{metric, noise, settle, wait_for_writes};
 
 /// Journals that are trimmed soon. The state is flushed once 64 MiB of journal depend on it.
 const EXTRA: &str =
@@ -37,20 +36,6 @@ fn start(name: &str) -> Cluster {
     cluster
 }
 
-/// Bytes that don't compress.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
-}
-
 /// Writes until the journals of the others begin above what a node that is down has.
 fn write_beyond(cluster: &Cluster, down: u64, seq: u64) {
     let primary = cluster.wait_for_primary();
@@ -68,14 +53,6 @@ fn write_beyond(cluster: &Cluster, down: u64, seq: u64) {
         let first = |id: &u64| metric(cluster, *id, "quorate_journal_first_seq");
         others.iter().all(|id| first(id) > seq + 1).then_some(())
     });
-}
-
-fn metric(cluster: &Cluster, id: u64, name: &str) -> u64 {
-    let admin = cluster.settings(id).ports.admin;
-    let response = http::get(admin, "/metrics", Duration::from_secs(5)).expect("metrics");
-    let line = response.body.lines().find(|line| line.starts_with(&format!("{name} ")));
-    let value = line.and_then(|line| line.split(' ').nth(1)).and_then(|value| value.parse().ok());
-    value.unwrap_or_else(|| panic!("{name} is missing:\n{}", response.body))
 }
 
 /// Kills a replica and writes until it needs a snapshot. Returns the replica, and the primary.
