@@ -79,7 +79,7 @@ impl Wiring {
         let cache = Arc::new(LogCache::new(self.config.journal.cache_bytes));
         let source = Arc::new(LogSource { cache: cache.clone(), journal: journal.reader() });
         let relief = MemoryRelief::new(state.clone(), cache.clone());
-        let apply = self.start_apply(opened.writer, source.clone())?;
+        let apply = self.start_apply(opened.writer, source.clone(), quorum.copy_times().clone())?;
         let sources = StorageSources {
             state: state.clone(),
             journal: journal.clone(),

@@ -12,6 +12,7 @@ use super::error::StartError;
 use super::open::Opened;
 use crate::archive::Archive;
 use crate::client::{ClientOptions, ClientParts, ClientServer};
+use crate::clock;
 use crate::gate::GateHandle;
 use crate::health::{
     Budget, DiskOptions, Health, HealthMonitor, HealthOptions, HealthParts, MemoryWatch,
@@ -21,7 +22,7 @@ use crate::metrics::{
     HealthCollector, Metrics, PublishedCollector, SnapshotCollector, StorageCollector,
     StorageSources,
 };
-use crate::quorum::{QuorumHandle, QuorumWake};
+use crate::quorum::{CopyTimesBoard, QuorumHandle, QuorumWake};
 use crate::replication::{LogSource, ReplicationOptions, TlsMaterial};
 use crate::snapshot::{SnapshotParts, SnapshotService};
 use crate::storage::apply::{Apply, ApplyHooks, ApplyOptions, ApplyParts};
@@ -127,13 +128,14 @@ impl Wiring {
         &self,
         writer: StateWriter,
         log: Arc<LogSource>,
+        copy_times: Arc<CopyTimesBoard>,
     ) -> Result<Apply, StartError> {
         let supervisor = self.supervisor.clone();
         let metrics = self.metrics.storage.clone();
         let hooks = ApplyHooks {
             observe: Arc::new(move |round| metrics.applied(round)),
             ..ApplyHooks::new(
-                Arc::new(|_| ()),
+                Arc::new(move |applied| copy_times.applied(applied, clock::now)),
                 Arc::new(move |fault| supervisor.failed("apply loop", fault.to_string())),
             )
         };

@@ -7,6 +7,7 @@ mod admission;
 mod crossing;
 mod durability;
 mod publishing;
+mod sampling;
 mod snapshots;
 mod unhealthy;
 
@@ -22,12 +23,14 @@ use quorate_protocol::core::{
 };
 use quorate_protocol::entry::Entry;
 use quorate_protocol::formation::CLUSTER_VERSION;
+use quorate_protocol::policy::Policy;
 use quorate_protocol::types::{
     Branch, Chain, ClusterTime, DiskId, EntryId, EntryKind, MonoTime, NodeId, Seq,
 };
 use quorate_protocol::wire::AppendHeader;
 use tokio::sync::mpsc;
 
+use super::copies::CopySampler;
 use super::handle::{ConfirmedRead, QuorumQueues};
 use super::orders::Orders;
 use super::sealing::{Payload, refuse, take_payload};
@@ -74,6 +77,12 @@ pub(crate) struct Driver {
     sessions: HashMap<NodeId, Session>,
     /// Whether cursors in memory matter now; read by the journal thread.
     report_in_memory: Arc<AtomicBool>,
+    /// Whether they do by the policy, and not only in a window.
+    needs_memory: bool,
+    /// Watches how long copies take.
+    copies: CopySampler,
+    /// The policy that they were sampled under.
+    sampled_under: Option<Policy>,
     was_primary: bool,
     /// What waiting replies wait for.
     crossing: Crossing,
@@ -166,6 +175,9 @@ impl Driver {
             next_token: 0,
             sessions: HashMap::new(),
             report_in_memory: parts.report_in_memory,
+            needs_memory: true,
+            copies: CopySampler::new(parts.queues.copy_times),
+            sampled_under: None,
             was_primary: false,
             crossing: Crossing::default(),
             further: Vec::new(),
@@ -198,6 +210,7 @@ impl Driver {
         if now >= self.core.next_deadline() {
             self.step(now, Event::Tick, Vec::new())?;
         }
+        self.watch_copies();
         self.publish(now);
         if self.core.is_removed() && self.core.role() == Role::Replica {
             return Err(Fatal::Removed);
@@ -488,6 +501,7 @@ impl Driver {
         let Payload { bytes, crc, waiting } = payload;
         let entry = Entry::seal_with_crc(id, kind, time, self.chain, bytes, crc);
         if !waiting.is_empty() {
+            self.watch_entry(id.seq, &waiting);
             // Before the journal: the gate must know the entry before it can be applied.
             self.note_durability(id, &waiting);
             let sealed = Sealed { id, at: Instant::now(), waiting };
@@ -554,6 +568,7 @@ impl Driver {
             self.ports.gate(GateInput::Deposed { reason: DoubtReason::LeadershipLost })?;
         }
         if primary != self.was_primary {
+            self.copies.clear();
             let epoch = self.core.epoch();
             tracing::info!(%epoch, primary, "role changed");
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use quorate_protocol::types::Seq;
 use tokio::sync::{mpsc, oneshot};
 
+use super::copies::CopyTimesBoard;
 use super::orders::{ORDER_QUEUE, Order};
 use crate::submit::{Batch, Refusal};
 use crate::wake::Wake;
@@ -16,6 +17,7 @@ pub struct QuorumHandle {
     submit: mpsc::Sender<Batch>,
     reads: mpsc::Sender<ConfirmedRead>,
     orders: mpsc::Sender<Order>,
+    copy_times: Arc<CopyTimesBoard>,
     wake: Arc<Wake>,
 }
 
@@ -28,6 +30,8 @@ pub struct QuorumQueues {
     pub reads: mpsc::Receiver<ConfirmedRead>,
     /// What operators ask.
     pub(crate) orders: mpsc::Receiver<Order>,
+    /// Where the actor leaves what it sees of copies.
+    pub(crate) copy_times: Arc<CopyTimesBoard>,
 }
 
 /// Batches that may wait for the quorum actor to look: each holds its bytes of the admission
@@ -54,8 +58,16 @@ impl QuorumHandle {
         let (submit, submitted) = mpsc::channel(SUBMIT_QUEUE);
         let (read, reads) = mpsc::channel(READ_QUEUE);
         let (order, orders) = mpsc::channel(ORDER_QUEUE);
-        let handle = Self { submit, reads: read, orders: order, wake };
-        (handle, QuorumQueues { submitted, reads, orders })
+        let copy_times: Arc<CopyTimesBoard> = Arc::default();
+        let handle =
+            Self { submit, reads: read, orders: order, copy_times: copy_times.clone(), wake };
+        (handle, QuorumQueues { submitted, reads, orders, copy_times })
+    }
+
+    /// When copies of the last minute's entries were there, while this node leads.
+    #[must_use]
+    pub fn copy_times(&self) -> &Arc<CopyTimesBoard> {
+        &self.copy_times
     }
 
     /// Hands over an order, if the queue has room and the actor is there.

@@ -5,10 +5,12 @@
 //! - `driver`: events into the core, commands out of it.
 //! - `sealing`: waiting batches to one entry's payload.
 //! - `ports`: journal, cache, hard state, apply loop, gate and peers, as the actor sees them.
+//! - `copies`: when copies of entries were there, to predict latencies from.
 //! - `handle`: what the rest of the node may ask.
 //! - `orders`: what operators may ask.
 
 mod actor;
+mod copies;
 mod driver;
 mod forming;
 mod handle;
@@ -17,6 +19,7 @@ mod ports;
 mod sealing;
 
 pub(crate) use actor::{Phase, QuorumWake};
+pub use copies::{CopyTimesBoard, NodeMedians, Prediction};
 pub(crate) use driver::{Driver, DriverParts, Found};
 pub(crate) use forming::FormingDriver;
 pub use handle::{ConfirmedRead, QuorumHandle, QuorumQueues};

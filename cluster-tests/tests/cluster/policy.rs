@@ -1,7 +1,8 @@
 //! What a policy is said to promise, against what happens.
 
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, binary, poll};
 use quorate_cluster_tests::resp::Value;
@@ -100,6 +101,66 @@ fn a_simulation_says_what_then_happens() {
     // The primary dies: as said, no other is elected, however long one waits.
     cluster.wait_until_equal();
     cluster.kill(primary);
-    std::thread::sleep(Duration::from_secs(3));
+    thread::sleep(Duration::from_secs(3));
     assert_eq!(cluster.primary(), None, "local has no automatic failover");
+}
+
+/// Writes for so long, from a few clients that each wait for their answer, and gives the median in
+/// milliseconds.
+fn measured_p50(cluster: &Cluster, primary: u64, time: Duration) -> f64 {
+    const CLIENTS: usize = 2;
+    let deadline = Instant::now() + time;
+    let write = |client: usize| -> Vec<Duration> {
+        let mut connection = cluster.connect(primary);
+        let mut took = Vec::new();
+        while Instant::now() < deadline {
+            let (key, since) = (format!("c{client}:{}", took.len() % 1_000), Instant::now());
+            let reply = connection.command(&["SET", &key, "value"]).expect("a reply");
+            assert_eq!(reply, Value::Simple("OK".into()));
+            took.push(since.elapsed());
+        }
+        took
+    };
+    let mut took: Vec<Duration> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|n| scope.spawn(move || write(n))).collect();
+        clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect()
+    });
+    took.sort_unstable();
+    took[took.len() / 2].as_secs_f64() * 1_000.0
+}
+
+fn predicted_p50(cluster: &Cluster, primary: u64, policy: &str) -> f64 {
+    let said = json(cluster, primary, &["policy", "explain", policy]);
+    println!("{policy}: {}", said["latency"]);
+    said["latency"]["p50_milliseconds"].as_f64().expect("a prediction")
+}
+
+/// Within 30% for the policy in force, before and after it is changed. The other policy's is
+/// predicted beforehand, too: by the load as it then was, so it is shown and only its order checked.
+#[test]
+fn predicted_latencies_are_those_that_clients_measure() {
+    /// Two windows, in which copies in memory are reported under any policy.
+    const LOAD: Duration = Duration::from_secs(8);
+    let cluster = Cluster::start("policy-latency");
+    let primary = cluster.wait_for_primary();
+    let agree = |policy: &str| {
+        // Both are estimates, on a machine that may be busy with something else meanwhile.
+        let mut tries = Vec::new();
+        loop {
+            let measured = measured_p50(&cluster, primary, LOAD);
+            let predicted = predicted_p50(&cluster, primary, policy);
+            tries.push((predicted, measured));
+            if (predicted - measured).abs() / measured < 0.3 {
+                println!("{policy}: predicted and measured {tries:?} ms");
+                return predicted;
+            }
+            assert!(tries.len() < 3, "{policy}: predicted and measured {tries:?} ms");
+        }
+    };
+    let majority = agree("majority");
+    let beforehand = predicted_p50(&cluster, primary, "hybrid");
+    json(&cluster, primary, &["policy", "set", "hybrid"]);
+    let hybrid = agree("hybrid");
+    println!("hybrid: {beforehand:.3} ms as predicted under majority, {hybrid:.3} ms in force");
+    assert!(beforehand < majority * 1.05, "{beforehand} ms, {majority} ms");
 }

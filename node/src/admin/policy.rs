@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use quorate_actors::clock;
 use quorate_actors::view::{Role, View};
 use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::policy::{Condition, Cursors, Policy, Scenario};
@@ -66,7 +67,13 @@ pub(super) async fn explain(
         return refused(StatusCode::BAD_REQUEST, "voters: 1 to 9");
     }
     match chosen(policy.as_deref(), config.as_ref(), voters) {
-        Ok(policy) => Json(Explained::of(policy, voters)).into_response(),
+        Ok(policy) => {
+            let explained = Explained::of(policy, voters);
+            let copies = state.node.quorum().copy_times();
+            let now = clock::now();
+            let predicted = copies.predict(policy, voters, now).filter(|_| known == Some(voters));
+            Json(explained.with_latency(predicted, &copies.medians(now))).into_response()
+        }
         Err(error) => refused(StatusCode::BAD_REQUEST, &error),
     }
 }

@@ -1,6 +1,6 @@
 //! Explanations and simulations in words.
 
-use super::report::{ByCursors, Explained, Failed, Simulated, Voter};
+use super::report::{ByCursors, Explained, Failed, Latency, NodeLatency, Simulated, Voter};
 
 /// `quorate policy explain`
 pub(super) fn explained(report: &Explained) -> String {
@@ -34,6 +34,9 @@ pub(super) fn explained(report: &Explained) -> String {
          {} block writes,\n{} block elections, {} block reads.\n",
         all.total, all.lose_data, all.block_writes, all.block_elections, all.block_reads
     );
+    if let Some(latency) = &report.latency {
+        text += &predicted(latency);
+    }
     if let Some(weakness) = &report.weakness {
         text += &format!("\nA weak policy: {weakness}.\n");
     }
@@ -47,6 +50,26 @@ fn listed(title: &str, sets: &[Failed], none: &str) -> String {
     }
     if sets.is_empty() {
         text += &format!("  - {none}\n");
+    }
+    text
+}
+
+fn predicted(latency: &Latency) -> String {
+    let mut text = match latency.p50_milliseconds {
+        Some(p50) => format!("\nA write would take {p50:.2} ms (median)"),
+        None => "\nHalf of the writes or more would not be acknowledged".to_owned(),
+    };
+    text += &format!(
+        ", by the last minute's load: {} entries watched, for {} writes.\n",
+        latency.entries, latency.writes
+    );
+    for NodeLatency { node, in_memory_milliseconds, persisted_milliseconds } in &latency.nodes {
+        let after = |ms: &Option<f64>| ms.map_or("unknown".to_owned(), |ms| format!("{ms:.2} ms"));
+        text += &format!(
+            "  - node-{node}: in memory after {}, on disk after {}\n",
+            after(in_memory_milliseconds),
+            after(persisted_milliseconds)
+        );
     }
     text
 }

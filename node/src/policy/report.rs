@@ -1,6 +1,7 @@
 //! Explanations and simulations as data: computed by the reasoning in `protocol`, served by the
 //! admin port, rendered by the command line.
 
+use quorate_actors::quorum::{NodeMedians, Prediction};
 use quorate_protocol::policy::{
     Condition, FailureSet, Forecast, Level, Policy, PrimaryIn, Scenario,
 };
@@ -34,6 +35,34 @@ pub(crate) struct Explained {
     pub(crate) combinations: Combinations,
     /// Why it is a weak choice, if it is.
     pub(crate) weakness: Option<String>,
+    /// What it would cost; only the primary can tell, and only for its own voters.
+    #[serde(default)]
+    pub(crate) latency: Option<Latency>,
+}
+
+/// How long writes would wait, by the entries of the last minute.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Latency {
+    /// Median, in milliseconds, from when a command was read until its reply can be written; none
+    /// if too few copies came.
+    pub(crate) p50_milliseconds: Option<f64>,
+    /// Entries that it is taken from.
+    pub(crate) entries: usize,
+    /// Writes that they stand for.
+    pub(crate) writes: u64,
+    /// How fast each voter's copies were there.
+    pub(crate) nodes: Vec<NodeLatency>,
+}
+
+/// Medians of one voter's copies, in milliseconds since an entry was sealed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct NodeLatency {
+    /// Its number.
+    pub(crate) node: u64,
+    /// Copy in memory, as known to the primary.
+    pub(crate) in_memory_milliseconds: Option<f64>,
+    /// Copy on disk, as known to the primary.
+    pub(crate) persisted_milliseconds: Option<f64>,
 }
 
 /// A combination of failures.
@@ -143,8 +172,33 @@ impl Explained {
                 block_elections: all.block_elections,
             },
             weakness: policy.weakness(voters).map(|weakness| weakness.to_string()),
+            latency: None,
         }
     }
+
+    /// With what the policy would have cost in the last minute, where that is known.
+    pub(crate) fn with_latency(
+        self,
+        prediction: Option<Prediction>,
+        nodes: &[NodeMedians],
+    ) -> Self {
+        let node = |medians: &NodeMedians| NodeLatency {
+            node: medians.node.0,
+            in_memory_milliseconds: medians.in_memory_us.map(milliseconds),
+            persisted_milliseconds: medians.persisted_us.map(milliseconds),
+        };
+        let latency = prediction.map(|Prediction { p50_us, entries, writes }| Latency {
+            p50_milliseconds: p50_us.map(milliseconds),
+            entries,
+            writes,
+            nodes: nodes.iter().map(node).collect(),
+        });
+        Self { latency, ..self }
+    }
+}
+
+fn milliseconds(us: u32) -> f64 {
+    f64::from(us) / 1_000.0
 }
 
 impl Failed {

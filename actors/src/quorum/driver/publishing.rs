@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use quorate_protocol::core::{Event, Refused, Role};
 use quorate_protocol::types::{MonoTime, Seq};
 
+use super::super::copies::window;
 use super::Driver;
 use crate::view::{PeerView, View};
 
@@ -17,6 +18,8 @@ impl Driver {
         self.published.set_lease(lease.is_some(), lease.unwrap_or(MonoTime(0)));
         self.published.raise_cluster_time(self.time().0);
         self.published.set_heard(self.core.heard().unwrap_or(MonoTime(0)));
+        let report = self.needs_memory || window::is_open(self.published.cluster_time_ms());
+        self.report_in_memory.store(report, Ordering::Relaxed);
         if now < self.view_due {
             if self.published.cursors_are_watched() {
                 self.publish_cursors(now);
@@ -26,8 +29,11 @@ impl Driver {
         self.note_trimmed(now);
         self.view_due = now.plus(VIEW_PERIOD_US);
         let config = self.core.configs().newest().clone();
-        let needs_memory = config.policy.needs_memory(config.voters().count());
-        self.report_in_memory.store(needs_memory, Ordering::Relaxed);
+        let policy = self.core.configs().in_force().policy;
+        if self.sampled_under.replace(policy) != Some(policy) {
+            self.copies.clear();
+        }
+        self.needs_memory = config.policy.needs_memory(config.voters().count());
         self.published.set_view(self.view(now));
     }
 
