@@ -1,4 +1,10 @@
 //! The gate for writes when the disk runs out of space.
+//!
+//! What is judged isn't what the file system calls free but what would be left of it once the
+//! reserve is back in place and everything that memory holds is on disk. So neither giving the
+//! reserve up nor a flush moves the gate by itself.
+
+use std::time::Duration;
 
 /// What a file system has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,8 +19,19 @@ pub struct Space {
     pub total_inodes: u64,
 }
 
+/// One look at the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskLook {
+    /// What the file system has, without the reserve file where that is held.
+    pub space: Space,
+    /// Bytes that the reserve lacks.
+    pub reserve_missing_bytes: u64,
+    /// Bytes in memory that go to disk without being asked for: memtables.
+    pub unflushed_bytes: u64,
+}
+
 /// How much must stay free. `None`: a tenth of the file system, but at most 1 GiB and 10,000
-/// inodes.
+/// inodes. 0 switches a limit off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskOptions {
     /// Bytes.
@@ -33,27 +50,66 @@ pub struct DiskGate {
 const MIN_FREE_BYTES_MAX: u64 = 1 << 30;
 const MIN_FREE_INODES_MAX: u64 = 10_000;
 
-impl DiskGate {
-    /// The gate after a look at the file system.
+/// No disk is filled faster than this by all that a node writes: journal, flushes and compactions.
+const FILL_BYTES_PER_SECOND: u64 = 1 << 30;
+
+/// Between two looks, far from the limit and at it.
+pub(super) const LOOK_EVERY_MAX: Duration = Duration::from_secs(5);
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(50);
+
+/// Between two looks while writes are refused: so long may it take until they are taken again.
+const LOOK_EVERY_FULL: Duration = Duration::from_millis(250);
+
+impl DiskLook {
+    /// What a node may count on.
     #[must_use]
-    pub fn step(self, space: Space, options: &DiskOptions) -> Self {
-        let bytes = Limit {
-            free: space.free_bytes,
-            min: options
-                .min_free_bytes
-                .unwrap_or_else(|| (space.total_bytes / 10).min(MIN_FREE_BYTES_MAX)),
-        };
-        let inodes = Limit {
-            free: space.free_inodes,
-            min: options
-                .min_free_inodes
-                .unwrap_or_else(|| (space.total_inodes / 10).min(MIN_FREE_INODES_MAX)),
-        };
-        let counted = space.total_inodes > 0;
+    pub fn available_bytes(&self) -> u64 {
+        let owed = self.reserve_missing_bytes.saturating_add(self.unflushed_bytes);
+        self.space.free_bytes.saturating_sub(owed)
+    }
+}
+
+impl DiskOptions {
+    /// Bytes that must stay free on such a file system.
+    #[must_use]
+    pub fn min_free_bytes(&self, space: &Space) -> u64 {
+        self.min_free_bytes.unwrap_or_else(|| (space.total_bytes / 10).min(MIN_FREE_BYTES_MAX))
+    }
+
+    /// Inodes that must stay free there; 0 where the file system doesn't count them.
+    #[must_use]
+    pub fn min_free_inodes(&self, space: &Space) -> u64 {
+        if space.total_inodes == 0 {
+            return 0;
+        }
+        self.min_free_inodes.unwrap_or_else(|| (space.total_inodes / 10).min(MIN_FREE_INODES_MAX))
+    }
+
+    /// When to look again: before a fast writer can have used up what is above the limit.
+    #[must_use]
+    pub fn next_look(&self, gate: DiskGate, look: &DiskLook) -> Duration {
+        if gate.is_full() {
+            return LOOK_EVERY_FULL;
+        }
+        let min = self.min_free_bytes(&look.space);
+        let above = look.available_bytes().saturating_sub(min) as f64;
+        Duration::from_secs_f64(above / FILL_BYTES_PER_SECOND as f64)
+            .clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX)
+    }
+}
+
+impl DiskGate {
+    /// The gate after a look at the disk.
+    #[must_use]
+    pub fn step(self, look: &DiskLook, options: &DiskOptions) -> Self {
+        let limits = [
+            Limit { free: look.available_bytes(), min: options.min_free_bytes(&look.space) },
+            Limit { free: look.space.free_inodes, min: options.min_free_inodes(&look.space) },
+        ];
         let full = if self.full {
-            !(bytes.is_comfortable() && (!counted || inodes.is_comfortable()))
+            !limits.iter().all(Limit::is_comfortable)
         } else {
-            bytes.is_short() || (counted && inodes.is_short())
+            limits.iter().any(Limit::is_short)
         };
         Self { full }
     }
@@ -85,8 +141,9 @@ impl Limit {
 mod tests {
     use super::*;
 
-    fn space(free_bytes: u64, free_inodes: u64) -> Space {
-        Space { free_bytes, total_bytes: 100_000, free_inodes, total_inodes: 1_000 }
+    fn look(free_bytes: u64, free_inodes: u64) -> DiskLook {
+        let space = Space { free_bytes, total_bytes: 100_000, free_inodes, total_inodes: 1_000 };
+        DiskLook { space, ..DiskLook::default() }
     }
 
     #[test]
@@ -101,7 +158,7 @@ mod tests {
             (12_500, 125, false),
             (50_000, 99, true),
         ] {
-            gate = gate.step(space(free_bytes, free_inodes), &options);
+            gate = gate.step(&look(free_bytes, free_inodes), &options);
             assert_eq!(gate.is_full(), full, "{free_bytes} bytes, {free_inodes} inodes");
         }
     }
@@ -109,15 +166,48 @@ mod tests {
     #[test]
     fn the_limit_can_be_set_and_is_bounded_on_large_disks() {
         let options = DiskOptions { min_free_bytes: Some(5), min_free_inodes: Some(0) };
-        assert!(!DiskGate::default().step(space(5, 0), &options).is_full());
-        assert!(DiskGate::default().step(space(4, 0), &options).is_full());
+        assert!(!DiskGate::default().step(&look(5, 0), &options).is_full());
+        assert!(DiskGate::default().step(&look(4, 0), &options).is_full());
         let large = Space { total_bytes: 1 << 40, free_bytes: 1 << 30, ..Space::default() };
-        assert!(!DiskGate::default().step(large, &DiskOptions::default()).is_full());
+        let large = DiskLook { space: large, ..DiskLook::default() };
+        assert!(!DiskGate::default().step(&large, &DiskOptions::default()).is_full());
     }
 
     #[test]
     fn a_file_system_without_inodes_is_judged_by_bytes() {
-        let space = Space { total_inodes: 0, ..space(20_000, 0) };
-        assert!(!DiskGate::default().step(space, &DiskOptions::default()).is_full());
+        let mut look = look(20_000, 0);
+        look.space.total_inodes = 0;
+        assert!(!DiskGate::default().step(&look, &DiskOptions::default()).is_full());
+    }
+
+    #[test]
+    fn giving_up_the_reserve_opens_nothing_and_what_memory_holds_counts() {
+        let options = DiskOptions::default();
+        let short = look(9_000, 500);
+        let gate = DiskGate::default().step(&short, &options);
+        assert!(gate.is_full());
+        let mut given_up = look(9_000 + 20_000, 500);
+        given_up.reserve_missing_bytes = 20_000;
+        assert_eq!(given_up.available_bytes(), short.available_bytes());
+        assert!(gate.step(&given_up, &options).is_full());
+        let mut owing = look(12_000, 500);
+        assert!(!DiskGate::default().step(&owing, &options).is_full());
+        owing.unflushed_bytes = 2_001;
+        assert!(DiskGate::default().step(&owing, &options).is_full());
+    }
+
+    #[test]
+    fn the_nearer_the_limit_the_sooner_it_looks_again() {
+        let options = DiskOptions { min_free_bytes: Some(1 << 30), min_free_inodes: None };
+        let (open, full) = (DiskGate::default(), DiskGate { full: true });
+        let at = |gate, free_gib_tenths: u64| {
+            let look = look(free_gib_tenths * ((1 << 30) / 10), 0);
+            options.next_look(gate, &look).as_millis()
+        };
+        assert_eq!(at(open, 1_000), 5_000);
+        assert_eq!(at(open, 20), 999);
+        assert_eq!(at(open, 10), 50);
+        assert_eq!(at(open, 0), 50);
+        assert_eq!(at(full, 0), 250);
     }
 }

@@ -1,13 +1,11 @@
-//! The health monitor: an actor that samples storage and disk and feeds the latch.
+//! The health monitor: an actor that samples the storage and feeds the latch.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::sys::statvfs::statvfs;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 
-use super::disk::Space;
 use super::shared::{Health, Sample};
 use crate::storage::apply::{ApplyHandle, Busy};
 use crate::storage::journal::Journal;
@@ -44,7 +42,7 @@ pub struct HealthParts {
     pub journal: Journal,
     /// The apply loop.
     pub apply: ApplyHandle,
-    /// A path on the file system that both are on.
+    /// The data directory.
     pub data_dir: PathBuf,
 }
 
@@ -178,20 +176,10 @@ impl HealthParts {
         if let Some(busy) = self.apply.busy() {
             self.judge_apply(&busy);
         }
-        let space = statvfs(&self.data_dir).map(|found| Space {
-            free_bytes: found.blocks_available() * found.fragment_size(),
-            total_bytes: found.blocks() * found.fragment_size(),
-            free_inodes: found.files_available(),
-            total_inodes: found.files(),
-        });
-        if let Err(error) = space {
-            tracing::warn!(%error, "the file system can't be asked for its space");
-        }
         Sample {
             background_errors: self.background_errors(),
             divergent_files: self.divergent_files(),
             journal_stall: self.journal.busy_for(),
-            space: space.ok(),
         }
     }
 

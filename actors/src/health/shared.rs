@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use quorate_protocol::types::MonoTime;
 
-use super::disk::{DiskGate, DiskOptions, Space};
+use super::disk::{DiskGate, DiskLook, DiskOptions};
 use super::latch::{Input, Latch, LatchOptions, Severity, Transition, step};
 use super::memory::{MemoryGate, MemoryLook};
 use crate::storage::state::StateError;
@@ -32,8 +32,12 @@ pub struct HealthView {
     pub unhealthy: Option<String>,
     /// Whether writes that need space are refused.
     pub disk_full: bool,
-    /// Space at the last sample.
-    pub space: Space,
+    /// The last look at the disk.
+    pub disk: DiskLook,
+    /// Bytes that must stay free there.
+    pub disk_min_free_bytes: u64,
+    /// How often writes began to be refused for lack of space.
+    pub disk_full_count: u64,
     /// Whether writes that need memory are refused.
     pub memory_full: bool,
     /// Memory at the last look.
@@ -60,8 +64,6 @@ pub(crate) struct Sample {
     pub(crate) background_errors: u64,
     pub(crate) divergent_files: u64,
     pub(crate) journal_stall: Duration,
-    /// `None` where the file system couldn't be asked.
-    pub(crate) space: Option<Space>,
 }
 
 #[derive(Debug, Default)]
@@ -127,24 +129,40 @@ impl Health {
 
     pub(crate) fn sampled(&self, sample: Sample) {
         let mut judged = self.judged.lock();
-        if let Some(space) = sample.space {
-            let gate = judged.gate.step(space, &self.disk_options);
-            if gate != judged.gate {
-                let free_bytes = space.free_bytes;
-                if gate.is_full() {
-                    tracing::warn!(free_bytes, "the disk is nearly full: writes are refused");
-                } else {
-                    tracing::info!(free_bytes, "there is space again: writes are taken");
-                }
-            }
-            judged.gate = gate;
-            judged.view.space = space;
-        }
         judged.view.journal_stall = sample.journal_stall;
         judged.view.background_errors = sample.background_errors;
         judged.view.divergent_files = sample.divergent_files;
         let input = Input::Sample { background_errors: sample.background_errors };
         self.advance(&mut judged, &input);
+    }
+
+    /// Judges a look at the disk and returns the gate.
+    pub(crate) fn looked_at_disk(&self, look: &DiskLook) -> DiskGate {
+        let mut judged = self.judged.lock();
+        let gate = judged.gate.step(look, &self.disk_options);
+        let min_free_bytes = self.disk_options.min_free_bytes(&look.space);
+        if gate != judged.gate {
+            let available_bytes = look.available_bytes();
+            let (free_inodes, unflushed_bytes) = (look.space.free_inodes, look.unflushed_bytes);
+            if gate.is_full() {
+                judged.view.disk_full_count += 1;
+                tracing::warn!(
+                    available_bytes,
+                    min_free_bytes,
+                    free_inodes,
+                    unflushed_bytes,
+                    "the disk is nearly full: writes that need space are refused"
+                );
+            } else {
+                tracing::info!(available_bytes, min_free_bytes, free_inodes, "the disk has space");
+            }
+        }
+        judged.gate = gate;
+        judged.view.disk = *look;
+        judged.view.disk_min_free_bytes = min_free_bytes;
+        judged.view.disk_full = gate.is_full();
+        self.publish(&judged);
+        gate
     }
 
     /// Judges a look at memory.
@@ -195,7 +213,6 @@ impl Health {
             }
         }
         judged.view.unhealthy = judged.latch.reason().map(str::to_owned);
-        judged.view.disk_full = judged.gate.is_full();
         judged.view.foreground_errors = judged.latch.foreground_errors();
         self.publish(judged);
     }
@@ -216,10 +233,11 @@ impl std::fmt::Debug for Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::Space;
 
-    fn space(free_bytes: u64) -> Sample {
+    fn look(free_bytes: u64) -> DiskLook {
         let space = Space { free_bytes, total_bytes: 1000, ..Space::default() };
-        Sample { space: Some(space), ..Sample::default() }
+        DiskLook { space, ..DiskLook::default() }
     }
 
     #[test]
@@ -237,11 +255,12 @@ mod tests {
     #[test]
     fn a_full_disk_refuses_what_needs_space_until_there_is_some() {
         let health = Health::new(LatchOptions::default(), DiskOptions::default());
-        health.sampled(space(99));
+        assert!(health.looked_at_disk(&look(99)).is_full());
         assert_eq!(health.refusal(false), Some(Refusal::DiskFull));
         assert_eq!(health.refusal(true), None);
-        health.sampled(space(500));
+        assert!(!health.looked_at_disk(&look(500)).is_full());
         assert_eq!(health.refusal(false), None);
+        assert_eq!(health.view().disk_full_count, 1);
     }
 
     #[test]

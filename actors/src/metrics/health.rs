@@ -38,9 +38,21 @@ impl HealthCollector {
                 u64::from(view.disk_full)
             })?,
             gauge("quorate_disk_free_bytes", "Free on the data directory's file system", |view| {
-                view.space.free_bytes
+                view.disk.space.free_bytes
             })?,
-            gauge("quorate_disk_free_inodes", "Free inodes there", |view| view.space.free_inodes)?,
+            gauge(
+                "quorate_disk_available_bytes",
+                "Free, less what the reserve lacks and what memtables will take",
+                |view| view.disk.available_bytes(),
+            )?,
+            gauge(
+                "quorate_disk_min_free_bytes",
+                "Below so many available bytes writes are refused",
+                |view| view.disk_min_free_bytes,
+            )?,
+            gauge("quorate_disk_free_inodes", "Free inodes there", |view| {
+                view.disk.space.free_inodes
+            })?,
             gauge(
                 "quorate_divergent_files",
                 "Files of tails that were cut from the log",
@@ -61,6 +73,9 @@ impl HealthCollector {
         let counters = vec![
             counter("quorate_health_latched_total", "How often the latch closed", |view| {
                 view.latched_count
+            })?,
+            counter("quorate_disk_full_total", "How often the disk was found full", |view| {
+                view.disk_full_count
             })?,
             counter("quorate_memory_shrinks_total", "How often memory was given back", |view| {
                 view.shrunk_count

@@ -10,7 +10,7 @@ use quorate_protocol::cluster::SafetyTimers;
 use quorate_protocol::policy::Policy;
 use quorate_protocol::types::NodeId;
 
-use crate::health::LatchOptions;
+use crate::health::{Disk, DiskOptions, LatchOptions};
 use crate::replication::{self, TlsError};
 use crate::storage::options::RocksOptions;
 
@@ -40,6 +40,8 @@ pub struct NodeConfig {
     pub tls: TlsMaterial,
     /// The journal's sizes.
     pub journal: JournalSettings,
+    /// How much of the disk must stay free.
+    pub disk: DiskOptions,
     /// What may be tuned about RocksDB.
     pub rocksdb: RocksOptions,
     /// When the node is unhealthy.
@@ -125,6 +127,11 @@ pub struct PeerSettings {
 }
 
 impl NodeConfig {
+    /// The data directory's file system, as it is to be watched.
+    pub(super) fn disk(&self) -> Disk {
+        Disk::new(&self.data_dir, self.disk, self.journal.segment_bytes)
+    }
+
     /// Reads certificates and key, and finds out whether peers will take this node for what it
     /// says it is.
     ///

@@ -17,6 +17,9 @@ pub enum StartError {
     /// A small file of the data directory can't be used.
     #[error(transparent)]
     DataDir(#[from] identity::DataDirError),
+    /// The reserve for a full disk can't be given up.
+    #[error("the reserve for a full disk: {0}")]
+    Reserve(io::Error),
     /// The hard state can't be written.
     #[error("hard state: {0}")]
     HardState(io::Error),

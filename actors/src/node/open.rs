@@ -30,6 +30,7 @@ pub(super) struct Opened {
 
 /// Opens directory, hard state, journal and state, and fits them together.
 pub(super) fn open(config: &NodeConfig) -> Result<Opened, StartError> {
+    config.disk().make_room().map_err(StartError::Reserve)?;
     let journal_options = JournalOptions {
         segment_bytes: config.journal.segment_bytes,
         group_bytes_max: config.journal.group_bytes_max,

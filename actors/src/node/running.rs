@@ -12,7 +12,7 @@ use super::consensus::ConsensusThread;
 use crate::archive::Archive;
 use crate::client::ClientServer;
 use crate::gate::GateHandle;
-use crate::health::{Health, HealthMonitor, MemoryWatch};
+use crate::health::{DiskWatch, Health, HealthMonitor, MemoryWatch};
 use crate::metrics::Metrics;
 use crate::quorum::{QuorumHandle, TransferError};
 use crate::snapshot::{SnapshotService, SnapshotStats};
@@ -64,6 +64,7 @@ pub(super) struct Parts {
     pub(super) storage: StorageHandle,
     pub(super) monitor: HealthMonitor,
     pub(super) memory: MemoryWatch,
+    pub(super) disk_watch: DiskWatch,
     pub(super) archive: Archive,
     pub(super) hard: Arc<HardStateWriter>,
     pub(super) data_dir: Arc<Mutex<DataDir>>,
@@ -186,6 +187,7 @@ impl RunningNode {
         }
         parts.monitor.stop();
         parts.memory.stop();
+        parts.disk_watch.stop();
         parts.archive.stop();
         let closed = parts.storage.close(deadline.saturating_sub(began.elapsed())).await;
         let hard = parts.hard;

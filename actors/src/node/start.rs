@@ -129,6 +129,7 @@ impl Wiring {
             storage,
             monitor: self.watch(sources).await?,
             memory: self.watch_memory(relief.clone()).await?,
+            disk_watch: self.watch_disk(&state).await?,
             archive: self.start_archive().await?,
             hard,
             data_dir,

@@ -15,8 +15,8 @@ use crate::client::{ClientOptions, ClientParts, ClientServer};
 use crate::clock;
 use crate::gate::GateHandle;
 use crate::health::{
-    Budget, DiskOptions, Health, HealthMonitor, HealthOptions, HealthParts, MemoryWatch,
-    MemoryWatchParts,
+    Budget, DiskWatch, DiskWatchParts, Health, HealthMonitor, HealthOptions, HealthParts,
+    MemoryWatch, MemoryWatchParts,
 };
 use crate::metrics::{
     HealthCollector, Metrics, PublishedCollector, SnapshotCollector, StorageCollector,
@@ -66,7 +66,7 @@ impl Wiring {
         Ok(Self {
             supervisor,
             published: Published::new(),
-            health: Health::new(config.health.latch, DiskOptions::default()),
+            health: Health::new(config.health.latch, config.disk),
             metrics,
             gate,
             wake: QuorumWake::new(),
@@ -175,6 +175,17 @@ impl Wiring {
             .map_err(StartError::actor)
     }
 
+    /// Looks at the disk, and keeps the reserve.
+    pub(super) async fn watch_disk(&self, state: &StateReader) -> Result<DiskWatch, StartError> {
+        let parts = DiskWatchParts {
+            health: self.health.clone(),
+            state: state.clone(),
+            disk: self.config.disk(),
+        };
+        let supervisor = self.supervisor.cell();
+        DiskWatch::spawn(parts, Some(supervisor)).await.map_err(StartError::actor)
+    }
+
     /// Looks at what the process takes, and shrinks it.
     pub(super) async fn watch_memory(
         &self,
@@ -265,7 +276,8 @@ impl Wiring {
             retain_bytes: self.config.journal.retain_bytes,
             ..UpkeepOptions::default()
         };
-        let parts = StorageParts { state, journal, apply, hold, options };
+        let health = self.health.clone();
+        let parts = StorageParts { state, journal, apply, hold, health, options };
         StorageHandle::spawn(parts, Some(self.supervisor.cell())).await.map_err(StartError::actor)
     }
 }

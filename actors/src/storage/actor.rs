@@ -16,6 +16,7 @@ use super::hold::JournalHold;
 use super::journal::Journal;
 use super::state::{StateError, StateReader};
 use super::upkeep::{Positions, UpkeepOptions};
+use crate::health::Health;
 
 /// Speaks to the storage actor. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct StorageParts {
     pub apply: Apply,
     /// What a replica needs of the journal that fetches a snapshot.
     pub hold: Arc<JournalHold>,
+    /// Whether the disk is full.
+    pub health: Arc<Health>,
     /// When to flush, what to keep.
     pub options: UpkeepOptions,
 }
@@ -82,6 +85,7 @@ struct StorageState {
     /// Taken when it is closed.
     apply: Option<Apply>,
     hold: Arc<JournalHold>,
+    health: Arc<Health>,
     options: UpkeepOptions,
     /// The flush that runs now, if one does.
     flush: Option<JoinHandle<()>>,
@@ -155,6 +159,7 @@ impl Actor for Storage {
             journal: parts.journal,
             apply: Some(parts.apply),
             hold: parts.hold,
+            health: parts.health,
             options: parts.options,
             flush: None,
             unflushed_since: None,
@@ -190,6 +195,8 @@ impl StorageState {
         };
         let segments = self.journal.reader().sizes();
         let at = at(&segments)?;
+        let full = self.health.view().disk_full;
+        let options = if full { self.options.when_disk_is_full() } else { self.options };
         if at.applied == at.flushed {
             self.unflushed_since = None;
         }
@@ -197,7 +204,7 @@ impl StorageState {
             self.unflushed_since = Some(Instant::now());
         }
         let unflushed_for = self.unflushed_since.map_or(Duration::ZERO, |since| since.elapsed());
-        if self.flush.is_none() && self.options.flush_is_due(at, unflushed_for) {
+        if self.flush.is_none() && options.flush_is_due(at, unflushed_for) {
             // What is applied meanwhile counts from now on.
             self.unflushed_since = None;
             let (state, myself) = (self.state.clone(), myself.clone());
@@ -207,7 +214,7 @@ impl StorageState {
                 let _ = myself.send_message(StorageMessage::Flushed(outcome));
             }));
         }
-        if let Some(below) = self.options.trim_below(at) {
+        if let Some(below) = options.trim_below(at) {
             // A full queue is no reason to worry: it is asked again at the next time.
             let _ = self.journal.trim(below);
         }
@@ -255,6 +262,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::health::{DiskOptions, LatchOptions};
     use crate::replication::LogSource;
     use crate::storage::apply::{ApplyHandle, ApplyHooks, ApplyOptions, ApplyParts};
     use crate::storage::cache::LogCache;
@@ -301,7 +309,9 @@ mod tests {
             let state = state.reader().clone();
             let (journal_, handle) = (journal.clone(), apply.handle().clone());
             let hold = Arc::default();
-            let parts = StorageParts { state: state.clone(), journal, apply, hold, options };
+            let health = Health::new(LatchOptions::default(), DiskOptions::default());
+            let parts =
+                StorageParts { state: state.clone(), journal, apply, hold, health, options };
             let storage = StorageHandle::spawn(parts, None).await.unwrap();
             Self {
                 storage,
@@ -419,7 +429,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_the_storage_does_can_be_watched() {
         use crate::health::{
-            DiskOptions, Health, HealthMonitor, HealthOptions, HealthParts, LatchOptions,
+            Disk, DiskWatch, DiskWatchParts, HealthMonitor, HealthOptions, HealthParts,
         };
         use crate::metrics::{HealthCollector, Metrics, StorageCollector, StorageSources};
         use crate::storage::apply::{Activity, Busy};
@@ -450,7 +460,11 @@ mod tests {
             assert_eq!(health.view().foreground_errors, errors, "after {seconds} s");
         }
         let monitor = HealthMonitor::spawn(parts, HealthOptions::default(), None).await.unwrap();
-        until("a sample", || health.view().space.free_bytes > 0).await;
+        let disk = Disk::new(dir.path(), DiskOptions::default(), 1 << 20);
+        let parts = DiskWatchParts { health: health.clone(), state: node.state.clone(), disk };
+        let watch = DiskWatch::spawn(parts, None).await.unwrap();
+        until("a look at the disk", || health.view().disk.space.free_bytes > 0).await;
+        assert!(health.view().disk.unflushed_bytes > 0, "{:?}", health.view());
         let text = metrics.render().unwrap();
         for line in [
             "quorate_state_keys 2",
@@ -468,6 +482,7 @@ mod tests {
             assert!(!text.contains(&format!("quorate_{property} 0\n")), "{property}:\n{text}");
         }
         monitor.stop();
+        watch.stop();
         node.storage.close(DEADLINE).await;
     }
 }

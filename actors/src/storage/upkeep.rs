@@ -20,6 +20,9 @@ pub struct UpkeepOptions {
     pub hold_bytes_max: u64,
 }
 
+/// On a full disk the state is flushed after this, so that the journal behind it can go.
+const FULL_FLUSH_AFTER: Duration = Duration::from_secs(5);
+
 impl Default for UpkeepOptions {
     /// Every second; 64 MiB, a minute; 1 GiB, and 4 GiB more during a transfer.
     fn default() -> Self {
@@ -47,6 +50,12 @@ pub(super) struct Positions<'a> {
 }
 
 impl UpkeepOptions {
+    /// What holds while the disk is full: nothing is kept that a restart doesn't need, and what
+    /// it needs is made less.
+    pub(super) fn when_disk_is_full(&self) -> Self {
+        Self { retain_bytes: 0, flush_after: self.flush_after.min(FULL_FLUSH_AFTER), ..*self }
+    }
+
     /// Whether the state should be flushed. `unflushed_for` is how long it has held something
     /// that isn't on disk.
     pub(super) fn flush_is_due(&self, at: Positions<'_>, unflushed_for: Duration) -> bool {
@@ -148,6 +157,8 @@ mod tests {
             let found = options.trim_below(Positions { held: Some(Seq(held)), ..at(35, 35) });
             assert_eq!(found, below.map(Seq), "{held} {hold_bytes_max}");
         }
+        let full = options(0, 250).when_disk_is_full();
+        assert_eq!(full.trim_below(at(35, 35)), Some(Seq(31)), "nothing is kept for others");
         let one = Positions { segments: &SEGMENTS[..1], ..at(9, 9) };
         assert_eq!(options(0, 0).trim_below(one), None);
     }

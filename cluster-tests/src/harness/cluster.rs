@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::files::{binary, work_dir};
 use super::lock::ClusterLock;
+use super::loop_disk::LoopDisk;
 use super::ports::Ports;
 use super::process::{NodeProcess, log_end};
 use super::settings::NodeSettings;
@@ -59,6 +60,7 @@ pub struct Cluster {
 struct Node {
     settings: NodeSettings,
     process: Option<NodeProcess>,
+    disk: Option<LoopDisk>,
 }
 
 impl Cluster {
@@ -98,9 +100,10 @@ impl Cluster {
                 policy: options.policy.to_owned(),
                 members: members.clone(),
                 extra: options.extra.to_owned(),
+                environment: Vec::new(),
             };
             settings.write();
-            Node { settings, process: None }
+            Node { settings, process: None, disk: None }
         };
         let nodes = (1..).zip(&ports).map(node).collect();
         Self { nodes, dir, _lock: lock }
@@ -166,7 +169,48 @@ impl Cluster {
         assert!(node.process.is_none(), "node {id} is running");
         let config = node.settings.config_file();
         let arguments = ["start", "--config", config.to_str().expect("a path of ours")];
-        node.process = Some(NodeProcess::start(&arguments, &node.settings.log_file()));
+        let (environment, log) = (&node.settings.environment, node.settings.log_file());
+        node.process = Some(NodeProcess::start_with(&arguments, environment, &log));
+    }
+
+    /// What a service manager does: starts the nodes again whose processes have ended by
+    /// themselves. Returns which these were.
+    pub fn restart_ended(&mut self) -> Vec<u64> {
+        let mut ended = Vec::new();
+        for node in &mut self.nodes {
+            if let Some(process) = &mut node.process
+                && process.wait_for_end(Duration::ZERO).is_some()
+            {
+                ended.push(node.settings.id);
+                node.process = None;
+            }
+        }
+        for id in &ended {
+            self.start_node(*id);
+        }
+        ended
+    }
+
+    /// Gives a node that is down a file system of its own for its data.
+    ///
+    /// # Panics
+    ///
+    /// If it is running, or has one.
+    pub fn mount_disk(&mut self, id: u64, bytes: u64) {
+        let node = self.node_mut(id);
+        assert!(node.process.is_none() && node.disk.is_none(), "node {id} is in use");
+        let image = node.settings.dir.join("disk.image");
+        node.disk = Some(LoopDisk::mount(&image, &node.settings.data_dir(), bytes));
+    }
+
+    /// A node's own file system.
+    ///
+    /// # Panics
+    ///
+    /// If it has none.
+    #[must_use]
+    pub fn disk(&self, id: u64) -> &LoopDisk {
+        self.node(id).disk.as_ref().unwrap_or_else(|| panic!("node {id} has no disk of its own"))
     }
 
     /// SIGKILL.
@@ -346,8 +390,9 @@ impl Drop for Cluster {
                 eprintln!("--- end of node {}'s log\n{log}", node.settings.id);
             }
         } else {
-            for node in &self.nodes {
+            for node in &mut self.nodes {
                 forget_witness(&node.settings.data_dir());
+                node.disk = None;
             }
             // What can't be deleted is left for `cargo clean`.
             let _ = fs::remove_dir_all(&self.dir);

@@ -7,6 +7,7 @@
 mod cluster;
 mod files;
 mod lock;
+mod loop_disk;
 mod ports;
 mod process;
 mod redis;
@@ -17,6 +18,7 @@ mod wait;
 pub use cluster::{Cluster, ClusterOptions, RECOVERY_LIMIT};
 pub use files::{binary, work_dir};
 pub use lock::ClusterLock;
+pub use loop_disk::LoopDisk;
 pub use ports::Ports;
 pub use process::NodeProcess;
 pub use redis::RedisServer;

@@ -30,6 +30,16 @@ impl NodeProcess {
     /// If it can't be started.
     #[must_use]
     pub fn start(arguments: &[&str], log: &Path) -> Self {
+        Self::start_with(arguments, &[], log)
+    }
+
+    /// The same, with further variables in its environment.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be started.
+    #[must_use]
+    pub fn start_with(arguments: &[&str], environment: &[(String, String)], log: &Path) -> Self {
         let output = OpenOptions::new()
             .create(true)
             .append(true)
@@ -45,6 +55,7 @@ impl NodeProcess {
         }
         let child = command
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)

@@ -22,6 +22,8 @@ pub struct NodeSettings {
     pub members: Vec<(u64, String)>,
     /// Further lines for the end of the file.
     pub extra: String,
+    /// Further variables in the process's environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl NodeSettings {

@@ -61,6 +61,11 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 /// What a node exports under this name.
 pub(crate) fn metric(cluster: &Cluster, id: u64, name: &str) -> u64 {
+    real_metric(cluster, id, name) as u64
+}
+
+/// The same, where it isn't a whole number.
+pub(crate) fn real_metric(cluster: &Cluster, id: u64, name: &str) -> f64 {
     let admin = cluster.settings(id).ports.admin;
     let response = http::get(admin, "/metrics", Duration::from_secs(5)).expect("metrics");
     let line = response.body.lines().find(|line| line.starts_with(&format!("{name} ")));

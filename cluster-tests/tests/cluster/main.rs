@@ -4,6 +4,7 @@ mod bad_clients;
 mod bad_start;
 mod common;
 mod differential;
+mod disk_full;
 mod expiry;
 mod gate;
 mod kills;

@@ -66,9 +66,16 @@ fn by_health(health: &HealthView, purpose: Purpose) -> Option<String> {
             Some(format!("storage_latched: {reason}"))
         }
         (None, Purpose::Write) if health.memory_full => Some("memory_full".to_owned()),
-        (None, Purpose::Write) => health.disk_full.then(|| "disk_full".to_owned()),
+        (None, Purpose::Write) => health.disk_full.then(|| disk_full(health)),
         (Some(_), Purpose::Read) | (None, Purpose::Any | Purpose::Read | Purpose::Sync) => None,
     }
+}
+
+/// How full the disk is.
+pub(super) fn disk_full(health: &HealthView) -> String {
+    let (available, min) = (health.disk.available_bytes(), health.disk_min_free_bytes);
+    let inodes = health.disk.space.free_inodes;
+    format!("disk_full: {available} bytes available of {min} that must stay free, {inodes} inodes")
 }
 
 fn by_cluster(view: &View) -> Option<String> {
@@ -201,7 +208,11 @@ mod tests {
         assert_eq!(reason(&latched, Purpose::Any).as_deref(), Some("storage_latched: corruption"));
         assert_eq!(reason(&latched, Purpose::Read), None);
         let full = HealthView { disk_full: true, ..HealthView::default() };
-        assert_eq!(reason(&full, Purpose::Write).as_deref(), Some("disk_full"));
+        let text = reason(&full, Purpose::Write);
+        assert!(
+            text.as_ref().is_some_and(|text| text.starts_with("disk_full: 0 bytes")),
+            "{text:?}"
+        );
         assert_eq!(reason(&full, Purpose::Any), None);
         let short = HealthView { memory_full: true, ..HealthView::default() };
         assert_eq!(reason(&short, Purpose::Write).as_deref(), Some("memory_full"));

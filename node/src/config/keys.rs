@@ -340,6 +340,19 @@ pub(crate) const KEYS: &[Key] = &[
         doc: "Journal that is kept on disk for replicas that lag.",
     },
     Key {
+        path: "storage.min_free_bytes",
+        kind: Kind::Bytes,
+        fallback: Unset("\"1GiB\""),
+        doc: "Below so many free bytes writes that need space are refused with DISKFULL. Unset: a \
+              tenth of the file system, at most 1GiB. 0: never.",
+    },
+    Key {
+        path: "storage.min_free_inodes",
+        kind: Kind::Integer,
+        fallback: Unset("10000"),
+        doc: "The same for inodes. Unset: a tenth, at most 10000. 0: never.",
+    },
+    Key {
         path: "storage.store_deadline",
         kind: Kind::Duration,
         fallback: Value("\"30s\""),

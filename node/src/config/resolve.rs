@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use quorate_actors::health::DiskOptions;
 use quorate_actors::node::config::{
     ClientSettings, ClusterSettings, InitialMember, JournalSettings, NodeConfig, NodeTimers,
     PeerSettings, TlsMaterial,
@@ -72,6 +73,7 @@ impl Reader<'_> {
                 admin_listen: self.address("admin.listen").unwrap_or(NOWHERE),
                 tls: self.tls(),
                 journal: self.journal(),
+                disk: self.disk(),
                 rocksdb: self.rocksdb(),
                 health: self.health(),
             },
@@ -264,6 +266,15 @@ impl Reader<'_> {
             self.refuse("storage.journal_group_bytes_max", "must be at least 64KiB");
         }
         settings
+    }
+
+    fn disk(&mut self) -> DiskOptions {
+        const BYTES: &str = "storage.min_free_bytes";
+        const INODES: &str = "storage.min_free_inodes";
+        DiskOptions {
+            min_free_bytes: self.value(BYTES).map(|_| self.bytes(BYTES)),
+            min_free_inodes: self.value(INODES).map(|_| self.integer(INODES)),
+        }
     }
 
     /// The keys are those of `RocksOptions`, which reads and checks them itself.

@@ -67,6 +67,7 @@ fn the_example_holds_every_key_and_resolves_to_the_defaults() {
     assert_eq!(from_example.node.timers, defaults.node.timers);
     assert_eq!(from_example.node.timers, NodeTimers::default());
     assert_eq!(from_example.node.journal, JournalSettings::default());
+    assert_eq!(from_example.node.disk, DiskOptions::default());
     assert_eq!(from_example.node.cluster.safety_timers, SafetyTimers::LAN);
     assert_eq!(from_example.node.cluster.policy, Policy::MAJORITY);
     assert_eq!(from_example.node.rocksdb, RocksOptions::default());
@@ -215,4 +216,16 @@ fn the_health_latch_is_read_and_its_durations_must_make_sense() {
     let short = "[health]\nerror_latch_duration = \"4s\"\nsample_period = \"5s\"\n";
     let error = folder.with("", short).expect_err("shorter than a sample");
     assert!(error.contains("q.toml:12: health.error_latch_duration: must be"), "{error}");
+}
+
+#[test]
+fn limits_of_the_disk_are_read_and_0_is_not_unset() {
+    let folder = Folder::new("disk");
+    let settings = folder
+        .with("", "[storage]\nmin_free_bytes = \"2GiB\"\nmin_free_inodes = 0\n")
+        .expect("both are valid");
+    let disk = DiskOptions { min_free_bytes: Some(2 << 30), min_free_inodes: Some(0) };
+    assert_eq!(settings.node.disk, disk);
+    let error = folder.with("", "[storage]\nmin_free_inodes = -1\n").expect_err("negative");
+    assert!(error.contains("storage.min_free_inodes"), "{error}");
 }

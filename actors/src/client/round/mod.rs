@@ -30,7 +30,7 @@ use crate::client::session::{Deadline, Mode, Session};
 use crate::client::shared::{Shared, StateFault};
 use crate::client::transaction::{self, Element, read_key, write_key};
 use crate::metrics::RoundCounts;
-use crate::submit::Waits;
+use crate::submit::{Refusal, Waits};
 
 /// A batch above this is handed over, and the round goes on with another one.
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -239,6 +239,14 @@ impl<'a, 's> Round<'a, 's> {
                 self.emit(&reply, wanted);
                 return self.relieve().await;
             }
+        }
+        if !frees_space
+            && let Some(full @ Refusal::DiskFull) = self.shared.health.refusal(frees_space)
+        {
+            // By itself: deletes and reads around it are carried out.
+            let (_, _, wanted) = slot.into_parts();
+            self.shared.metrics.refused(&full);
+            return self.answer(refusal::refused(&full), wanted).await;
         }
         let open = self.batch.get_or_insert_with(|| Open {
             encoder: Encoder::new(),

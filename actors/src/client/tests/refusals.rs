@@ -6,7 +6,7 @@ use quorate_protocol::types::{MonoTime, NodeId, Seq};
 use tokio::io::AsyncWriteExt;
 
 use super::{Log, Node, options};
-use crate::health::{Sample, Space};
+use crate::health::{DiskLook, Space};
 use crate::storage::state::StateError;
 use crate::submit::Refusal;
 
@@ -35,16 +35,18 @@ async fn a_full_disk_takes_deletes_only_and_an_unhealthy_node_no_write() {
     let node = Node::start();
     let mut client = node.connect().await;
     client.ask("SET a 1", "+OK\r\n").await;
-    let space = |free_bytes| {
+    let look = |free_bytes| {
         let space = Space { free_bytes, total_bytes: 1000, ..Space::default() };
-        Sample { space: Some(space), ..Sample::default() }
+        DiskLook { space, ..DiskLook::default() }
     };
-    node.health.sampled(space(1));
+    node.health.looked_at_disk(&look(1));
     client.send("SET b 1\r\n").await;
     assert!(client.line().await.starts_with("-DISKFULL "));
     client.ask("GET a", "$1\r\n1\r\n").await;
-    client.ask("DEL a", ":1\r\n").await;
-    node.health.sampled(space(900));
+    // What needs no space is carried out, whatever stands beside it.
+    let full = "-DISKFULL Too little free disk space for writes\r\n";
+    client.ask("SET b 1\r\nDEL a\r\nSET b 2\r\nGET a", &format!("{full}:1\r\n{full}$-1\r\n")).await;
+    node.health.looked_at_disk(&look(900));
     client.ask("SET b 1", "+OK\r\n").await;
     node.health.report(&StateError::BadRecord { record: "epochs" });
     client.send("DEL b\r\n").await;

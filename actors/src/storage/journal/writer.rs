@@ -25,8 +25,10 @@ use crate::storage::durable::sync_dir;
 /// Payloads above this go to the system call as they are; smaller ones are copied together.
 const COPY_BYTES_MAX: usize = 16 << 10;
 
-/// How long the writer waits before it tries again to make a segment on a full disk.
+/// How long the writer waits before it tries again to make a segment on a full disk, and how often
+/// it says so.
 const FULL_DISK_WAIT: Duration = Duration::from_millis(100);
+const FULL_DISK_WARN_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) struct Writer {
     options: JournalOptions,
@@ -292,6 +294,7 @@ impl Writer {
     /// Waits while the disk is full: nothing has been written that could be lost, and the node
     /// goes on by itself once space is there. The wait shows as a stall.
     fn make_segment(&self, start: Start) -> io::Result<ActiveSegment> {
+        let mut warn_at = Instant::now();
         self.shared.progress.watched(|| {
             loop {
                 match NewSegment::begin(&self.folders.dir, start) {
@@ -300,7 +303,10 @@ impl Writer {
                         if error.kind() == io::ErrorKind::StorageFull
                             && !self.shared.queue.is_stopped() =>
                     {
-                        tracing::warn!(%error, "no space for the next journal segment");
+                        if Instant::now() >= warn_at {
+                            tracing::warn!(%error, "no space for the next journal segment");
+                            warn_at = Instant::now() + FULL_DISK_WARN_EVERY;
+                        }
                         std::thread::sleep(FULL_DISK_WAIT);
                     }
                     Err(error) => return Err(error),

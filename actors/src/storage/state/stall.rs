@@ -86,6 +86,17 @@ impl StateReader {
         known.collect::<Vec<_>>().join(" ")
     }
 
+    /// Whether RocksDB waits for a flush that it will not make: one for which there was no space is
+    /// tried a second time, and then again only when a memtable is full, which none gets while
+    /// writes are stopped. Nothing but opening the state anew helps.
+    #[must_use]
+    pub fn has_given_up_flushing(&self) -> bool {
+        self.property(c"rocksdb.background-errors").unwrap_or(0) > 0
+            && self.property(c"rocksdb.is-write-stopped") == Some(1)
+            && self.property(c"rocksdb.mem-table-flush-pending") == Some(1)
+            && self.property(c"rocksdb.num-running-flushes") == Some(0)
+    }
+
     /// How many attempts of the apply loop to write RocksDB has put off, and for how long it has
     /// been putting off the one that is made now.
     #[must_use]

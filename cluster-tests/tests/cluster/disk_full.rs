@@ -1,0 +1,225 @@
+//! Disks that run full and are relieved, on small file systems of their own.
+
+use std::time::{Duration, Instant};
+
+use quorate_cluster_tests::harness::{Cluster, ClusterOptions, LoopDisk, RECOVERY_LIMIT, poll};
+use quorate_cluster_tests::http;
+use quorate_cluster_tests::resp::{Client, Value};
+use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions};
+
+use crate::common::{metric, noise, settle, wait_for_writes};
+
+const MIB: u64 = 1 << 20;
+
+/// A tenth of it must stay free, and of that two segments of the journal are the reserve.
+const DISK_BYTES: u64 = 128 * MIB;
+const MIN_FREE_BYTES: u64 = DISK_BYTES / 10;
+
+const EXTRA: &str = "[storage]\njournal_segment_bytes = \"1MiB\"\njournal_retain_bytes = \"4MiB\"\n\
+     [storage.rocksdb]\nwrite_buffer_size = \"2MiB\"\n";
+
+/// Too large for a memtable to make the difference, too small for a file of its own.
+const VALUE_BYTES: usize = 60_000;
+
+/// How long filling a small disk may take.
+const FILL_LIMIT: Duration = Duration::from_mins(1);
+
+/// The nodes with these ids have file systems of their own.
+fn start(name: &str, with_disk: &[u64]) -> Option<Cluster> {
+    if !LoopDisk::is_possible() {
+        println!("skipped: mounting a file system takes root");
+        return None;
+    }
+    let options = ClusterOptions { extra: EXTRA, ..ClusterOptions::default() };
+    let mut cluster = Cluster::prepare(name, &options);
+    for id in cluster.ids() {
+        if with_disk.contains(&id) {
+            cluster.mount_disk(id, DISK_BYTES);
+        }
+        cluster.start_node(id);
+    }
+    cluster.wait_until_writable();
+    Some(cluster)
+}
+
+fn key(number: u64) -> String {
+    format!("fill:{number}")
+}
+
+fn set(client: &mut Client, number: u64) -> Value {
+    let value = noise(number, VALUE_BYTES);
+    client.command(&[b"SET".to_vec(), key(number).into_bytes(), value]).expect("a reply")
+}
+
+fn is_ok(reply: &Value) -> bool {
+    *reply == Value::Simple("OK".into())
+}
+
+/// The error's code; empty where it is none.
+fn code(reply: &Value) -> &str {
+    reply.error().and_then(|text| text.split(' ').next()).unwrap_or_default()
+}
+
+/// Sets keys from `first` on until one is refused with `DISKFULL`; returns that one's number.
+fn fill(client: &mut Client, first: u64) -> u64 {
+    let mut number = first;
+    poll(FILL_LIMIT, "DISKFULL", || {
+        let reply = set(client, number);
+        if code(&reply) == "DISKFULL" {
+            return Some(());
+        }
+        assert!(is_ok(&reply), "SET {number}: {reply:?}");
+        number += 1;
+        None
+    });
+    number
+}
+
+/// Waits until a node takes a write of this size again.
+fn wait_until_taken(client: &mut Client, number: u64) -> Duration {
+    let began = Instant::now();
+    poll(RECOVERY_LIMIT, "a write to be taken", || is_ok(&set(client, number)).then_some(()));
+    began.elapsed()
+}
+
+#[test]
+fn full_disks_refuse_what_needs_space_take_deletes_and_recover_by_themselves() {
+    let Some(cluster) = start("disk-full", &[1, 2, 3]) else { return };
+    let ids = cluster.ids();
+    for id in &ids {
+        cluster.disk(*id).fill(DISK_BYTES / 4);
+    }
+    let writers = UniqueWriters::start("w", &cluster.client_addresses(), WriterOptions::default());
+    wait_for_writes(&writers, 200);
+    let primary = cluster.wait_for_primary();
+    let mut client = cluster.connect(primary);
+
+    // Filled by writes.
+    let began = Instant::now();
+    let filled = fill(&mut client, 0);
+    println!(
+        "{} MB in {:?} until the first refusal, {} KiB left",
+        filled * VALUE_BYTES as u64 / 1_000_000,
+        began.elapsed(),
+        cluster.disk(primary).free_bytes() >> 10,
+    );
+    for id in &ids {
+        let errors = metric(&cluster, *id, "quorate_rocksdb_background_errors");
+        assert_eq!(errors, 0, "node {id}: refused too late for flushes and compactions");
+    }
+    let reply = client.command(&["GET", &key(0)]).expect("a reply");
+    assert_eq!(reply, Value::Bulk(noise(0, VALUE_BYTES)), "reads go on");
+    assert_eq!(client.command(&["DEL", &key(0)]).expect("a reply"), Value::Integer(1));
+    let admin = cluster.settings(primary).ports.admin;
+    let ready = http::get(admin, "/health/ready?for=write", Duration::from_secs(5)).expect("HTTP");
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("disk_full"), "{}", ready.body);
+    assert_eq!(metric(&cluster, primary, "quorate_disk_full"), 1);
+
+    let freed = Instant::now();
+    for id in &ids {
+        cluster.disk(*id).relieve();
+    }
+    wait_until_taken(&mut client, filled);
+    println!("writes taken {:?} after space was freed", freed.elapsed());
+
+    // Filled by another program, all at once.
+    for id in &ids {
+        cluster.disk(*id).fill(MIN_FREE_BYTES / 2);
+    }
+    let fault = Instant::now();
+    let last = fill(&mut client, filled + 1);
+    println!("refused {:?} after another program took the space", fault.elapsed());
+    let freed = Instant::now();
+    for id in &ids {
+        cluster.disk(*id).relieve();
+    }
+    wait_until_taken(&mut client, last);
+    println!("writes taken {:?} after it gave it back", freed.elapsed());
+
+    for number in 1..=last {
+        let reply = client.command(&["GET", &key(number)]).expect("a reply");
+        assert_eq!(reply, Value::Bulk(noise(number, VALUE_BYTES)), "{}", key(number));
+    }
+    let verdict = settle(&cluster, writers);
+    assert!(verdict.refused > 0, "{verdict}");
+    for id in ids {
+        let status = cluster.status(id).expect("it runs");
+        assert_eq!(status.incarnation, 1, "node {id} was not to restart");
+    }
+}
+
+/// Leaves a node no space at all, the reserve included, which it gives up first.
+fn starve(cluster: &Cluster, id: u64) {
+    cluster.disk(id).fill(0);
+    poll(RECOVERY_LIMIT, "the node to see that its disk is full", || {
+        (metric(cluster, id, "quorate_disk_full") == 1).then_some(())
+    });
+    let reserve = cluster.settings(id).data_dir().join("reserve");
+    poll(RECOVERY_LIMIT, "the reserve to be given up", || (!reserve.exists()).then_some(()));
+    cluster.disk(id).fill(0);
+}
+
+/// Waits until a node is where the others are, starting it again as often as it ends.
+fn wait_until_back(cluster: &mut Cluster, id: u64) {
+    poll(RECOVERY_LIMIT, "the node to follow", || {
+        let ended = cluster.restart_ended();
+        assert!(ended.iter().all(|ended| *ended == id), "{ended:?} ended");
+        let (own, all) = (cluster.status(id)?, cluster.status(cluster.primary()?)?);
+        (own.applied_seq >= all.committed_seq).then_some(())
+    });
+}
+
+#[test]
+fn a_replica_without_any_space_holds_up_nobody_and_follows_when_it_has_some() {
+    let Some(mut cluster) = start("disk-full-replica", &[1, 2, 3]) else { return };
+    let primary = cluster.wait_for_primary();
+    let replica = cluster.others(primary)[0];
+    let epoch = cluster.status(primary).expect("it runs").epoch;
+    let mut client = cluster.connect(primary);
+    starve(&cluster, replica);
+    let began = Instant::now();
+    // Many segments of the journal, and more than the replica's memtables hold.
+    for number in 0..300 {
+        let reply = set(&mut client, number);
+        assert!(is_ok(&reply), "SET {number}: {reply:?}");
+    }
+    println!("300 writes in {:?} beside a replica without space", began.elapsed());
+    let ended = cluster.restart_ended();
+    cluster.disk(replica).relieve();
+    let freed = Instant::now();
+    wait_until_back(&mut cluster, replica);
+    println!("the replica follows {:?} after space was freed; {ended:?} ended", freed.elapsed());
+    cluster.wait_until_equal();
+    assert_eq!(cluster.status(primary).expect("it runs").epoch, epoch, "no election");
+}
+
+#[test]
+fn a_primary_without_any_space_hands_over_and_follows_when_it_has_some() {
+    let Some(mut cluster) = start("disk-full-primary", &[1, 2, 3]) else { return };
+    let writers = UniqueWriters::start("w", &cluster.client_addresses(), WriterOptions::default());
+    wait_for_writes(&writers, 200);
+    let old = cluster.wait_for_primary();
+    let mut client = cluster.connect(old);
+    let fault = Instant::now();
+    starve(&cluster, old);
+    println!("no space left {:?} after it began to go", fault.elapsed());
+    assert_eq!(code(&set(&mut client, 0)), "DISKFULL");
+    // Deletes go on, until the journal needs a segment that there is no room for.
+    let absent = "k".repeat(VALUE_BYTES);
+    let full = Instant::now();
+    let new = poll(RECOVERY_LIMIT, "another primary", || {
+        if let Ok(reply) = client.command(&["DEL", &absent]) {
+            assert!(["", "MOVED", "INDOUBT"].contains(&code(&reply)), "{reply:?}");
+        }
+        cluster.restart_ended();
+        cluster.primary().filter(|id| *id != old)
+    });
+    println!("node {new} leads {:?} after node {old} had no space at all", full.elapsed());
+    wait_for_writes(&writers, 200);
+    cluster.disk(old).relieve();
+    let freed = Instant::now();
+    wait_until_back(&mut cluster, old);
+    println!("node {old} follows {:?} after space was freed", freed.elapsed());
+    settle(&cluster, writers);
+}
