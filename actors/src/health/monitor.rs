@@ -14,6 +14,9 @@ use crate::storage::state::StateReader;
 /// An apply loop that publishes nothing for this long is worth a line in the log.
 const STANDSTILL_WARN: Duration = Duration::from_secs(5);
 
+/// The same for a system call of the journal that doesn't return.
+const JOURNAL_WARN: Duration = Duration::from_secs(1);
+
 /// And from here on it is an error of the storage: as long as a write may take by default.
 const STANDSTILL_ERROR: Duration = Duration::from_secs(30);
 
@@ -176,6 +179,7 @@ impl HealthParts {
         if let Some(busy) = self.apply.busy() {
             self.judge_apply(&busy);
         }
+        Self::judge_journal(self.journal.busy_for());
         Sample {
             background_errors: self.background_errors(),
             divergent_files: self.divergent_files(),
@@ -203,6 +207,13 @@ impl HealthParts {
     /// What can't be listed counts as nothing: it is a figure for people.
     fn divergent_files(&self) -> u64 {
         std::fs::read_dir(self.data_dir.join("divergent")).map_or(0, |files| files.count() as u64)
+    }
+
+    /// A primary whose journal hangs hands over by itself; here only people are told.
+    fn judge_journal(stall: Duration) {
+        if stall >= JOURNAL_WARN {
+            tracing::warn!(?stall, "a write or sync of the journal doesn't return");
+        }
     }
 
     /// Writes go on to be acknowledged while the state doesn't get on, until admission sees the

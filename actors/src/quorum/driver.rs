@@ -412,7 +412,7 @@ impl Driver {
                 Ok(())
             }
             Command::HandoverStarted { to } => {
-                tracing::info!(%to, "handing leadership over");
+                self.log_handover(to);
                 self.parked_until = clock::now().plus(PARKED_US);
                 Ok(())
             }
@@ -468,6 +468,11 @@ impl Driver {
             // A dropped receiver is a connection that is gone.
             let _ = read.reply.send(answer.clone());
         }
+    }
+
+    fn log_handover(&self, to: NodeId) {
+        let journal_stall = self.ports.journal.busy_for();
+        tracing::info!(%to, ?journal_stall, "handing leadership over");
     }
 
     fn on_handover_ended(&mut self, token: Option<u64>, outcome: HandoverOutcome) {

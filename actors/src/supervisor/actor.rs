@@ -25,13 +25,6 @@ pub(super) struct LifecycleSupervisor;
 /// What reaches its mailbox.
 #[derive(Debug)]
 pub enum SupervisorMessage {
-    /// A part outside the actors failed: a thread, or a queue's owner.
-    Failed {
-        /// Which part.
-        part: &'static str,
-        /// What happened.
-        reason: String,
-    },
     /// The node enters this phase.
     Enter(Phase),
 }
@@ -40,7 +33,7 @@ pub enum SupervisorMessage {
 #[derive(Clone, Debug)]
 pub struct Supervisor {
     actor: ActorRef<SupervisorMessage>,
-    exit: watch::Receiver<Option<ExitReason>>,
+    exit: Exit,
     phase: Arc<PhaseCell>,
 }
 
@@ -50,18 +43,17 @@ impl Supervisor {
     /// # Errors
     /// When the actor can't be started.
     pub async fn spawn() -> Result<Self, SpawnErr> {
-        let (exit_sender, exit) = watch::channel(None);
+        let exit = Exit(watch::Sender::new(None));
         let phase = Arc::new(PhaseCell::default());
-        let state = SupervisorState { exit: exit_sender, phase: phase.clone() };
+        let state = SupervisorState { exit: exit.clone(), phase: phase.clone() };
         let (actor, _) = Actor::spawn(None, LifecycleSupervisor, state).await?;
         Ok(Self { actor, exit, phase })
     }
 
-    /// The node must end because of this.
+    /// The node must end because of this. It holds before this returns, so that what fails
+    /// because of it can't be taken for the reason.
     pub fn failed(&self, part: &'static str, reason: impl Into<String>) {
-        let message = SupervisorMessage::Failed { part, reason: reason.into() };
-        // Fails only when the supervisor is gone, and with it the node.
-        let _ = self.actor.send_message(message);
+        self.exit.set(part, &reason.into());
     }
 
     /// The node enters this phase; ignored if it lies behind.
@@ -77,9 +69,9 @@ impl Supervisor {
         self.phase.get()
     }
 
-    /// Completes when the node must end by itself; never, if the supervisor stops first.
+    /// Completes when the node must end by itself.
     pub async fn failure(&self) -> ExitReason {
-        let mut exit = self.exit.clone();
+        let mut exit = self.exit.0.subscribe();
         loop {
             if let Some(reason) = exit.borrow_and_update().clone() {
                 return reason;
@@ -97,17 +89,21 @@ impl Supervisor {
     }
 }
 
+/// Why the node ends, once it must.
+#[derive(Clone, Debug)]
+struct Exit(watch::Sender<Option<ExitReason>>);
+
 /// Actor state.
 #[derive(Debug)]
 pub(super) struct SupervisorState {
-    exit: watch::Sender<Option<ExitReason>>,
+    exit: Exit,
     phase: Arc<PhaseCell>,
 }
 
-impl SupervisorState {
+impl Exit {
     /// The first reason wins: what fails afterwards is its consequence.
-    fn fail(&self, part: &str, reason: &str) {
-        self.exit.send_if_modified(|exit| {
+    fn set(&self, part: &str, reason: &str) {
+        self.0.send_if_modified(|exit| {
             let first = exit.is_none();
             if first {
                 tracing::error!(part, reason, "a part of the node failed");
@@ -135,10 +131,9 @@ impl Actor for LifecycleSupervisor {
         &self,
         _: ActorRef<SupervisorMessage>,
         message: SupervisorMessage,
-        state: &mut SupervisorState,
+        _: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            SupervisorMessage::Failed { part, reason } => state.fail(part, &reason),
             SupervisorMessage::Enter(phase) => tracing::info!(%phase, "phase"),
         }
         Ok(())
@@ -151,12 +146,12 @@ impl Actor for LifecycleSupervisor {
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorFailed(_, error) => state.fail("actor", &error.to_string()),
+            SupervisionEvent::ActorFailed(_, error) => state.exit.set("actor", &error.to_string()),
             SupervisionEvent::ActorTerminated(_, _, reason)
                 if state.phase.get() < Phase::Draining =>
             {
                 let reason = reason.unwrap_or_else(|| "ended unasked".to_owned());
-                state.fail("actor", &reason);
+                state.exit.set("actor", &reason);
             }
             SupervisionEvent::ActorTerminated(..)
             | SupervisionEvent::ActorStarted(_)

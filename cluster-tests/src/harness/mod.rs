@@ -5,6 +5,7 @@
 //! panics; its files stay after a panic, and the ends of the logs are printed.
 
 mod cluster;
+mod disk_fault;
 mod files;
 mod lock;
 mod loop_disk;
@@ -16,6 +17,7 @@ mod status;
 mod wait;
 
 pub use cluster::{Cluster, ClusterOptions, RECOVERY_LIMIT};
+pub use disk_fault::{DiskCall, DiskFault};
 pub use files::{binary, work_dir};
 pub use lock::ClusterLock;
 pub use loop_disk::LoopDisk;

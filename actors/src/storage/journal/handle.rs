@@ -45,7 +45,7 @@ impl Drop for WriterThread {
 #[derive(Debug, thiserror::Error)]
 pub enum JournalFault {
     /// A system call failed.
-    #[error("journal: {operation} {path}: {source}", path = path.display())]
+    #[error("{operation} {path}: {source}", path = path.display())]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -55,10 +55,10 @@ pub enum JournalFault {
         source: io::Error,
     },
     /// Asked for something that would break the log: an error in this program.
-    #[error("journal: {0}")]
+    #[error("{0}")]
     Order(String),
     /// Its thread panicked.
-    #[error("journal: the writer thread panicked")]
+    #[error("the writer thread panicked")]
     Panic,
 }
 
@@ -205,8 +205,9 @@ struct FailGuard {
 impl FailGuard {
     fn fail(&self, fault: &JournalFault) {
         self.progress.fail();
-        self.queue.abandon();
+        // Told before anyone finds the queue closed: that would look like the reason.
         (self.hooks.fatal)(fault);
+        self.queue.abandon();
     }
 }
 
