@@ -11,6 +11,7 @@ use crate::http::AdminUrl;
 use crate::output::say;
 use crate::policy::{self, PolicyVerb};
 use crate::storage::{self, StorageVerb};
+use crate::tail::{self, TailVerb};
 use crate::{journal, orders, pki, start, status};
 
 /// The longest wait for a node's answer.
@@ -83,9 +84,12 @@ enum Verb {
     },
     /// Stop a node in order
     Shutdown(AdminArgs),
-    /// Look at a journal's files while its node is stopped
+    /// Look at a journal's files
     #[command(subcommand)]
     Journal(JournalVerb),
+    /// Look at what was cut from a node's log, and send it to a cluster
+    #[command(subcommand)]
+    Tail(TailVerb),
     /// Write a commented configuration with every key
     Init(InitArgs),
     /// Make and show certificates
@@ -134,6 +138,20 @@ enum JournalVerb {
         #[arg(long, default_value_t = 10)]
         entries: usize,
         /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the newest entries and the commands in them, also of a running node
+    Tail {
+        /// A data directory, or a journal's folder
+        path: PathBuf,
+        /// How many entries
+        #[arg(long, default_value_t = 10)]
+        entries: usize,
+        /// Go on with those that are written from now on
+        #[arg(long)]
+        follow: bool,
+        /// As JSON, one entry a line
         #[arg(long)]
         json: bool,
     },
@@ -222,6 +240,10 @@ impl Cli {
                 journal::inspect(&path, entries, json)
             }
             Verb::Journal(JournalVerb::Verify { path, json }) => journal::verify(&path, json),
+            Verb::Journal(JournalVerb::Tail { path, entries, follow, json }) => {
+                journal::tail(&path, entries, follow, json)
+            }
+            Verb::Tail(verb) => tail::run(&verb),
             Verb::Init(args) => init(&args),
             Verb::Pki(verb) => run_pki(verb),
             Verb::Config(ConfigVerb::Show(args)) => {

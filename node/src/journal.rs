@@ -1,11 +1,16 @@
-//! `quorate journal`: the offline view of a journal's files.
+//! `quorate journal`: a journal's files, seen from outside its node.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use quorate_actors::storage::journal::{self, EntrySummary, Inspection, SegmentSummary};
+use quorate_actors::storage::journal::{self, EntrySummary, Follower, Inspection, SegmentSummary};
 
 use crate::failure::Failure;
+use crate::logged::{contents, entry_json, entry_lines};
 use crate::output::{say, table};
+
+/// Between two looks for new entries.
+const FOLLOW_PERIOD: Duration = Duration::from_millis(200);
 
 /// Prints segments, and the last entries.
 pub(crate) fn inspect(path: &Path, entries: usize, json: bool) -> Result<(), Failure> {
@@ -18,7 +23,7 @@ pub(crate) fn inspect(path: &Path, entries: usize, json: bool) -> Result<(), Fai
         say(serde_json::json!({
             "segments": inspection.iter().flat_map(|i| &i.segments).map(segment_json)
                 .collect::<Vec<_>>(),
-            "entries": tail.iter().map(entry_json).collect::<Vec<_>>(),
+            "entries": tail.iter().map(summary_json).collect::<Vec<_>>(),
         }));
         return Ok(());
     }
@@ -31,6 +36,32 @@ pub(crate) fn inspect(path: &Path, entries: usize, json: bool) -> Result<(), Fai
         say(format_args!("\n{}", table(&rows).trim_end()));
     }
     Ok(())
+}
+
+/// Prints the newest entries with their commands, and with `follow` those that come. Only reads.
+pub(crate) fn tail(path: &Path, entries: usize, follow: bool, json: bool) -> Result<(), Failure> {
+    let folder = folder_of(path);
+    let failed = |error| Failure::failed(folder.display(), error);
+    let (mut follower, mut newest) = Follower::open(&folder, entries).map_err(failed)?;
+    loop {
+        for entry in &newest {
+            let contents = contents(entry);
+            if json {
+                say(entry_json(entry, &contents));
+            } else {
+                for line in entry_lines(entry, &contents) {
+                    say(line);
+                }
+            }
+        }
+        if !follow {
+            return Ok(());
+        }
+        if newest.is_empty() {
+            std::thread::sleep(FOLLOW_PERIOD);
+        }
+        newest = follower.look().map_err(failed)?;
+    }
 }
 
 /// Checks every checksum and the chain. A torn tail is no damage: recovery cuts it.
@@ -120,7 +151,7 @@ fn segment_json(segment: &SegmentSummary) -> serde_json::Value {
     })
 }
 
-fn entry_json(entry: &EntrySummary) -> serde_json::Value {
+fn summary_json(entry: &EntrySummary) -> serde_json::Value {
     serde_json::json!({
         "epoch": entry.id.epoch.0,
         "seq": entry.id.seq.0,

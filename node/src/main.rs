@@ -7,7 +7,9 @@ mod dev;
 mod failure;
 mod http;
 mod journal;
+mod logged;
 mod logging;
+mod moment;
 mod notify;
 mod orders;
 mod output;
@@ -16,6 +18,7 @@ mod policy;
 mod start;
 mod status;
 mod storage;
+mod tail;
 
 use clap::Parser as _;
 

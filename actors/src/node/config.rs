@@ -169,6 +169,8 @@ pub struct JournalSettings {
     pub cache_bytes: usize,
     /// Bytes kept on disk for replicas that lag.
     pub retain_bytes: u64,
+    /// Bytes kept of what was cut from the log.
+    pub divergent_bytes_max: u64,
 }
 
 /// When a node is unhealthy, and how often it is looked at.
@@ -212,13 +214,14 @@ impl Default for HealthSettings {
 }
 
 impl Default for JournalSettings {
-    /// 64 MiB segments, 8 MiB groups, 64 MiB in memory, 4 GiB kept.
+    /// 64 MiB segments, 8 MiB groups, 64 MiB in memory, 4 GiB kept, and 1 GiB of what was cut.
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
             group_bytes_max: 8 << 20,
             cache_bytes: 64 << 20,
             retain_bytes: 4 << 30,
+            divergent_bytes_max: 1 << 30,
         }
     }
 }

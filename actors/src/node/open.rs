@@ -35,6 +35,7 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, StartError> {
         segment_bytes: config.journal.segment_bytes,
         group_bytes_max: config.journal.group_bytes_max,
         queue_commands_max: JOURNAL_COMMANDS_MAX,
+        divergent_bytes_max: config.journal.divergent_bytes_max,
         ..JournalOptions::in_data_dir(&config.data_dir)
     };
     let storage = OpenStorage::open(StartOptions {

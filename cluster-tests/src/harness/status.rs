@@ -21,6 +21,10 @@ pub struct Status {
     pub applied_seq: u64,
     /// Position up to which it knows the log to be committed.
     pub committed_seq: u64,
+    /// The last entry's position in its log.
+    pub last_seq: u64,
+    /// Position up to which its log is synced.
+    pub persisted_seq: u64,
     /// How many times it has started.
     pub incarnation: u64,
     /// The snapshot that it is receiving.

@@ -17,5 +17,6 @@ mod quorum_loss;
 mod redis_py;
 mod snapshots;
 mod steady;
+mod tails;
 mod torn_tail;
 mod waits;

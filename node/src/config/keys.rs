@@ -340,6 +340,13 @@ pub(crate) const KEYS: &[Key] = &[
         doc: "Journal that is kept on disk for replicas that lag.",
     },
     Key {
+        path: "storage.divergent_bytes_max",
+        kind: Kind::Bytes,
+        fallback: Value("\"1GiB\""),
+        doc: "What is kept of entries that were cut from the log; the oldest files go first, and \
+              the newest stays whatever its size.",
+    },
+    Key {
         path: "storage.min_free_bytes",
         kind: Kind::Bytes,
         fallback: Unset("\"1GiB\""),

@@ -258,6 +258,7 @@ impl Reader<'_> {
             group_bytes_max: self.size("storage.journal_group_bytes_max"),
             cache_bytes: self.size("storage.journal_cache_bytes"),
             retain_bytes: self.bytes("storage.journal_retain_bytes"),
+            divergent_bytes_max: self.bytes("storage.divergent_bytes_max"),
         };
         if settings.segment_bytes < 1 << 20 {
             self.refuse("storage.journal_segment_bytes", "must be at least 1MiB");

@@ -14,6 +14,7 @@
 //!
 //! - `model`, `connection`, `error`: the types.
 //! - `spec`, `specs`, `args`: the table of commands and the parser that it drives.
+//! - `argv`: writes as a client sends them.
 //! - `catalog`: answers to `COMMAND` and `ACL CAT`.
 //! - `keyspace`, `position`, `memory`: what the state must offer, the order of keys, and a model
 //!   of it in memory.
@@ -22,6 +23,7 @@
 //! - `number`, `decimal`, `glob`: texts as Redis reads them.
 
 mod args;
+mod argv;
 pub mod batch;
 pub mod catalog;
 mod connection;

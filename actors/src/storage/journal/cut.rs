@@ -3,6 +3,7 @@
 //! Nothing is ever written into a file that holds entries of another branch. Every step leaves a
 //! log that recovery reads as a whole: either the old one, a shorter prefix of it, or the new one.
 
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use crate::storage::durable::{move_file, sync_dir};
 
 /// Why a file is in the divergent folder; part of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub enum Reason {
     /// A newer primary's log differs from there on.
     Truncated,
     /// Bytes behind the last mark that never became whole records.
@@ -30,6 +31,8 @@ pub(super) enum Reason {
 }
 
 impl Reason {
+    const ALL: [Self; 4] = [Self::Truncated, Self::Torn, Self::Corrupt, Self::Superseded];
+
     fn name(self) -> &'static str {
         match self {
             Self::Truncated => "truncated",
@@ -37,6 +40,17 @@ impl Reason {
             Self::Corrupt => "corrupt",
             Self::Superseded => "superseded",
         }
+    }
+
+    /// The reason of this name.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -37,8 +37,12 @@
 //! | `table`, `reader` | where entries are, and reading them from any thread |
 //! | `progress` | what the writer has published |
 //! | `inspect` | offline views for the command line |
+//! | `divergent` | what was cut, for the command line |
+//! | `follow` | the newest entries, read while another process writes |
 
 mod cut;
+mod divergent;
+mod follow;
 mod handle;
 mod inspect;
 mod options;
@@ -56,6 +60,9 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use cut::Reason as CutReason;
+pub use divergent::{DivergentFile, TailSummary, divergent, divergent_file, read_entries};
+pub use follow::Follower;
 pub use handle::{Journal, JournalFault};
 pub use inspect::{
     EntrySummary, Fault, Inspection, SegmentSummary, Verification, inspect, tail, verify,

@@ -2,6 +2,7 @@ mod crash;
 mod damage;
 mod failing;
 mod model;
+mod reading;
 mod writing;
 
 use std::fs;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_protocol::entry::Entry;
 use quorate_protocol::types::{
-    Branch, Chain, ClusterId, ClusterTime, EntryId, EntryKind, Epoch, Incarnation, Seq,
+    Branch, Chain, ClusterId, ClusterTime, EntryId, EntryKind, Epoch, Generation, Incarnation, Seq,
 };
 
 use super::*;
