@@ -1,10 +1,11 @@
 //! Clients that send nonsense, too much, or nothing.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use quorate_cluster_tests::harness::{Cluster, RedisServer};
+use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RedisServer};
 use quorate_cluster_tests::resp::{Client, Value};
 
 const REPLY_LIMIT: Duration = Duration::from_secs(5);
@@ -157,8 +158,77 @@ fn many_connections_of_garbage_do_not_make_others_wait() {
 
 /// What a process holds in memory, from /proc.
 fn resident_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
     let kib: u64 = line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("KiB");
     kib << 10
+}
+
+/// How many bytes of replies a client leaves unread before it is cut: well above what a socket
+/// takes, so that the limit is what cuts it.
+const UNREAD_BYTES: u64 = 64 << 20;
+
+#[test]
+fn clients_that_read_nothing_are_cut_off_and_nobody_else_notices() {
+    let mut cluster = Cluster::prepare("reads-nothing", &ClusterOptions::default());
+    for id in cluster.ids() {
+        let path = cluster.settings(id).config_file();
+        let text = fs::read_to_string(&path).expect("read the configuration");
+        let text = text.replace("[client]\n", "[client]\noutput_bytes_max = \"1MiB\"\n");
+        fs::write(&path, text).expect("write the configuration");
+        cluster.start_node(id);
+    }
+    let primary = cluster.wait_until_writable();
+    let address = cluster.client_address(primary);
+    let mut client = cluster.connect(primary);
+    let value = vec![b'v'; 256 << 10];
+    let set = client.command(&[b"SET".as_slice(), b"large", &value]).expect("a reply");
+    assert_eq!(set, Value::Simple("OK".into()));
+    let pid = cluster.process(primary).pid();
+    let before = resident_bytes(pid);
+    let asks = b"*2\r\n$3\r\nGET\r\n$5\r\nlarge\r\n".repeat(UNREAD_BYTES as usize / value.len());
+    let mut deaf: Vec<TcpStream> = (0..16)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).expect("connect");
+            stream.write_all(&asks).expect("send");
+            stream
+        })
+        .collect();
+    let began = Instant::now();
+    let (mut longest, mut writes, mut most) = (Duration::ZERO, 0, before);
+    // What it takes to find that they take nothing, and a busy machine's share.
+    let limit = began + Duration::from_secs(20);
+    while clients_connected(&mut client) > 1 {
+        assert!(Instant::now() < limit, "clients that read nothing are still connected");
+        let since = Instant::now();
+        let reply = client.command(&["SET", "served", &writes.to_string()]).expect("served");
+        assert_eq!(reply, Value::Simple("OK".into()));
+        longest = longest.max(since.elapsed());
+        writes += 1;
+        most = most.max(resident_bytes(pid));
+    }
+    let grown = most.saturating_sub(before);
+    println!(
+        "cut off after {:?}; {writes} writes of others, the longest took {longest:?}; {} MiB more \
+         memory",
+        began.elapsed(),
+        grown >> 20
+    );
+    assert!(longest < PATIENCE, "{longest:?}");
+    assert!(grown < 256 << 20, "{} MiB more for what nobody reads", grown >> 20);
+    for stream in &mut deaf {
+        stream.set_read_timeout(Some(REPLY_LIMIT)).expect("set a timeout");
+        let (mut read, mut chunk) = (0, vec![0; 64 << 10]);
+        // What the socket holds is still there; then comes the end, in one way or the other.
+        while let Ok(count @ 1..) = stream.read(&mut chunk) {
+            read += count as u64;
+        }
+        assert!(read < UNREAD_BYTES, "it was answered in full");
+    }
+}
+
+fn clients_connected(client: &mut Client) -> usize {
+    let list = client.command(&["CLIENT", "LIST"]).expect("a reply");
+    let text = String::from_utf8_lossy(list.bytes().expect("text")).into_owned();
+    text.lines().count()
 }
