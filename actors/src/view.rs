@@ -47,6 +47,8 @@ pub struct Published {
     view: ArcSwap<View>,
     view_changed: Notify,
     applied_changed: Notify,
+    /// Time that the policy could not be met while this node led, in microseconds.
+    degraded_us: AtomicU64,
     /// How many wait for cursors to move.
     cursor_watches: AtomicUsize,
 }
@@ -244,6 +246,18 @@ impl Published {
             }
             changed.await;
         }
+    }
+
+    /// How long the policy could not be met, of the time that this node led in this life, in
+    /// microseconds.
+    #[must_use]
+    pub fn degraded_us(&self) -> u64 {
+        self.degraded_us.load(Ordering::Relaxed)
+    }
+
+    /// For the quorum actor: time spent degraded so far.
+    pub fn set_degraded_us(&self, us: u64) {
+        self.degraded_us.store(us, Ordering::Relaxed);
     }
 
     /// For the quorum actor: publishes role, epoch and positions.

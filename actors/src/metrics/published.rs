@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, GaugeVec, Opts};
+use prometheus::{Counter, Gauge, GaugeVec, Opts};
 
 use super::Metrics;
 use crate::view::{PeerView, Published, Role};
@@ -22,6 +22,7 @@ pub struct PublishedCollector {
     /// Whether a figure of a replica is its cursor, which only its primary knows, stands last.
     replicas: Vec<(GaugeVec, ReadReplica, bool)>,
     policy: GaugeVec,
+    degraded_seconds: Counter,
 }
 
 impl PublishedCollector {
@@ -90,6 +91,10 @@ impl PublishedCollector {
                 Opts::new("quorate_policy_info", "The durability policy in force"),
                 &["policy"],
             )?,
+            degraded_seconds: Counter::new(
+                "quorate_degraded_seconds_total",
+                "Time that the policy could not be met while this node led",
+            )?,
             published,
         };
         metrics.register(Box::new(collector))
@@ -100,7 +105,8 @@ impl Collector for PublishedCollector {
     fn desc(&self) -> Vec<&Desc> {
         let gauges = self.gauges.iter().flat_map(|(gauge, _)| gauge.desc());
         let replicas = self.replicas.iter().flat_map(|(gauge, _, _)| gauge.desc());
-        gauges.chain(replicas).chain(self.policy.desc()).collect()
+        let others = self.policy.desc().into_iter().chain(self.degraded_seconds.desc());
+        gauges.chain(replicas).chain(others).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -127,6 +133,10 @@ impl Collector for PublishedCollector {
             self.policy.with_label_values(&[config.policy.to_string().as_str()]).set(1.0);
         }
         families.extend(self.policy.collect());
+        // The quorum actor counts; here it only catches up.
+        let degraded_s = self.published.degraded_us() as f64 / 1e6;
+        self.degraded_seconds.inc_by((degraded_s - self.degraded_seconds.get()).max(0.0));
+        families.extend(self.degraded_seconds.collect());
         families
     }
 }

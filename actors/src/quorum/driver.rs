@@ -7,6 +7,7 @@ mod admission;
 mod crossing;
 mod durability;
 mod publishing;
+mod random;
 mod sampling;
 mod snapshots;
 mod unhealthy;
@@ -23,6 +24,7 @@ use quorate_protocol::core::{
 };
 use quorate_protocol::entry::Entry;
 use quorate_protocol::formation::CLUSTER_VERSION;
+use quorate_protocol::gate::Degradation;
 use quorate_protocol::policy::Policy;
 use quorate_protocol::types::{
     Branch, Chain, ClusterTime, DiskId, EntryId, EntryKind, MonoTime, NodeId, Seq,
@@ -44,6 +46,7 @@ use unhealthy::Relief;
 
 use crossing::Crossing;
 use durability::Further;
+use random::Random;
 
 /// Bytes of one entry's payload, unless a single batch is larger.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
@@ -88,6 +91,8 @@ pub(crate) struct Driver {
     crossing: Crossing,
     /// Policies of sessions that waiting replies wait for.
     further: Vec<Further>,
+    /// Whether the policy can be met, and what was said of it.
+    degradation: Degradation,
     /// Where the primary's journal starts, if that is beyond what this node holds.
     lacks: Option<EntryId>,
     view_due: MonoTime,
@@ -181,6 +186,7 @@ impl Driver {
             was_primary: false,
             crossing: Crossing::default(),
             further: Vec::new(),
+            degradation: Degradation::default(),
             lacks: None,
             view_due: MonoTime(0),
             expiry_due: MonoTime(0),
@@ -588,17 +594,5 @@ impl Driver {
         for read in self.confirming.drain().flat_map(|(_, reads)| reads) {
             let _ = read.reply.send(Err(Refusal::NoPrimary));
         }
-    }
-}
-
-/// Splitmix64: spreads election timeouts, nothing more.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }

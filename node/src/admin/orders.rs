@@ -9,6 +9,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use quorate_actors::quorum::{ChangeError, TransferError};
+use quorate_actors::view::View;
 use quorate_protocol::cluster::ClusterChange;
 use quorate_protocol::core::{ChangeRefused, HandoverRefused};
 use quorate_protocol::policy::Policy;
@@ -122,9 +123,26 @@ fn not_primary(state: &AdminState) -> Response {
     let view = state.node.view();
     let error = match view.primary {
         Some(primary) => format!("node {} is not primary; ask node {primary}", view.node),
-        None => format!("node {} is not primary, and no primary is known", view.node),
+        None => {
+            let silent = silent_voters(&view);
+            format!("node {} is not primary, and no primary is known{silent}", view.node)
+        }
     };
     refused(StatusCode::CONFLICT, &error)
+}
+
+/// Who is missing where no primary is found, and what is left to do.
+fn silent_voters(view: &View) -> String {
+    let connected = |node| view.peers.iter().any(|peer| peer.node == node && peer.connected);
+    let voters = view.config.iter().flat_map(|config| config.voters());
+    let silent: Vec<String> = voters
+        .filter(|node| *node != view.node && !connected(*node))
+        .map(|node| node.to_string())
+        .collect();
+    if silent.is_empty() {
+        return String::new();
+    }
+    format!("; missing: {}. If they are lost for good, see `quorate recover`", silent.join(", "))
 }
 
 pub(super) fn refused(code: StatusCode, error: &str) -> Response {

@@ -1,8 +1,10 @@
 //! What the rest of the node sees of the core: lease, clock and the slowly changing view.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use quorate_protocol::core::{Event, Refused, Role};
+use quorate_protocol::gate::{Look, Report};
 use quorate_protocol::types::{MonoTime, Seq};
 
 use super::super::copies::window;
@@ -35,6 +37,34 @@ impl Driver {
         }
         self.needs_memory = config.policy.needs_memory(config.voters().count());
         self.published.set_view(self.view(now));
+        self.report_degradation(now);
+    }
+
+    /// Says in the log what the policy's state is, where that has lasted. The view's period is
+    /// what it is judged by without traffic.
+    fn report_degradation(&mut self, now: MonoTime) {
+        let (look, clause) = match self.core.admits(now) {
+            Err(Refused::Degraded(unmet)) => (Look::Degraded, unmet.to_string()),
+            Err(Refused::NotPrimary) => (Look::Away, String::new()),
+            Err(Refused::Starting | Refused::HandingOver(_)) => (Look::Unknown, String::new()),
+            Ok(()) => (Look::Met, String::new()),
+        };
+        let policy = self.core.configs().newest().policy;
+        let seconds = |us: u64| Duration::from_micros(us).as_secs_f64();
+        match self.degradation.step(now, look, policy) {
+            None => {}
+            Some(Report::Degraded { for_us, again: false }) => tracing::warn!(
+                %policy, %clause, seconds = seconds(for_us),
+                "degraded: the durability policy can't be met, writes are refused"
+            ),
+            Some(Report::Degraded { for_us, again: true }) => tracing::warn!(
+                %policy, %clause, seconds = seconds(for_us), "still degraded: writes are refused"
+            ),
+            Some(Report::Met { after_us }) => tracing::info!(
+                %policy, seconds = seconds(after_us), "the durability policy can be met again"
+            ),
+        }
+        self.published.set_degraded_us(self.degradation.degraded_us());
     }
 
     /// Replaces the view if a cursor has moved.
