@@ -8,6 +8,7 @@ mod gate;
 mod health;
 mod published;
 mod snapshot;
+mod stages;
 mod storage;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use gate::{GateMetrics, GateWaits};
 pub use health::HealthCollector;
 pub use published::PublishedCollector;
 pub use snapshot::SnapshotCollector;
+pub use stages::{Stage, Stages};
 pub use storage::{StorageCollector, StorageMetrics, StorageSources};
 
 use crate::archive::ArchiveStatus;
@@ -52,6 +54,8 @@ pub struct Metrics {
     pub archive: ArchiveMetrics,
     /// Client connections.
     pub client: ClientMetrics,
+    /// How busy the stages of a write are.
+    pub stages: Stages,
     /// Journal, apply loop and state.
     pub storage: StorageMetrics,
 }
@@ -66,10 +70,11 @@ impl Metrics {
         let gate = GateMetrics::new(&registry)?;
         let archive = ArchiveMetrics::new(&registry)?;
         let client = ClientMetrics::new(&registry)?;
-        let storage = StorageMetrics::new(&registry)?;
+        let stages = Stages::new(&registry)?;
+        let storage = StorageMetrics::new(&registry, &stages)?;
         build_info(&registry)?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        Ok(Self { registry, gate, archive, client, storage })
+        Ok(Self { registry, gate, archive, client, stages, storage })
     }
 
     /// Adds a collector that reads its figures at scrape time.

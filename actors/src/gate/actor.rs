@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::waits::split;
-use crate::metrics::{GateMetrics, GateWaits};
+use crate::metrics::{GateMetrics, GateWaits, Metrics, Stage};
 use crate::submit::{DoubtReason, GateInput, Outcome, Sealed, Waiting};
 
 /// Room of the input queue, in messages. A round of a sender is one message, and what waits is
@@ -47,6 +47,7 @@ pub struct GateHandle {
 pub struct GateArguments {
     input: mpsc::Receiver<GateInput>,
     metrics: GateMetrics,
+    stage: Stage,
 }
 
 /// Owns the task.
@@ -62,12 +63,10 @@ impl GateHandle {
     ///
     /// # Errors
     /// When the actor can't be started.
-    pub async fn spawn(
-        metrics: GateMetrics,
-        supervisor: Option<ActorCell>,
-    ) -> Result<Self, SpawnErr> {
+    pub async fn spawn(metrics: &Metrics, supervisor: Option<ActorCell>) -> Result<Self, SpawnErr> {
         let (input, receiver) = mpsc::channel(GATE_INPUT_COUNT_MAX);
-        let arguments = GateArguments { input: receiver, metrics };
+        let (metrics, stage) = (metrics.gate.clone(), metrics.stages.gate.clone());
+        let arguments = GateArguments { input: receiver, metrics, stage };
         let (actor, _) = match supervisor {
             Some(cell) => Actor::spawn_linked(None, DurabilityGate, arguments, cell).await?,
             None => Actor::spawn(None, DurabilityGate, arguments).await?,
@@ -164,12 +163,15 @@ async fn run(
     arguments: GateArguments,
     mut stopped: oneshot::Receiver<()>,
 ) -> Result<(), QueueError> {
-    let GateArguments { mut input, metrics } = arguments;
+    let GateArguments { mut input, metrics, stage } = arguments;
     let mut gate = Gate::new(metrics);
     let mut round = Vec::with_capacity(ROUND_COUNT_MAX);
     let mut stopping = false;
     loop {
         let deadline = gate.queue.next_deadline();
+        if input.is_empty() {
+            stage.idle();
+        }
         let count = tokio::select! {
             biased;
             count = input.recv_many(&mut round, ROUND_COUNT_MAX) => count,
@@ -188,12 +190,14 @@ async fn run(
             gate.answer();
             return Ok(());
         }
+        let began = Instant::now();
         for message in round.drain(..) {
             gate.handle(message)?;
         }
         gate.queue.release(&mut gate.out)?;
         // A queue that never runs empty must not hold deadlines up.
         gate.expire(Instant::now());
+        stage.busy(began.elapsed());
     }
 }
 
@@ -288,7 +292,6 @@ mod tests {
     use quorate_protocol::types::{EntryId, Epoch, NodeId, Seq};
 
     use super::*;
-    use crate::metrics::Metrics;
     use crate::submit::Applied;
 
     fn sealed(seq: u64, deadline: Duration) -> (GateInput, oneshot::Receiver<Outcome>) {
@@ -308,7 +311,7 @@ mod tests {
 
     async fn gate() -> GateHandle {
         let metrics = Metrics::new().expect("names are unique");
-        GateHandle::spawn(metrics.gate, None).await.expect("the gate starts")
+        GateHandle::spawn(&metrics, None).await.expect("the gate starts")
     }
 
     async fn within<T>(wait: impl Future<Output = T>) -> T {

@@ -4,9 +4,9 @@ use std::ffi::CStr;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Counter, Gauge, Histogram, IntCounter, IntGauge, Opts, Registry};
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge, Registry};
 
-use super::{Metrics, counter, histogram};
+use super::{Metrics, Stage, Stages, counter, histogram};
 use crate::storage::apply::{ApplyHandle, RoundStats};
 use crate::storage::journal::{GroupStats, Journal};
 use crate::storage::state::StateReader;
@@ -18,23 +18,16 @@ pub struct StorageMetrics {
     journal_bytes: IntCounter,
     journal_write: Histogram,
     journal_sync: Histogram,
-    journal_busy: Counter,
+    journal_stage: Stage,
     apply_entries: IntCounter,
     apply_bytes: IntCounter,
     apply_round: Histogram,
-    apply_busy: Counter,
+    apply_stage: Stage,
     expired: IntCounter,
 }
 
 impl StorageMetrics {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let busy = |stage| {
-            let options = Opts::new("quorate_stage_busy_seconds_total", "Time that a stage works")
-                .const_label("stage", stage);
-            let metric = Counter::with_opts(options)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
+    pub(super) fn new(registry: &Registry, stages: &Stages) -> Result<Self, prometheus::Error> {
         let count = |name, help| counter(registry, name, help);
         let time = |name, help| histogram(registry, name, help);
         Ok(Self {
@@ -42,11 +35,11 @@ impl StorageMetrics {
             journal_bytes: count("quorate_journal_bytes_total", "Bytes of records written")?,
             journal_write: time("quorate_journal_write_seconds", "One group's write(2)")?,
             journal_sync: time("quorate_journal_sync_seconds", "One group's fdatasync(2)")?,
-            journal_busy: busy("journal")?,
+            journal_stage: stages.journal.clone(),
             apply_entries: count("quorate_apply_entries_total", "Entries applied to the state")?,
             apply_bytes: count("quorate_apply_bytes_total", "Bytes written to the state")?,
             apply_round: time("quorate_apply_round_seconds", "One round, without the gate")?,
-            apply_busy: busy("apply")?,
+            apply_stage: stages.apply.clone(),
             expired: count("quorate_state_expired_keys_total", "Expired keys removed")?,
         })
     }
@@ -56,7 +49,10 @@ impl StorageMetrics {
         self.apply_entries.inc_by(round.entries as u64);
         self.apply_bytes.inc_by(round.bytes as u64);
         self.apply_round.observe(round.took.as_secs_f64());
-        self.apply_busy.inc_by(round.took.as_secs_f64());
+        self.apply_stage.busy(round.took);
+        if round.after_idle {
+            self.apply_stage.idle();
+        }
         self.expired.inc_by(round.expired);
     }
 
@@ -66,7 +62,10 @@ impl StorageMetrics {
         self.journal_bytes.inc_by(group.bytes as u64);
         self.journal_write.observe(group.write.as_secs_f64());
         self.journal_sync.observe(group.sync.as_secs_f64());
-        self.journal_busy.inc_by((group.write + group.sync).as_secs_f64());
+        self.journal_stage.busy(group.write + group.sync);
+        if group.after_idle {
+            self.journal_stage.idle();
+        }
     }
 }
 
@@ -208,6 +207,7 @@ mod tests {
             took: Duration::from_millis(2),
             write: Duration::from_millis(1),
             expired: 7,
+            after_idle: true,
         });
         let text = metrics.render().unwrap();
         for line in [

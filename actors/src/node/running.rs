@@ -198,6 +198,7 @@ impl RunningNode {
             parts.data_dir.lock().forget_witness(Path::new(WITNESS_DIR));
         }
         drop(parts.data_dir);
+        tracing::info!(busy = %self.metrics.stages, "the stages' share of the node's life");
         self.supervisor.enter(Phase::Stopped);
         ShutdownReport {
             journal_synced: closed.journal_synced,

@@ -196,6 +196,7 @@ impl Wiring {
         let seed = random_u128()
             .map_err(|source| StartError::Thread { name: "random numbers", source })?;
         let (node, incarnation, disk) = (self.config.node, self.incarnation, self.disk);
+        let stage = self.metrics.stages.sequencing.clone();
         let (plan, tuning, published) = (self.plan(), self.tuning(), self.published.clone());
         Ok(Box::new(move |replication| {
             let ports = Ports {
@@ -227,6 +228,7 @@ impl Wiring {
                 early: Vec::new(),
                 report_in_memory: queues.report_in_memory,
                 seed: seed as u64,
+                stage,
             };
             if let Some(found) = found {
                 return QuorumPhase::Running(Box::new(Driver::new(parts, found)));

@@ -60,7 +60,7 @@ impl Wiring {
     pub(super) async fn new(config: NodeConfig, opened: &Opened) -> Result<Self, StartError> {
         let supervisor = Supervisor::spawn().await.map_err(StartError::actor)?;
         let metrics = Metrics::new()?;
-        let gate = GateHandle::spawn(metrics.gate.clone(), Some(supervisor.cell()))
+        let gate = GateHandle::spawn(&metrics, Some(supervisor.cell()))
             .await
             .map_err(StartError::actor)?;
         Ok(Self {

@@ -37,6 +37,7 @@ use super::handle::{ConfirmedRead, QuorumQueues};
 use super::orders::Orders;
 use super::sealing::{Payload, refuse, take_payload};
 use crate::clock;
+use crate::metrics::Stage;
 use crate::replication::{PeerEvent, SendEntries, Session};
 use crate::submit::{Batch, DoubtReason, GateInput, Refusal, Sealed};
 use crate::view::Published;
@@ -99,6 +100,9 @@ pub(crate) struct Driver {
     /// When expired keys may be removed again by an entry of their own.
     expiry_due: MonoTime,
     random: Random,
+    stage: Stage,
+    /// Whether this round found anything to do.
+    worked: bool,
     commands: Vec<Command>,
     events: Vec<PeerEvent>,
 }
@@ -121,6 +125,8 @@ pub(crate) struct DriverParts {
     pub report_in_memory: Arc<AtomicBool>,
     /// Seeds election timeouts.
     pub seed: u64,
+    /// Counts rounds.
+    pub stage: Stage,
 }
 
 /// What a node with a log found on its disk.
@@ -191,6 +197,8 @@ impl Driver {
             view_due: MonoTime(0),
             expiry_due: MonoTime(0),
             random,
+            stage: parts.stage,
+            worked: false,
             commands: Vec::new(),
             events: parts.early,
         }
@@ -202,7 +210,7 @@ impl Driver {
     /// # Errors
     /// A broken invariant, or a neighbour that is gone: the node must stop.
     pub(super) fn round(&mut self) -> Result<MonoTime, Fatal> {
-        let now = clock::now();
+        let (now, began) = (clock::now(), Instant::now());
         self.take_completions(now)?;
         self.take_peer_events(now)?;
         self.take_reads(now)?;
@@ -218,6 +226,11 @@ impl Driver {
         }
         self.watch_copies();
         self.publish(now);
+        if std::mem::take(&mut self.worked) {
+            self.stage.busy(began.elapsed());
+        } else {
+            self.stage.idle();
+        }
         if self.core.is_removed() && self.core.role() == Role::Replica {
             return Err(Fatal::Removed);
         }
@@ -352,6 +365,8 @@ impl Driver {
     /// in the event.
     fn step(&mut self, now: MonoTime, event: Event, entries: Vec<Entry>) -> Result<(), Fatal> {
         let random = self.random.next();
+        // That one comes each time, whether anything was applied or not.
+        self.worked |= !matches!(event, Event::Applied { .. });
         let mut commands = std::mem::take(&mut self.commands);
         self.crossing.before(&self.core, self.ports.node, &event);
         self.core.step(now, random, event, &mut commands);

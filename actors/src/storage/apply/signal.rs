@@ -30,12 +30,13 @@ impl Signal {
         self.changed.notify_one();
     }
 
-    /// Waits until there is something to do beyond `applied`.
-    pub(super) fn wait_beyond(&self, applied: Seq) -> Target {
+    /// Waits until there is something to do beyond `applied`; says whether it had to wait.
+    pub(super) fn wait_beyond(&self, applied: Seq) -> (Target, bool) {
         let mut target = self.target.lock();
+        let idle = target.committed <= applied && !target.stop;
         while target.committed <= applied && !target.stop {
             self.changed.wait(&mut target);
         }
-        *target
+        (*target, idle)
     }
 }

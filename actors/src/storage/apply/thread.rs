@@ -82,6 +82,8 @@ pub struct RoundStats {
     pub write: Duration,
     /// Keys removed because they had expired.
     pub expired: u64,
+    /// Whether nothing waited for the thread before it.
+    pub after_idle: bool,
 }
 
 /// Runs until told to stop; returns the writer, or `None` after a fault.
@@ -93,7 +95,7 @@ pub(super) fn run(
 ) -> Option<StateWriter> {
     let hooks = parts.hooks.clone();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        Loop { parts, options, progress, configured: false }.run(signal)
+        Loop { parts, options, progress, configured: false, was_idle: false }.run(signal)
     }))
     .unwrap_or(Err(ApplyFault::Panicked));
     match outcome {
@@ -111,6 +113,8 @@ struct Loop {
     progress: Arc<Progress>,
     /// Whether a cluster entry was applied and is not flushed yet.
     configured: bool,
+    /// Whether nothing waited when work was last asked for.
+    was_idle: bool,
 }
 
 impl Loop {
@@ -118,7 +122,8 @@ impl Loop {
         loop {
             let applied = self.parts.writer.applied().id.seq;
             self.progress.enter(Activity::Idle);
-            let target = signal.wait_beyond(applied);
+            let target;
+            (target, self.was_idle) = signal.wait_beyond(applied);
             if target.committed > applied {
                 self.round(target)?;
                 self.flush_configuration()?;
@@ -186,6 +191,7 @@ impl Loop {
             took: started.elapsed(),
             write: writing.elapsed(),
             expired: after.expired - before.expired,
+            after_idle: self.was_idle,
         });
         self.publish(id.seq, answers);
         Ok(())

@@ -106,4 +106,6 @@ pub struct GroupStats {
     pub write: Duration,
     /// How long the sync took.
     pub sync: Duration,
+    /// Whether nothing waited for the thread before it.
+    pub after_idle: bool,
 }

@@ -42,6 +42,8 @@ pub(super) struct Writer {
     marked: EntryId,
     /// Headers and small payloads of the group being put together; kept for its capacity.
     staging: Vec<u8>,
+    /// Whether nothing waited when work was last asked for.
+    was_idle: bool,
     observe: Arc<dyn Fn(&GroupStats) + Send + Sync>,
     wake: Arc<dyn Fn() + Send + Sync>,
     wake_in_memory: Arc<AtomicBool>,
@@ -65,6 +67,7 @@ impl Writer {
             active: open.active,
             branch,
             staging: Vec::new(),
+            was_idle: false,
             observe: Arc::clone(&hooks.observe),
             wake: Arc::clone(&hooks.wake),
             wake_in_memory: Arc::clone(&hooks.wake_in_memory),
@@ -76,6 +79,7 @@ impl Writer {
         loop {
             let unmarked = self.marked != self.active.last;
             let wait = unmarked.then_some(self.options.idle_mark_after);
+            self.was_idle = self.shared.queue.waiting_bytes() == 0;
             match self.shared.queue.take(self.options.group_bytes_max, wait) {
                 Taken::Work(commands) => self.work(commands)?,
                 Taken::Idle => self.mark()?,
@@ -201,6 +205,7 @@ impl Writer {
             bytes: group.iter().map(Entry::record_bytes).sum(),
             write: written_at - began,
             sync: written_at.elapsed(),
+            after_idle: std::mem::take(&mut self.was_idle),
         });
         Ok(())
     }
