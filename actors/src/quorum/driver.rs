@@ -6,6 +6,7 @@
 mod admission;
 mod crossing;
 mod durability;
+mod peers;
 mod publishing;
 mod random;
 mod sampling;
@@ -18,7 +19,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use quorate_protocol::cluster::ClusterEntry;
-use quorate_protocol::core::message::Message;
 use quorate_protocol::core::{
     Boot, Command, Core, Event, HandoverOutcome, HardState, Log, Role, Tuning,
 };
@@ -29,7 +29,6 @@ use quorate_protocol::policy::Policy;
 use quorate_protocol::types::{
     Branch, Chain, ClusterTime, DiskId, EntryId, EntryKind, MonoTime, NodeId, Seq,
 };
-use quorate_protocol::wire::AppendHeader;
 use tokio::sync::mpsc;
 
 use super::copies::CopySampler;
@@ -38,7 +37,7 @@ use super::orders::Orders;
 use super::sealing::{Payload, refuse, take_payload};
 use crate::clock;
 use crate::metrics::Stage;
-use crate::replication::{PeerEvent, SendEntries, Session};
+use crate::replication::{PeerEvent, Session};
 use crate::submit::{Batch, DoubtReason, GateInput, Refusal, Sealed};
 use crate::view::Published;
 
@@ -277,68 +276,6 @@ impl Driver {
         self.step(now, Event::Persisted { branch, id: progress.persisted }, Vec::new())
     }
 
-    fn take_peer_events(&mut self, now: MonoTime) -> Result<(), Fatal> {
-        let mut events = std::mem::take(&mut self.events);
-        if self.ports.journal_has_room() {
-            self.ports.peers.drain(&mut events);
-        } else {
-            self.ports.peers.drain_control(&mut events);
-        }
-        for event in events.drain(..) {
-            self.on_peer_event(now, event)?;
-        }
-        self.events = events;
-        Ok(())
-    }
-
-    fn on_peer_event(&mut self, now: MonoTime, event: PeerEvent) -> Result<(), Fatal> {
-        match event {
-            PeerEvent::Connected { peer, session, hello } => {
-                self.sessions.insert(peer, session);
-                let connected = Event::Connected {
-                    peer,
-                    session: session.0,
-                    disk: hello.disk,
-                    incarnation: hello.incarnation,
-                    generation: hello.generation,
-                    version_max: hello.cluster_version_max,
-                };
-                self.view_due = now;
-                self.ports.offer_first_entry(peer, session, &hello);
-                self.step(now, connected, Vec::new())
-            }
-            PeerEvent::Greeted { peer, session, hello } => {
-                self.ports.offer_first_entry(peer, session, &hello);
-                Ok(())
-            }
-            PeerEvent::Disconnected { peer, session } => {
-                if self.sessions.get(&peer) == Some(&session) {
-                    self.sessions.remove(&peer);
-                }
-                self.view_due = now;
-                self.step(now, Event::Disconnected { peer, session: session.0 }, Vec::new())
-            }
-            PeerEvent::Refused { peer, reason } => {
-                tracing::warn!(%peer, %reason, "peer refused");
-                Ok(())
-            }
-            PeerEvent::Message { message, .. } if self.declines(&message) => Ok(()),
-            PeerEvent::Message { peer, message, entries, .. } => {
-                self.step(now, Event::Received { from: peer, message }, entries)
-            }
-            // This node has its log; only nodes without one listen.
-            PeerEvent::Formation { .. } => Ok(()),
-            PeerEvent::Sent { peer, session, through, bytes } => {
-                let sent = Event::Sent { peer, session: session.0, through: Some(through), bytes };
-                self.step(now, sent, Vec::new())
-            }
-            PeerEvent::Unavailable { peer, session, .. } => {
-                let sent = Event::Sent { peer, session: session.0, through: None, bytes: 0 };
-                self.step(now, sent, Vec::new())
-            }
-        }
-    }
-
     /// All reads that arrived since the last round share one heartbeat round.
     fn take_reads(&mut self, now: MonoTime) -> Result<(), Fatal> {
         let mut arrived = Vec::new();
@@ -457,33 +394,6 @@ impl Driver {
         }
     }
 
-    fn send_entries(&mut self, command: &Command) {
-        let Command::SendEntries {
-            to,
-            session,
-            epoch,
-            prev,
-            first,
-            last: _,
-            bytes_max,
-            commit,
-            round,
-            recover,
-        } = *command
-        else {
-            return;
-        };
-        let time = self.time();
-        let header = AppendHeader { epoch, prev, commit, round, time, recover };
-        let request = SendEntries {
-            session: Session(session),
-            header,
-            first,
-            bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
-        };
-        self.ports.send_entries(to, request);
-    }
-
     fn answer_reads(&mut self, token: u64, answer: &Result<Seq, Refusal>) {
         for read in self.confirming.remove(&token).into_iter().flatten() {
             // A dropped receiver is a connection that is gone.
@@ -553,15 +463,6 @@ impl Driver {
     fn time(&self) -> ClusterTime {
         let known = self.core.time().max(ClusterTime(self.published.cluster_time_ms()));
         if self.was_primary { known.max(clock::wall()) } else { known }
-    }
-
-    fn send(&mut self, to: NodeId, mut message: Message) {
-        if let Message::Append(append) = &mut message {
-            append.time = self.time();
-        }
-        if let Some(session) = self.sessions.get(&to) {
-            self.ports.send(to, *session, message);
-        }
     }
 
     fn on_committed(

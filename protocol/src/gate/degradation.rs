@@ -148,10 +148,13 @@ mod tests {
         said
     }
 
+    /// When a line is said, which, and how long the change has lasted.
+    type Lines<'a> = &'a [(u64, &'a str, u64)];
+
     #[test]
     fn a_change_is_said_once_it_has_lasted_and_what_lasts_is_said_again() {
         let (long, second) = ("D".repeat(100), "D".repeat(10));
-        let table: [(String, &[(u64, &str, u64)]); 12] = [
+        let table: [(String, Lines<'_>); 12] = [
             ("....".into(), &[]),
             (format!("..{second}."), &[]),
             (format!("..{second}D"), &[(12, "degraded", 10)]),
