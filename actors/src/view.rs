@@ -92,6 +92,8 @@ pub struct View {
     pub peers: Vec<PeerView>,
     /// What this node waits for before the cluster can be formed or joined.
     pub waiting: Option<String>,
+    /// Whether it is a member already, and waits for a snapshot because its state is lost.
+    pub rebuilding: bool,
 }
 
 /// A primary's view of one other member.

@@ -77,7 +77,7 @@ fn client_threads() -> usize {
 enum End {
     /// It was told to.
     Stopped,
-    /// A snapshot replaced the state.
+    /// Its state was replaced, or must be.
     Superseded,
 }
 
@@ -132,7 +132,7 @@ async fn serve(settings: Settings, started: Instant) -> Result<End, Failure> {
         _ = terminate.recv() => ("SIGTERM", End::Stopped),
         _ = interrupt.recv() => ("SIGINT", End::Stopped),
         () = asked.notified() => ("an operator's request", End::Stopped),
-        () = node.superseded() => ("a snapshot was installed", End::Superseded),
+        why = node.superseded() => (why, End::Superseded),
         reason = node.failure() => {
             pid_file.remove();
             return Err(Failure::Failed(format!("the node can't go on: {reason}")));

@@ -24,9 +24,9 @@ const STANDSTILL_ERROR: Duration = Duration::from_secs(30);
 /// would tell of them, and reading one number costs microseconds.
 const GLANCE_EVERY: Duration = Duration::from_millis(200);
 
-/// Between two flushes that try whether RocksDB goes on: while a compaction fails again and again,
-/// each one adds a file that isn't compacted.
-const PROBE_EVERY: Duration = Duration::from_mins(1);
+/// Between two tries whether RocksDB goes on: while a compaction fails again and again, each flush
+/// adds a file that isn't compacted, and each look at the whole state reads all of it.
+const PROBE_EVERY: Duration = Duration::from_mins(10);
 
 /// The monitor's handle.
 #[derive(Clone, Debug)]
@@ -187,15 +187,20 @@ impl HealthParts {
         }
     }
 
-    /// Looks for background errors that the last sample didn't have. A flush then shows whether
-    /// RocksDB goes on in spite of them, and says what they are where it doesn't.
+    /// Looks for background errors that the last sample didn't have. RocksDB counts them without
+    /// saying what they are: a flush then shows whether it goes on in spite of them, and reading
+    /// everything whether the state is damaged.
     fn glance(&self, probe: bool) -> Option<Sample> {
         let known = self.health.view().background_errors;
         if self.background_errors() <= known {
             return None;
         }
-        if probe && let Err(error) = self.state.flush() {
-            self.health.report(&error);
+        if probe {
+            self.health.sampled(self.sample());
+            let found = self.state.flush().and_then(|()| self.state.content_hash());
+            if let Err(error) = found {
+                self.health.report(&error);
+            }
         }
         Some(self.sample())
     }

@@ -30,6 +30,8 @@ pub struct Health {
 pub struct HealthView {
     /// Why writes are refused; `None` while the node is healthy.
     pub unhealthy: Option<String>,
+    /// What of the state can't be read back, once that was found.
+    pub loss: Option<String>,
     /// Whether writes that need space are refused.
     pub disk_full: bool,
     /// The last look at the disk.
@@ -118,6 +120,9 @@ impl Health {
     /// An access to the state failed.
     pub fn report(&self, error: &StateError) {
         let severity = if error.is_damage() { Severity::Damage } else { Severity::Soft };
+        if error.is_loss() {
+            self.judged.lock().view.loss.get_or_insert_with(|| error.to_string());
+        }
         self.raise(severity, error.to_string());
     }
 

@@ -1,8 +1,10 @@
 //! A node's storage, opened and fitted together.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use quorate_protocol::wire::decode_cluster;
+use quorate_protocol::types::{ClusterId, EntryId, Generation};
+use quorate_protocol::wire::{WireError, decode_cluster};
 
 use super::config::NodeConfig;
 use super::error::StartError;
@@ -13,7 +15,8 @@ use crate::snapshot::remove_leftovers;
 use crate::storage::hardstate::{HardStateFile, NodeHardState};
 use crate::storage::identity::{Current, DataDir, DataDirOptions, OpenStorage, StartOptions};
 use crate::storage::journal::{JournalOptions, OpenJournal};
-use crate::storage::state::{State, StateWriter};
+use crate::storage::options::RocksOptions;
+use crate::storage::state::{State, StateError, StateWriter, damage};
 
 /// Commands that may wait for the journal: one for each append of a full lane of the transport.
 const JOURNAL_COMMANDS_MAX: usize = 1 << 17;
@@ -26,6 +29,10 @@ pub(super) struct Opened {
     pub(super) found: Option<Found>,
     pub(super) state: State,
     pub(super) writer: StateWriter,
+    /// Set where the state is lost and the journal begins behind this entry.
+    pub(super) lacking: Option<EntryId>,
+    pub(super) cluster: Option<ClusterId>,
+    pub(super) generation: Generation,
 }
 
 /// Opens directory, hard state, journal and state, and fits them together.
@@ -49,11 +56,19 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, StartError> {
     })?;
     let current = Current::load(&config.data_dir)?;
     let state_dir = Current::state_dir(&config.data_dir, current.as_ref());
-    let (state, writer) = State::open(&state_dir, &config.rocksdb).map_err(StartError::state)?;
-    let position = state_position(&state)?;
+    // What the journal doesn't hold from the beginning must come from another member.
+    let whole_journal = current.is_none() && storage.journal.recovered().preceding == EntryId::ZERO;
+    let may_rebuild = whole_journal || config.cluster.initial_members.len() > 1;
+    let OpenState { state, writer, position, rebuilt } =
+        open_state(&state_dir, &config.rocksdb, may_rebuild)?;
     let mut hard = storage.hard;
-    let Recovery { journal, mut found, behind_state } =
+    let Recovery { journal, mut found, behind_state, lacking } =
         recover(storage.journal, &position, current.as_ref(), hard.state().core)?;
+    if let Some(above) = lacking.filter(|_| !may_rebuild) {
+        return Err(StartError::state(format_args!(
+            "it is lost, the journal begins behind {above}, and there is no other member to ask"
+        )));
+    }
     let next = hard_state(hard.state(), current.as_ref(), behind_state);
     if next != hard.state() {
         hard.write(next).map_err(StartError::HardState)?;
@@ -61,9 +76,61 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, StartError> {
             found.hard = next.core;
         }
     }
-    // Only now, when what is in force has proven to be whole.
-    remove_leftovers(&config.data_dir, current.as_ref()).map_err(StartError::Leftovers)?;
-    Ok(Opened { data_dir: storage.dir, hard, journal, found, state, writer })
+    // Only when what is in force has proven to be whole.
+    if lacking.is_none() && !rebuilt {
+        remove_leftovers(&config.data_dir, current.as_ref()).map_err(StartError::Leftovers)?;
+    }
+    let (data_dir, generation) = (storage.dir, hard.state().generation);
+    let cluster = data_dir.identity().cluster;
+    Ok(Opened { data_dir, hard, journal, found, state, writer, lacking, cluster, generation })
+}
+
+/// A state that can be read.
+struct OpenState {
+    state: State,
+    writer: StateWriter,
+    position: StatePosition,
+    /// Whether it is a new one in place of one that couldn't be.
+    rebuilt: bool,
+}
+
+/// Opens the state; one that is damaged is set aside, and an empty one made in its place.
+fn open_state(
+    dir: &Path,
+    options: &RocksOptions,
+    may_rebuild: bool,
+) -> Result<OpenState, StartError> {
+    let marked = damage::marked(dir).map_err(StartError::state)?;
+    let reason = match marked {
+        Some(reason) => reason,
+        None => match State::open(dir, options) {
+            Ok((state, writer)) => match state_position(&state) {
+                Ok(position) => return Ok(OpenState { state, writer, position, rebuilt: false }),
+                Err(PositionError::State(error)) if error.is_loss() => error.to_string(),
+                Err(error) => return Err(StartError::state(error)),
+            },
+            Err(error) if error.is_loss() => error.to_string(),
+            Err(error) => return Err(StartError::state(error)),
+        },
+    };
+    if !may_rebuild {
+        return Err(StartError::state(format_args!(
+            "{reason}; no other member has what the journal here doesn't hold"
+        )));
+    }
+    let aside = damage::set_aside(dir).map_err(StartError::state)?;
+    tracing::error!(reason, aside = %aside.display(), "the state is damaged: it is set aside");
+    let (state, writer) = State::open(dir, options).map_err(StartError::state)?;
+    Ok(OpenState { state, writer, position: StatePosition::default(), rebuilt: true })
+}
+
+/// Why a state's position isn't known.
+#[derive(Debug, thiserror::Error)]
+enum PositionError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the cluster entry in the state can't be read: {0}")]
+    Cluster(#[from] WireError),
 }
 
 /// A snapshot may be of an epoch that this node had not heard of when it was put in force, and a
@@ -81,12 +148,11 @@ fn hard_state(
     hard
 }
 
-fn state_position(state: &State) -> Result<StatePosition, StartError> {
+fn state_position(state: &State) -> Result<StatePosition, PositionError> {
     let applied = state.applied_at_open();
-    let stored = state.reader().cluster().map_err(StartError::state)?;
+    let stored = state.reader().cluster()?;
     let cluster = stored
         .map(|stored| decode_cluster(&stored.payload).map(|entry| (stored.id, Arc::new(entry))))
-        .transpose()
-        .map_err(StartError::state)?;
+        .transpose()?;
     Ok(StatePosition { applied: applied.id, chain: applied.chain, time: applied.time, cluster })
 }

@@ -84,6 +84,9 @@ pub(super) struct Recovery {
     /// Whether entries that were acknowledged from memory may be gone: the state is ahead of the
     /// journal (S5).
     pub behind_state: bool,
+    /// Set where the state is lost and the journal can't bring it back: a snapshot is needed that
+    /// ends here or later.
+    pub lacking: Option<EntryId>,
 }
 
 /// Fits the journal to the state.
@@ -100,6 +103,13 @@ pub(super) fn recover(
     if let Some(damage) = recovered.damage.clone() {
         return Err(RecoveryError::Damaged { at: damage.at, what: damage.what });
     }
+    // An empty state is one that was lost: whoever empties it knows that the log has what was in it.
+    let beginning = current.map_or(EntryId::ZERO, |current| current.preceding);
+    let beginning = beginning.max(recovered.preceding);
+    if state.applied == EntryId::ZERO && beginning != EntryId::ZERO {
+        let lacking = Some(beginning);
+        return Ok(Recovery { journal, found: None, behind_state: false, lacking });
+    }
     if let Some(current) = current {
         if state.applied.seq < current.preceding.seq {
             let (installed, applied) = (current.preceding, state.applied);
@@ -113,7 +123,7 @@ pub(super) fn recover(
         }
     }
     if recovered.last == EntryId::ZERO && state.applied == EntryId::ZERO {
-        return Ok(Recovery { journal, found: None, behind_state: false });
+        return Ok(Recovery { journal, found: None, behind_state: false, lacking: None });
     }
     if recovered.first > state.applied.seq.next() {
         return Err(RecoveryError::Gap { first: recovered.first, applied: state.applied });
@@ -126,7 +136,7 @@ pub(super) fn recover(
         journal = journal.start_after(state.applied, state.chain)?;
     }
     let found = found(&journal, state, hard)?;
-    Ok(Recovery { journal, found: Some(found), behind_state })
+    Ok(Recovery { journal, found: Some(found), behind_state, lacking: None })
 }
 
 /// Whether the journal goes on from this entry: it holds it, or has been trimmed beyond it.
@@ -273,10 +283,28 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_state_is_asked_for_from_where_the_journal_begins() {
+        let lost = StatePosition::default();
+        let hard = HardState::default();
+        let dir = Scratch::new();
+        let (current, _) = installed(EntryId::new(Epoch(3), Seq(9)));
+        let recovery = recover(journal(&dir, 5), &lost, Some(&current), hard).unwrap();
+        assert_eq!(recovery.lacking, Some(current.preceding));
+        assert_eq!(recovery.journal.recovered().last.seq, Seq(5), "nothing is cut for it");
+        assert!(recovery.found.is_none() && !recovery.behind_state);
+        drop(recovery);
+
+        let open = OpenJournal::open(JournalOptions::in_data_dir(dir.path())).unwrap();
+        let cut = open.start_after(EntryId::new(Epoch(2), Seq(7)), Chain(3)).unwrap();
+        let recovery = recover(cut, &lost, None, hard).unwrap();
+        assert_eq!(recovery.lacking, Some(EntryId::new(Epoch(2), Seq(7))));
+    }
+
+    #[test]
     fn a_state_that_is_not_the_one_in_force_is_refused() {
         let dir = Scratch::new();
         let (current, mut state) = installed(EntryId::new(Epoch(3), Seq(9)));
-        state.applied = EntryId::ZERO;
+        state.applied = EntryId::new(Epoch(1), Seq(8));
         let hard = HardState::default();
         let outcome = recover(journal(&dir, 5), &state, Some(&current), hard);
         assert!(matches!(outcome, Err(RecoveryError::NotInstalled { .. })));

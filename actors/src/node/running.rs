@@ -19,6 +19,7 @@ use crate::snapshot::{SnapshotService, SnapshotStats};
 use crate::storage::hardstate::HardStateWriter;
 use crate::storage::identity::DataDir;
 use crate::storage::state::StateReader;
+use crate::storage::state::damage::StateLoss;
 use crate::storage::{MemoryRelief, StorageHandle};
 use crate::supervisor::{ExitReason, Phase, Supervisor};
 use crate::view::Published;
@@ -48,6 +49,7 @@ pub struct RunningNode {
     pub(super) metrics: Metrics,
     pub(super) state: StateReader,
     pub(super) relief: MemoryRelief,
+    pub(super) loss: Arc<StateLoss>,
     pub(super) health: Arc<Health>,
     pub(super) quorum: QuorumHandle,
     pub(super) incarnation: Incarnation,
@@ -161,10 +163,14 @@ impl RunningNode {
         self.parts.snapshots.handle().stats()
     }
 
-    /// Completes when a snapshot was put in force: the node must be stopped and started again, on
-    /// the state that the snapshot brought.
-    pub async fn superseded(&self) {
-        self.parts.snapshots.handle().installed().notified().await;
+    /// Completes when the node must be stopped and started again, with why: a snapshot was put in
+    /// force, or the state was given up.
+    pub async fn superseded(&self) -> &'static str {
+        let installed = self.parts.snapshots.handle().installed();
+        tokio::select! {
+            () = installed.notified() => "a snapshot was installed",
+            () = self.loss.given_up() => "the state is damaged and is rebuilt",
+        }
     }
 
     /// Stops in order: no new commands, every waiting reply answered, everything applied that is
@@ -214,7 +220,8 @@ impl RunningNode {
 async fn hand_over(quorum: &QuorumHandle, published: &Published, limit: Duration) {
     let deadline = Instant::now() + limit;
     match quorum.transfer(None, deadline).await {
-        Ok(_) => {
+        // One that began because the node is unhealthy will do.
+        Ok(_) | Err(TransferError::Refused(HandoverRefused::UnderWay(_))) => {
             let primary = tokio::time::timeout_at(deadline.into(), published.other_primary()).await;
             tracing::info!(primary = ?primary.ok(), "handed leadership over");
         }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::formation::Forming;
-use quorate_protocol::types::{ClusterId, DiskId};
+use quorate_protocol::types::{ClusterId, DiskId, EntryId, Generation};
 use quorate_protocol::wire::Hello;
 use tokio::sync::mpsc;
 
@@ -26,7 +26,7 @@ use crate::health::Health;
 use crate::metrics::StorageSources;
 use crate::quorum::{
     Driver, DriverParts, FormingDriver, Found, Phase as QuorumPhase, Ports, QuorumHandle,
-    QuorumQueues, Seen,
+    QuorumQueues, RebuildingDriver, Seen,
 };
 use crate::replication::{LogSource, PeerEvents, ReplicationOptions, TlsMaterial};
 use crate::snapshot::SnapshotHandle;
@@ -38,6 +38,7 @@ use crate::storage::hardstate::HardStateWriter;
 use crate::storage::identity::DataDir;
 use crate::storage::journal::{Journal, JournalReader};
 use crate::storage::state::StateReader;
+use crate::storage::state::damage::StateLoss;
 use crate::submit::GateInput;
 use crate::supervisor::Phase;
 
@@ -79,7 +80,9 @@ impl Wiring {
         let cache = Arc::new(LogCache::new(self.config.journal.cache_bytes));
         let source = Arc::new(LogSource { cache: cache.clone(), journal: journal.reader() });
         let relief = MemoryRelief::new(state.clone(), cache.clone());
-        let apply = self.start_apply(opened.writer, source.clone(), quorum.copy_times().clone())?;
+        let loss = StateLoss::new(state.path());
+        let times = quorum.copy_times().clone();
+        let apply = self.start_apply(opened.writer, source.clone(), times, loss.clone())?;
         let sources = StorageSources {
             state: state.clone(),
             journal: journal.clone(),
@@ -91,7 +94,13 @@ impl Wiring {
         let first = first_entry(&journal)?;
         // Not by the first entry, which the journal may have no more.
         let newest = opened.found.as_ref().and_then(|found| found.configs.last());
-        let hello = self.hello(newest.map(|(_, config)| config.as_ref()), reservation);
+        let mut hello = self.hello(newest.map(|(_, config)| config.as_ref()), reservation);
+        if opened.lacking.is_some() {
+            // A member of a cluster, though it can't say of which members.
+            hello.cluster = opened.cluster;
+            hello.generation = opened.generation;
+            hello.formed = true;
+        }
         let replication = ReplicationOptions {
             bind: self.config.peer.listen,
             tls,
@@ -113,11 +122,17 @@ impl Wiring {
             gate: self.gate.input(),
             data_dir: data_dir.clone(),
             health: self.health.clone(),
+            loss: loss.clone(),
             snapshots: snapshots.handle().clone(),
             first,
         };
         let queues = Queues { asked, report_in_memory };
-        let phase = self.phase(local, queues, opened.found, reservation)?;
+        let beginning = match (opened.found, opened.lacking) {
+            (Some(found), _) => Beginning::Found(found),
+            (None, Some(above)) => Beginning::Lost { above, generation: opened.generation },
+            (None, None) => Beginning::Empty { reservation },
+        };
+        let phase = self.phase(local, queues, beginning)?;
         let consensus = self.start_consensus(replication, phase).await?;
         let storage =
             self.start_storage(state.clone(), journal, apply, snapshots.hold().clone()).await?;
@@ -135,12 +150,12 @@ impl Wiring {
             data_dir,
         };
         self.supervisor.enter(Phase::Ready);
-        Ok(self.running((state, relief), quorum, started, parts))
+        Ok(self.running((state, relief, loss), quorum, started, parts))
     }
 
     fn running(
         &self,
-        (state, relief): (StateReader, MemoryRelief),
+        (state, relief, loss): (StateReader, MemoryRelief, Arc<StateLoss>),
         quorum: QuorumHandle,
         started: Instant,
         parts: Parts,
@@ -151,6 +166,7 @@ impl Wiring {
             metrics: self.metrics.clone(),
             state,
             relief,
+            loss,
             health: self.health.clone(),
             quorum,
             incarnation: self.incarnation,
@@ -174,6 +190,7 @@ struct LocalPorts {
     gate: mpsc::Sender<GateInput>,
     data_dir: Arc<Mutex<DataDir>>,
     health: Arc<Health>,
+    loss: Arc<StateLoss>,
     snapshots: SnapshotHandle,
     first: Option<(Bytes, Arc<ClusterEntry>)>,
 }
@@ -184,14 +201,23 @@ struct Queues {
     report_in_memory: Arc<AtomicBool>,
 }
 
+/// What a node starts from.
+enum Beginning {
+    /// Log and state.
+    Found(Found),
+    /// A log whose beginning was only in the state, which is lost.
+    Lost { above: EntryId, generation: Generation },
+    /// Nothing yet.
+    Empty { reservation: Option<DiskId> },
+}
+
 impl Wiring {
     /// Makes the quorum actor's first phase once the transport is up.
     fn phase(
         &self,
         local: LocalPorts,
         queues: Queues,
-        found: Option<Found>,
-        reservation: Option<DiskId>,
+        beginning: Beginning,
     ) -> Result<MakePhase, StartError> {
         let seed = random_u128()
             .map_err(|source| StartError::Thread { name: "random numbers", source })?;
@@ -215,6 +241,7 @@ impl Wiring {
                 gate: local.gate,
                 data_dir: local.data_dir,
                 health: local.health,
+                loss: local.loss,
                 snapshots: local.snapshots,
                 first: local.first,
                 seen: Seen::default(),
@@ -230,12 +257,19 @@ impl Wiring {
                 seed: seed as u64,
                 stage,
             };
-            if let Some(found) = found {
-                return QuorumPhase::Running(Box::new(Driver::new(parts, found)));
+            match beginning {
+                Beginning::Found(found) => {
+                    QuorumPhase::Running(Box::new(Driver::new(parts, found)))
+                }
+                Beginning::Lost { above, generation } => QuorumPhase::Rebuilding(Box::new(
+                    RebuildingDriver::new(parts, above, generation),
+                )),
+                Beginning::Empty { reservation } => {
+                    let logic = Forming::new(plan, reservation);
+                    let cluster = ClusterId(seed);
+                    QuorumPhase::Forming(Box::new(FormingDriver::new(logic, parts, cluster)))
+                }
             }
-            let logic = Forming::new(plan, reservation);
-            let cluster = ClusterId(seed);
-            QuorumPhase::Forming(Box::new(FormingDriver::new(logic, parts, cluster)))
         }))
     }
 }

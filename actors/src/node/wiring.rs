@@ -28,6 +28,7 @@ use crate::snapshot::{SnapshotParts, SnapshotService};
 use crate::storage::apply::{Apply, ApplyHooks, ApplyOptions, ApplyParts};
 use crate::storage::hardstate::{HardStateFile, HardStateHooks, HardStateWriter};
 use crate::storage::journal::{Journal, JournalHooks, OpenJournal};
+use crate::storage::state::damage::StateLoss;
 use crate::storage::state::{StateReader, StateWriter};
 use crate::storage::{JournalHold, MemoryRelief, StorageHandle, StorageParts, UpkeepOptions};
 use crate::supervisor::Supervisor;
@@ -129,14 +130,24 @@ impl Wiring {
         writer: StateWriter,
         log: Arc<LogSource>,
         copy_times: Arc<CopyTimesBoard>,
+        loss: Arc<StateLoss>,
     ) -> Result<Apply, StartError> {
-        let supervisor = self.supervisor.clone();
+        let (supervisor, health) = (self.supervisor.clone(), self.health.clone());
         let metrics = self.metrics.storage.clone();
         let hooks = ApplyHooks {
             observe: Arc::new(move |round| metrics.applied(round)),
             ..ApplyHooks::new(
                 Arc::new(move |applied| copy_times.applied(applied, clock::now)),
-                Arc::new(move |fault| supervisor.failed("apply loop", fault.to_string())),
+                Arc::new(move |fault| {
+                    let Some(error) = fault.loss() else {
+                        return supervisor.failed("apply loop", fault.to_string());
+                    };
+                    // A primary hands over while it stops for the rebuild.
+                    health.report(error);
+                    if let Err(error) = loss.give_up(&fault.to_string()) {
+                        supervisor.failed("apply loop", format!("{fault}; not marked: {error}"));
+                    }
+                }),
             )
         };
         let parts = ApplyParts {

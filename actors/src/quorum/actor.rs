@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::driver::Driver;
 use super::forming::FormingDriver;
 use super::ports::Fatal;
+use super::rebuilding::RebuildingDriver;
 use crate::clock;
 use crate::wake::Wake;
 
@@ -30,6 +31,8 @@ pub(crate) enum QuorumMessage {
 pub(crate) enum Phase {
     /// First boot.
     Forming(Box<FormingDriver>),
+    /// The state is lost.
+    Rebuilding(Box<RebuildingDriver>),
     /// Replication.
     Running(Box<Driver>),
 }
@@ -114,7 +117,7 @@ impl Actor for QuorumPolicy {
         state.timer.task.abort();
         match &mut state.phase {
             Some(Phase::Running(driver)) => driver.stop(),
-            Some(Phase::Forming(_)) | None => {}
+            Some(Phase::Forming(_) | Phase::Rebuilding(_)) | None => {}
         }
         Ok(())
     }
@@ -126,6 +129,10 @@ impl QuorumState {
         let due = match self.phase.take() {
             Some(Phase::Forming(forming)) => {
                 self.phase = Some(forming.round()?);
+                clock::now().plus(FORMING_PERIOD_US)
+            }
+            Some(Phase::Rebuilding(rebuilding)) => {
+                self.phase = Some(rebuilding.round()?);
                 clock::now().plus(FORMING_PERIOD_US)
             }
             Some(Phase::Running(mut driver)) => {

@@ -217,6 +217,7 @@ impl Driver {
             self.step(now, order, Vec::new())?;
         }
         self.hand_over_if_unhealthy(now)?;
+        self.give_up_lost_state(now)?;
         self.take_batches();
         self.seal_waiting(now)?;
         self.expire_idle(now)?;

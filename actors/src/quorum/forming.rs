@@ -21,7 +21,6 @@ use super::driver::{Driver, DriverParts, Found};
 use super::ports::Fatal;
 use crate::clock;
 use crate::replication::{PeerEvent, Session};
-use crate::submit::Refusal;
 use crate::view::View;
 
 /// A node without a log.
@@ -51,7 +50,7 @@ impl FormingDriver {
 
     /// One round; gives the next phase, which is this one until the first entry is synced.
     pub(super) fn round(mut self: Box<Self>) -> Result<Phase, Fatal> {
-        self.refuse_clients();
+        self.parts.queues.refuse_all();
         let mut events = Vec::new();
         self.parts.ports.peers.drain(&mut events);
         for event in events {
@@ -181,16 +180,6 @@ impl FormingDriver {
     fn send(&mut self, to: NodeId, message: Formation) {
         if let Some((session, _)) = self.sessions.get(&to) {
             self.parts.ports.send_formation(to, *session, message);
-        }
-    }
-
-    fn refuse_clients(&mut self) {
-        while let Ok(batch) = self.parts.queues.submitted.try_recv() {
-            // A dropped receiver is a connection that is gone.
-            let _ = batch.reply.send(crate::submit::Outcome::Refused(Refusal::NoPrimary));
-        }
-        while let Ok(read) = self.parts.queues.reads.try_recv() {
-            let _ = read.reply.send(Err(Refusal::NoPrimary));
         }
     }
 

@@ -16,6 +16,7 @@ mod forming;
 mod handle;
 mod orders;
 mod ports;
+mod rebuilding;
 mod sealing;
 
 pub(crate) use actor::{Phase, QuorumWake};
@@ -26,3 +27,4 @@ pub use handle::{ConfirmedRead, QuorumHandle, QuorumQueues};
 pub use orders::{ChangeError, TransferError};
 pub use ports::Fatal;
 pub(crate) use ports::{Ports, Seen};
+pub(crate) use rebuilding::RebuildingDriver;

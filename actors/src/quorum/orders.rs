@@ -12,7 +12,8 @@ use quorate_protocol::types::{EntryId, NodeId};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use super::handle::QuorumHandle;
+use super::handle::{QuorumHandle, QuorumQueues};
+use crate::submit::{Outcome, Refusal};
 
 /// Orders that may wait for the actor.
 pub(crate) const ORDER_QUEUE: usize = 16;
@@ -27,6 +28,37 @@ pub(crate) enum Order {
     Change { change: ClusterChange, reply: oneshot::Sender<ChangeOutcome> },
     /// Hand leadership over.
     Transfer { to: Option<NodeId>, reply: oneshot::Sender<HandoverOutcome> },
+}
+
+impl Order {
+    /// For a node that has no core: it certainly isn't primary.
+    fn refuse(self) {
+        // A dropped receiver is a caller that stopped waiting.
+        match self {
+            Self::Change { reply, .. } => {
+                let _ = reply.send(ChangeOutcome::Refused(ChangeRefused::NotPrimary));
+            }
+            Self::Transfer { reply, .. } => {
+                let _ = reply.send(HandoverOutcome::Refused(HandoverRefused::NotPrimary));
+            }
+        }
+    }
+}
+
+impl QuorumQueues {
+    /// Answers everything that waits, on a node that has no core yet.
+    pub(super) fn refuse_all(&mut self) {
+        while let Ok(batch) = self.submitted.try_recv() {
+            // A dropped receiver is a connection that is gone.
+            let _ = batch.reply.send(Outcome::Refused(Refusal::NoPrimary));
+        }
+        while let Ok(read) = self.reads.try_recv() {
+            let _ = read.reply.send(Err(Refusal::NoPrimary));
+        }
+        while let Ok(order) = self.orders.try_recv() {
+            order.refuse();
+        }
+    }
 }
 
 /// Why a change of the configuration is not known to be in force.

@@ -24,6 +24,7 @@ use crate::storage::hardstate::HardStateWriter;
 use crate::storage::identity::DataDir;
 use crate::storage::journal::{Journal, JournalReader, Progress};
 use crate::storage::state::StateReader;
+use crate::storage::state::damage::StateLoss;
 use crate::submit::GateInput;
 
 /// Why the node must stop.
@@ -97,6 +98,8 @@ pub(crate) struct Ports {
     pub data_dir: Arc<Mutex<DataDir>>,
     /// Whether writes must be refused.
     pub health: Arc<Health>,
+    /// Gives the state up.
+    pub loss: Arc<StateLoss>,
     /// Fetches and installs snapshots.
     pub snapshots: SnapshotHandle,
     /// The record of the first entry and the configuration in it, for members that lack it.

@@ -3,6 +3,7 @@
 mod bad_clients;
 mod bad_start;
 mod common;
+mod damage;
 mod degraded;
 mod differential;
 mod disk_faults;

@@ -81,7 +81,8 @@ pub(super) fn disk_full(health: &HealthView) -> String {
 fn by_cluster(view: &View) -> Option<String> {
     if view.config.is_none() {
         let waiting = view.waiting.as_deref().unwrap_or("the cluster is not formed yet");
-        return Some(format!("forming: {waiting}"));
+        let what = if view.rebuilding { "snapshot_install" } else { "forming" };
+        return Some(format!("{what}: {waiting}"));
     }
     view.primary.is_none().then(|| "no_primary".to_owned())
 }

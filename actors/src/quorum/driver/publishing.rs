@@ -124,6 +124,7 @@ impl Driver {
             memory_loss: self.core.memory_loss(),
             degraded,
             waiting: None,
+            rebuilding: false,
             config: Some(config),
         }
     }

@@ -18,6 +18,8 @@ const TOKEN: u64 = 0;
 #[derive(Debug, Default)]
 pub(super) struct Relief {
     not_before: MonoTime,
+    /// When to look again whether the state is lost.
+    loss_due: MonoTime,
     /// The voter that did not take over last time: it may be unhealthy, too.
     unwilling: Option<NodeId>,
 }
@@ -34,6 +36,24 @@ impl Driver {
         let to =
             self.relief.unwilling.take().and_then(|unwilling| self.voter_other_than(unwilling));
         self.step(now, Event::Transfer { token: TOKEN, to }, Vec::new())
+    }
+
+    /// A replica whose state can't be read back rebuilds it, which ends in a restart. It neither
+    /// votes nor counts meanwhile, so it waits until all other voters are there.
+    pub(super) fn give_up_lost_state(&mut self, now: MonoTime) -> Result<(), Fatal> {
+        if self.was_primary || now < self.relief.loss_due {
+            return Ok(());
+        }
+        self.relief.loss_due = now.plus(RETRY_US);
+        let view = self.ports.health.view();
+        let Some(reason) = &view.loss else { return Ok(()) };
+        let others = |voter: &NodeId| *voter != self.ports.node;
+        let mut voters = self.core.configs().newest().voters().filter(others);
+        if voters.all(|voter| self.sessions.contains_key(&voter)) && self.core.primary().is_some() {
+            let stored = self.ports.loss.give_up(reason);
+            stored.map_err(|e| Fatal::Store { what: "the mark", reason: e.to_string() })?;
+        }
+        Ok(())
     }
 
     /// Whether the outcome is of such an attempt; then it is noted.

@@ -69,6 +69,21 @@ pub enum ApplyFault {
     Panicked,
 }
 
+impl ApplyFault {
+    /// The state's failure, if it is that the state can't be read back.
+    #[must_use]
+    pub fn loss(&self) -> Option<&StateError> {
+        match self {
+            Self::State { source, .. } => source.is_loss().then_some(source),
+            Self::Log { .. }
+            | Self::Missing { .. }
+            | Self::Chain { .. }
+            | Self::Payload { .. }
+            | Self::Panicked => None,
+        }
+    }
+}
+
 /// One round as it went.
 #[derive(Clone, Copy, Debug)]
 pub struct RoundStats {

@@ -44,6 +44,12 @@ pub enum OpenError {
         /// The version of this binary.
         known: u32,
     },
+    /// A table is gone, or has another size than RocksDB wrote.
+    #[error("{path} is not as it was written", path = path.display())]
+    Table {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The position can't be read.
     #[error(transparent)]
     State(#[from] StateError),
@@ -97,6 +103,23 @@ pub enum Operation {
     Compact,
 }
 
+impl OpenError {
+    /// Whether what was written is not there any more, as opposed to something that stands in the
+    /// way of reading it.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::RocksDb { source, .. } => source.kind() == rocksdb::ErrorKind::Corruption,
+            Self::Table { .. } => true,
+            Self::State(error) => error.is_loss(),
+            Self::Directory { .. }
+            | Self::Options(_)
+            | Self::ColumnFamilies { .. }
+            | Self::Format { .. } => false,
+        }
+    }
+}
+
 impl StateError {
     pub(crate) fn rocksdb(operation: Operation, key: &[u8], source: rocksdb::Error) -> Self {
         Self::RocksDb { operation, key: key.escape_ascii().to_string(), source }
@@ -104,6 +127,22 @@ impl StateError {
 
     pub(crate) fn bad_value(operation: Operation, key: &[u8], source: BadValue) -> Self {
         Self::BadValue { operation, key: key.escape_ascii().to_string(), source }
+    }
+
+    /// Whether what was written can't be read back: the state must be rebuilt. What can't be written
+    /// is no loss, for the log brings it back.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::RocksDb { operation, source, .. } => match source.kind() {
+                rocksdb::ErrorKind::Corruption => true,
+                rocksdb::ErrorKind::IOError => {
+                    matches!(operation, Operation::Get | Operation::Scan)
+                }
+                _ => false,
+            },
+            Self::BadValue { .. } | Self::BadRecord { .. } => true,
+        }
     }
 
     /// Whether the state itself is in doubt, as opposed to one access that didn't go through: then

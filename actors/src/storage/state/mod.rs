@@ -13,11 +13,13 @@
 //! | `writer` | the one writer: what a round changed, as one batch |
 //! | `checkpoint` | a second copy of the files, as of one position |
 //! | `compact` | compacting, and emptying the cache, on demand |
+//! | `damage` | giving a state up that can't be trusted |
 //! | `hash` | comparing nodes |
 //! | `keys`, `value`, `meta` | the layout: every key and value in one place each |
 
 mod checkpoint;
 mod compact;
+pub mod damage;
 mod error;
 mod hash;
 mod heads;

@@ -61,6 +61,7 @@ impl State {
         }
         let family = ColumnFamilyDescriptor::new(DEFAULT_FAMILY, rocks.clone());
         let db = DB::open_cf_descriptors(&rocks, path, [family]).map_err(failed)?;
+        check_tables(path, &db).map_err(failed)??;
         let store = Arc::new(Store {
             db,
             read_options: ReadOptions::default(),
@@ -125,6 +126,17 @@ impl StateReader {
             .flush_opt(&options)
             .map_err(|error| StateError::rocksdb(Operation::Flush, b"state", error))
     }
+}
+
+/// Without paranoid checks RocksDB finds out that a table is gone when it is asked for a key in it.
+fn check_tables(path: &Path, db: &DB) -> Result<Result<(), OpenError>, rocksdb::Error> {
+    for table in db.live_files()? {
+        let path = path.join(table.name.trim_start_matches('/'));
+        if !std::fs::metadata(&path).is_ok_and(|found| found.len() == table.size as u64) {
+            return Ok(Err(OpenError::Table { path }));
+        }
+    }
+    Ok(Ok(()))
 }
 
 /// Writes the format's version into an empty store and compares it in another.

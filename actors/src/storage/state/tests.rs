@@ -13,6 +13,8 @@ use super::*;
 use crate::storage::options::RocksOptions;
 use crate::storage::scratch::Scratch;
 
+mod tables;
+
 pub(crate) fn small() -> RocksOptions {
     RocksOptions { block_cache_size: 1 << 20, min_blob_size: 64, ..RocksOptions::default() }
 }
