@@ -10,6 +10,7 @@
 mod batch;
 mod connection;
 mod control;
+mod limits;
 mod output;
 mod reads;
 mod refusal;

@@ -13,6 +13,7 @@ use quorate_protocol::types::{Epoch, Incarnation, NodeId, Seq};
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore};
 
+use super::limits::Limits;
 use super::registry::Registry;
 use super::slowlog::SlowLog;
 use crate::health::Health;
@@ -144,6 +145,8 @@ pub(super) struct Shared {
     pub registry: Registry,
     /// Bytes of batches that may wait to be sealed.
     pub admission: Arc<Semaphore>,
+    /// Turns of stores, loads and removes.
+    pub limits: Limits,
     pub slowlog: SlowLog,
     pub started: Instant,
     /// Seconds without a command after which a connection is closed; 0 is never.
@@ -162,6 +165,7 @@ impl Shared {
             metrics: parts.metrics,
             registry: Registry::default(),
             admission: Arc::new(Semaphore::new(budget)),
+            limits: Limits::new(&options.settings.concurrency),
             slowlog: SlowLog::default(),
             started: Instant::now(),
             idle_timeout_s: AtomicU64::new(0),

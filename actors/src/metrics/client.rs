@@ -296,7 +296,7 @@ impl Refusals {
         let refusals = counters(
             registry,
             "quorate_admission_refusals_total",
-            "Batches refused before they were sealed, by reason",
+            "Batches refused before they were sealed, and rounds of reads refused, by reason",
             "reason",
         )?;
         let child = |reason| refusals.with_label_values(&[reason]);

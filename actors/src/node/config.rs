@@ -113,6 +113,20 @@ pub struct ClientSettings {
     pub primary_wait: Duration,
     /// How long a request may take before `TIMEOUT store` or `INDOUBT`.
     pub store_deadline: Duration,
+    /// How much may be under way at once.
+    pub concurrency: ConcurrencyLimits,
+}
+
+/// Stores, loads and removes that may be under way at once, all clients together; `None` is any
+/// number. One batch of a connection counts as one, and so do the reads of one round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConcurrencyLimits {
+    /// Batches with a write that needs space.
+    pub stores: Option<usize>,
+    /// Rounds of reads.
+    pub loads: Option<usize>,
+    /// Batches whose writes only remove.
+    pub removes: Option<usize>,
 }
 
 /// The QUIC endpoint.

@@ -367,6 +367,25 @@ pub(crate) const KEYS: &[Key] = &[
               INDOUBT if it may have.",
     },
     Key {
+        path: "storage.limit_concurrent_stores",
+        kind: Kind::Integer,
+        fallback: Unset("64"),
+        doc: "Batches of writes under way at once, all clients together. Others wait, until their \
+              deadline ends with TIMEOUT. Unset: any number.",
+    },
+    Key {
+        path: "storage.limit_concurrent_loads",
+        kind: Kind::Integer,
+        fallback: Unset("64"),
+        doc: "The same for rounds of reads.",
+    },
+    Key {
+        path: "storage.limit_concurrent_removes",
+        kind: Kind::Integer,
+        fallback: Unset("64"),
+        doc: "The same for batches that only remove.",
+    },
+    Key {
         path: "storage.rocksdb.increase_parallelism",
         kind: Kind::Integer,
         fallback: Unset("2"),

@@ -23,6 +23,7 @@ use super::source::Source;
 use super::value::{Value, parse_bytes, parse_duration};
 
 mod health;
+mod limits;
 
 /// Largest certificate, key or secret file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -177,6 +178,7 @@ impl Reader<'_> {
             admission_bytes_max: self.size("client.admission_bytes_max"),
             primary_wait: self.duration("client.primary_wait"),
             store_deadline: self.duration("storage.store_deadline"),
+            concurrency: self.concurrency(),
         };
         if settings.maxclients == 0 {
             self.refuse("client.maxclients", "must be at least 1");

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use quorate_actors::node::config::HealthSettings;
+use quorate_actors::node::config::{ConcurrencyLimits, HealthSettings};
 
 use super::*;
 use crate::config::example;
@@ -228,4 +228,17 @@ fn limits_of_the_disk_are_read_and_0_is_not_unset() {
     assert_eq!(settings.node.disk, disk);
     let error = folder.with("", "[storage]\nmin_free_inodes = -1\n").expect_err("negative");
     assert!(error.contains("storage.min_free_inodes"), "{error}");
+}
+
+#[test]
+fn limits_on_what_is_under_way_are_read_and_none_is_zero() {
+    let folder = Folder::new("limits");
+    let none = folder.with("", "").expect("defaults").node.client.concurrency;
+    assert_eq!(none, ConcurrencyLimits::default());
+    let section = "[storage]\nlimit_concurrent_stores = 3\nlimit_concurrent_loads = 4\n";
+    let limits = folder.with("", section).expect("valid").node.client.concurrency;
+    assert_eq!((limits.stores, limits.loads, limits.removes), (Some(3), Some(4), None));
+    let zero = "[storage]\nlimit_concurrent_removes = 0\n";
+    let error = folder.with("", zero).expect_err("nothing could be removed");
+    assert!(error.contains("q.toml:12: storage.limit_concurrent_removes: must be"), "{error}");
 }

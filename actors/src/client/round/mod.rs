@@ -21,6 +21,7 @@ use quorate_protocol::types::{EntryId, Epoch, Seq};
 
 use crate::client::batch::{self, Answer, Terms};
 use crate::client::control::{Control, NO_AUTH, Wanted, current, names_primary, wait};
+use crate::client::limits::Work;
 use crate::client::output::Output;
 use crate::client::reads::{self, Denied, Right};
 use crate::client::refusal::{self, error};
@@ -275,9 +276,13 @@ impl<'a, 's> Round<'a, 's> {
             primary_until: self.primary_until(),
             durability: self.session.durability,
         };
+        let work = if frees_space { Work::Remove } else { Work::Store };
         let answer = match self.shared.health.refusal(frees_space) {
             Some(refusal) => Answer::Refused(refusal),
-            None => batch::run(self.shared, &encoded, self.started, terms).await,
+            None => match self.shared.limits.turn(work, terms.deadline).await {
+                Ok(_turn) => batch::run(self.shared, &encoded, self.started, terms).await,
+                Err(refusal) => Answer::Refused(refusal),
+            },
         };
         match answer {
             Answer::Done { id, replies, waits } => {
@@ -305,7 +310,7 @@ impl<'a, 's> Round<'a, 's> {
                 });
             }
             Answer::Refused(refused) => {
-                self.shared.metrics.refused(&refused);
+                self.note_refusal(&refused);
                 self.emit_each(slots, |_, _, _| refusal::refused(&refused));
             }
         }
@@ -427,6 +432,14 @@ impl<'a, 's> Round<'a, 's> {
         }
         if wanted {
             reply.write(self.session.protocol, self.out.buffer());
+        }
+    }
+
+    /// Counts a refusal. A store's deadline that was spent waiting is an error of the storage.
+    fn note_refusal(&self, refused: &Refusal) {
+        self.shared.metrics.refused(refused);
+        if matches!(refused, Refusal::Timeout { caller: false }) {
+            self.shared.health.report_soft("a request waited in vain until its store deadline");
         }
     }
 

@@ -7,6 +7,7 @@ use quorate_protocol::resp::Reply;
 use quorate_protocol::types::EntryId;
 
 use super::{Ask, FLUSH_BYTES, Round, slot_of, unreadable};
+use crate::client::limits::Work;
 use crate::client::reads::{self, Denied};
 use crate::client::transaction::read_key;
 
@@ -17,6 +18,13 @@ impl Round<'_, '_> {
             return Ok(());
         }
         let mut asks = std::mem::take(&mut self.reads);
+        let _turn = match self.shared.limits.turn(Work::Load, self.deadline()).await {
+            Ok(turn) => turn,
+            Err(refusal) => {
+                self.deny(&asks, &Denied::Refused(refusal));
+                return self.relieve().await;
+            }
+        };
         let mut at = 0;
         let mut confirm = false;
         while at < asks.len() {
@@ -59,6 +67,9 @@ impl Round<'_, '_> {
     }
 
     fn deny(&mut self, asks: &[Ask], denied: &Denied) {
+        if let Denied::Refused(refusal) = denied {
+            self.note_refusal(refusal);
+        }
         for ask in asks {
             let key_slot = read_key(&ask.read).map(slot_of);
             let reply = reads::denial(denied, self.session, key_slot);
@@ -90,10 +101,20 @@ impl Round<'_, '_> {
         self.counts.reads += 1;
         self.settle().await?;
         let mut confirm = false;
+        let turn = self.shared.limits.turn(Work::Load, self.deadline()).await;
         let reply = loop {
-            let right = match self.right(confirm).await {
+            let right = match &turn {
+                Ok(_) => self.right(confirm).await,
+                Err(refusal) => Err(Denied::Refused(refusal.clone())),
+            };
+            let right = match right {
                 Ok(right) => right,
-                Err(denied) => break reads::denial(&denied, self.session, None),
+                Err(denied) => {
+                    if let Denied::Refused(refusal) = &denied {
+                        self.note_refusal(refusal);
+                    }
+                    break reads::denial(&denied, self.session, None);
+                }
             };
             let now_ms = self.shared.now_ms();
             // Other tasks of this thread go on elsewhere while the store is visited.

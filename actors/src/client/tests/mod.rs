@@ -29,7 +29,7 @@ use super::ClientServer;
 use super::shared::{ClientOptions, ClientParts, State, StateFault};
 use crate::health::{DiskOptions, Health, LatchOptions};
 use crate::metrics::Metrics;
-use crate::node::config::ClientSettings;
+use crate::node::config::{ClientSettings, ConcurrencyLimits};
 use crate::quorum::{ConfirmedRead, QuorumHandle, QuorumQueues};
 use crate::submit::{Batch, DoubtReason, Outcome, Refusal, Waits};
 use crate::view::{Published, Role, View};
@@ -217,6 +217,7 @@ fn options() -> ClientOptions {
             admission_bytes_max: 64 << 20,
             primary_wait: Duration::from_millis(100),
             store_deadline: Duration::from_secs(5),
+            concurrency: ConcurrencyLimits::default(),
         },
         node: NodeId(1),
         incarnation: Incarnation(1),

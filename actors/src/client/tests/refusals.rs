@@ -19,6 +19,7 @@ async fn each_refusal_has_its_own_code() {
         (Refusal::NoReplicas { clause }, "-NOREPLICAS "),
         (Refusal::Unhealthy("disk\r\nhangs".to_owned()), "-UNHEALTHY disk  hangs"),
         (Refusal::DiskFull, "-DISKFULL "),
+        (Refusal::OutOfMemory, "-OOM "),
         (Refusal::Overloaded, "-OVERLOADED "),
         (Refusal::Timeout { caller: false }, "-TIMEOUT store"),
         (Refusal::Draining, "-DRAINING "),
@@ -53,6 +54,32 @@ async fn a_full_disk_takes_deletes_only_and_an_unhealthy_node_no_write() {
     let line = client.line().await;
     assert!(line.starts_with("-UNHEALTHY ") && line.contains("epochs"), "{line}");
     client.ask("GET b", "$1\r\n1\r\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_wait_for_a_turn_counts_against_the_deadline_and_the_error_says_whose_it_was() {
+    let mut options = options();
+    options.settings.concurrency.stores = Some(1);
+    options.settings.store_deadline = Duration::from_millis(300);
+    let node = Node::start_with(options);
+    node.fake.set_log(Log::Hold);
+    let mut first = node.connect().await;
+    first.send("SET a 1\r\n").await;
+    while node.fake.batches.lock().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (mut second, mut third) = (node.connect().await, node.connect().await);
+    third.send("SET c 1\r\n").await;
+    second.ask("SESSION DEADLINE 50", "+OK\r\n").await;
+    second.send("SET b 1\r\n").await;
+    let line = second.line().await;
+    assert!(line.starts_with("-TIMEOUT caller"), "{line}");
+    assert_eq!(node.health.view().foreground_errors, 0, "that is no trouble of the store");
+    let line = third.line().await;
+    assert!(line.starts_with("-TIMEOUT store"), "{line}");
+    assert_eq!(node.health.view().foreground_errors, 1);
+    assert_eq!(node.fake.batches.lock().len(), 1, "neither was handed over");
+    second.ask("GET a", "$-1\r\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
