@@ -52,6 +52,8 @@ verify-long: need-build need-test ## The long forms of the tests of `make test`
 	cargo build --release $(CARGO_FLAGS) --workspace --bins
 	QUORATE_STEADY_MINUTES=10 cargo test --release $(CARGO_FLAGS) --package quorate-cluster-tests \
 		--test cluster -- --nocapture no_election_happens
+	QUORATE_BOUNDED_SECONDS=600 cargo test --release $(CARGO_FLAGS) --package quorate-cluster-tests \
+		--test cluster -- --nocapture cost_no_memory
 	"$(CARGO_TARGET_DIR)/release/modelcheck"
 	"$(CARGO_TARGET_DIR)/release/modelcheck" --mutants
 	"$(CARGO_TARGET_DIR)/release/simulate" --mutants --seeds 5000

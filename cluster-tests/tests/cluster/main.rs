@@ -2,6 +2,7 @@
 
 mod bad_clients;
 mod bad_start;
+mod bounded;
 mod common;
 mod damage;
 mod degraded;
