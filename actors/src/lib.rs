@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod node;
 pub mod quorum;
 pub mod replication;
+pub mod scrub;
 pub mod snapshot;
 pub mod storage;
 pub mod submit;

@@ -7,6 +7,7 @@ mod client;
 mod gate;
 mod health;
 mod published;
+mod scrub;
 mod snapshot;
 mod stages;
 mod storage;
@@ -26,6 +27,7 @@ pub use client::{ClientMetrics, InfoStats, RoundCounts};
 pub use gate::{GateMetrics, GateWaits};
 pub use health::HealthCollector;
 pub use published::PublishedCollector;
+pub use scrub::ScrubMetrics;
 pub use snapshot::SnapshotCollector;
 pub use stages::{Stage, Stages};
 pub use storage::{StorageCollector, StorageMetrics, StorageSources};
@@ -58,6 +60,8 @@ pub struct Metrics {
     pub stages: Stages,
     /// Journal, apply loop and state.
     pub storage: StorageMetrics,
+    /// What scrubs find.
+    pub scrub: ScrubMetrics,
 }
 
 impl Metrics {
@@ -72,9 +76,10 @@ impl Metrics {
         let client = ClientMetrics::new(&registry)?;
         let stages = Stages::new(&registry)?;
         let storage = StorageMetrics::new(&registry, &stages)?;
+        let scrub = ScrubMetrics::new(&registry)?;
         build_info(&registry)?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        Ok(Self { registry, gate, archive, client, stages, storage })
+        Ok(Self { registry, gate, archive, client, stages, storage, scrub })
     }
 
     /// Adds a collector that reads its figures at scrape time.

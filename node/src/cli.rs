@@ -12,7 +12,7 @@ use crate::output::say;
 use crate::policy::{self, PolicyVerb};
 use crate::storage::{self, StorageVerb};
 use crate::tail::{self, TailVerb};
-use crate::{journal, orders, pki, start, status};
+use crate::{journal, orders, pki, scrub, start, status};
 
 /// The longest wait for a node's answer.
 const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -80,6 +80,14 @@ enum Verb {
         verb: StorageVerb,
         /// As JSON
         #[arg(long, global = true)]
+        json: bool,
+    },
+    /// Compare what the nodes hold, and read all files; exit code 1 if anything is wrong
+    Scrub {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// As JSON
+        #[arg(long)]
         json: bool,
     },
     /// Stop a node in order
@@ -235,6 +243,7 @@ impl Cli {
             Verb::Promote { admin, to, json } => orders::promote(&admin.admin, to, json),
             Verb::Storage { admin, verb, json } => storage::run(&admin.admin, verb, json),
             Verb::Policy { admin, verb, json } => policy::run(&admin.admin, &verb, json),
+            Verb::Scrub { admin, json } => scrub::run(&admin.admin, json),
             Verb::Shutdown(args) => shutdown(&args.admin),
             Verb::Journal(JournalVerb::Inspect { path, entries, json }) => {
                 journal::inspect(&path, entries, json)

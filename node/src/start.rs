@@ -14,6 +14,7 @@ use quorate_actors::health::{Health, HealthView};
 use quorate_actors::metrics::Metrics;
 use quorate_actors::node::{RunningNode, ShutdownReport};
 use quorate_actors::quorum::QuorumHandle;
+use quorate_actors::scrub::Scrubber;
 use quorate_actors::snapshot::{SnapshotProgress, SnapshotStats};
 use quorate_actors::storage::state::{CompactError, Compacted, StateReader};
 use quorate_actors::storage::{Freed, MemoryRelief};
@@ -229,6 +230,7 @@ struct Adapter {
     health: Arc<Health>,
     snapshots: Arc<SnapshotStats>,
     quorum: QuorumHandle,
+    scrubber: Scrubber,
     archive: Archive,
     asked: Arc<Notify>,
 }
@@ -244,6 +246,7 @@ impl Adapter {
             health: node.health().clone(),
             snapshots: node.snapshots().clone(),
             quorum: node.quorum().clone(),
+            scrubber: node.scrubber().clone(),
             archive: node.archive().clone(),
             asked,
         }
@@ -261,6 +264,10 @@ impl NodeView for Adapter {
 
     fn quorum(&self) -> &QuorumHandle {
         &self.quorum
+    }
+
+    fn scrubber(&self) -> Option<&Scrubber> {
+        Some(&self.scrubber)
     }
 
     fn positions(&self) -> Positions {

@@ -15,6 +15,7 @@ use crate::gate::GateHandle;
 use crate::health::{DiskWatch, Health, HealthMonitor, MemoryWatch};
 use crate::metrics::Metrics;
 use crate::quorum::{QuorumHandle, TransferError};
+use crate::scrub::Scrubber;
 use crate::snapshot::{SnapshotService, SnapshotStats};
 use crate::storage::hardstate::HardStateWriter;
 use crate::storage::identity::DataDir;
@@ -161,6 +162,12 @@ impl RunningNode {
     #[must_use]
     pub fn snapshots(&self) -> &Arc<SnapshotStats> {
         self.parts.snapshots.handle().stats()
+    }
+
+    /// Takes orders to scrub.
+    #[must_use]
+    pub fn scrubber(&self) -> &Scrubber {
+        self.parts.snapshots.handle().scrubber()
     }
 
     /// Completes when the node must be stopped and started again, with why: a snapshot was put in

@@ -248,6 +248,8 @@ impl Wiring {
             published: self.published.clone(),
             bytes_per_second: self.config.peer.snapshot_bytes_per_second,
             wake: self.wake.wake.clone(),
+            apply: sources.apply.clone(),
+            scrub_metrics: self.metrics.scrub.clone(),
         };
         let service = SnapshotService::start(parts, fatal)
             .map_err(|source| StartError::Thread { name: "snapshots", source })?;

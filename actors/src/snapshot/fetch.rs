@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream};
-use quorate_protocol::types::{EntryId, NodeId};
+use quorate_protocol::types::{EntryId, NodeId, Seq};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::manifest::MANIFEST_BYTES_MAX;
@@ -18,6 +18,7 @@ use super::serve::blocking;
 use super::stats::{SnapshotProgress, SnapshotStats};
 use super::wire::{Request, Status};
 use crate::replication::{BulkDialler, BulkError};
+use crate::scrub::{EXAMINED_BYTES_MAX, Examined, NotHere};
 
 /// From the first packet to a connection.
 const DIAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -200,6 +201,28 @@ fn write(mut file: PartialFile, pieces: &[Bytes]) -> Result<PartialFile, FetchEr
         file.write(piece)?;
     }
     Ok(file)
+}
+
+/// What another node holds at `seq`, and whether it can read its files. The caller bounds the wait:
+/// the other side reads all that it has first.
+pub(crate) async fn examine_remotely(
+    connection: &Connection,
+    seq: Seq,
+) -> Result<Result<Examined, NotHere>, String> {
+    let examined = async {
+        let (mut send, mut recv) = connection.open_bi().await?;
+        send.write_all(&Request::Examine { seq }.encode()).await?;
+        send.finish().map_err(|_| FetchError::Short)?;
+        let answer = recv.read_to_end(1 + EXAMINED_BYTES_MAX).await;
+        let answer = answer.map_err(|_| FetchError::Answer)?;
+        let (status, body) = answer.split_first().ok_or(FetchError::Short)?;
+        match Status::decode(*status).ok_or(FetchError::Answer)? {
+            Status::Here => Examined::decode(body).map(Ok).ok_or(FetchError::Answer),
+            Status::Preparing => Ok(Err(NotHere::Elsewhere)),
+            Status::Gone => Ok(Err(NotHere::Busy)),
+        }
+    };
+    examined.await.map_err(|error| error.to_string())
 }
 
 async fn ask(

@@ -33,5 +33,6 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use fetch::examine_remotely;
 pub(crate) use service::{SnapshotHandle, SnapshotParts, SnapshotService, remove_leftovers};
 pub use stats::{SnapshotProgress, SnapshotStats};

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream};
-use quorate_protocol::types::NodeId;
+use quorate_protocol::types::{NodeId, Seq};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::source::{Checkpoint, Offer, Source};
 use super::wire::{REQUEST_BYTES_MAX, Request, Status};
 use crate::replication::Knock;
+use crate::scrub::{Examiner, NotHere};
 
 /// From a first packet to a connection.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -73,14 +74,19 @@ impl Pace {
 }
 
 /// Serves one connection until its end.
-pub(super) async fn serve(knock: Knock, source: Arc<Source>, pace: Arc<Pace>) {
+pub(super) async fn serve(
+    knock: Knock,
+    source: Arc<Source>,
+    pace: Arc<Pace>,
+    examiner: Arc<Examiner>,
+) {
     let (peer, connection) = match timeout(HANDSHAKE_DEADLINE, knock.answer()).await {
         Ok(Ok(answered)) => answered,
         Ok(Err(error)) => return tracing::debug!(%error, "a snapshot connection was refused"),
         Err(_) => return,
     };
-    tracing::info!(%peer, "a replica asks for a snapshot");
-    let error = Transfer { peer, source, pace }.run(&connection).await;
+    tracing::info!(%peer, "a node asks for a snapshot or a scrub");
+    let error = Transfer { peer, source, pace, examiner }.run(&connection).await;
     match error {
         // The other side has what it wanted, or is gone.
         ServeError::Connection(error) => tracing::info!(%peer, %error, "snapshot connection ended"),
@@ -93,6 +99,7 @@ struct Transfer {
     peer: NodeId,
     source: Arc<Source>,
     pace: Arc<Pace>,
+    examiner: Arc<Examiner>,
 }
 
 impl Transfer {
@@ -116,7 +123,22 @@ impl Transfer {
                 Some(checkpoint) => self.send_file(send, &checkpoint, index, offset).await,
                 None => send_status(send, Status::Gone).await,
             },
+            Request::Examine { seq } => self.send_examined(send, seq).await,
         }
+    }
+
+    /// Reads the whole state before it answers.
+    async fn send_examined(&self, mut send: SendStream, seq: Seq) -> Result<(), ServeError> {
+        let examiner = self.examiner.clone();
+        let examined = blocking(move || Ok::<_, io::Error>(examiner.examine(seq))).await?;
+        let body = match examined {
+            Ok(examined) => examined.encode(),
+            Err(NotHere::Elsewhere) => return send_status(send, Status::Preparing).await,
+            Err(NotHere::Busy) => return send_status(send, Status::Gone).await,
+        };
+        timeout(IDLE_DEADLINE, send.write_all(&[Status::Here as u8])).await??;
+        timeout(IDLE_DEADLINE, send.write_all(&body)).await??;
+        finish(send)
     }
 
     async fn send_manifest(

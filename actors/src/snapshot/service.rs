@@ -23,8 +23,11 @@ use super::receiving::{Receiving, remove};
 use super::serve::{Pace, blocking, serve};
 use super::source::{Made, Source};
 use super::stats::SnapshotStats;
+use crate::metrics::ScrubMetrics;
 use crate::replication::{BulkDialler, Knock, TlsMaterial};
+use crate::scrub::{Dialled, Examiner, ScrubOrder, ScrubRun, Scrubber};
 use crate::storage::JournalHold;
+use crate::storage::apply::ApplyHandle;
 use crate::storage::identity::Current;
 use crate::storage::journal::JournalReader;
 use crate::storage::state::StateReader;
@@ -68,6 +71,10 @@ pub(crate) struct SnapshotParts {
     pub bytes_per_second: u64,
     /// Wakes the quorum actor.
     pub wake: Arc<Wake>,
+    /// The apply loop, which pauses for a scrub.
+    pub apply: ApplyHandle,
+    /// What scrubs find.
+    pub scrub_metrics: ScrubMetrics,
 }
 
 /// What others have of the thread. Cheap to clone; no call waits.
@@ -78,6 +85,7 @@ pub(crate) struct SnapshotHandle {
     fetched: Arc<Mutex<VecDeque<Snapshot>>>,
     stats: Arc<SnapshotStats>,
     installed: Arc<Notify>,
+    scrubber: Scrubber,
 }
 
 /// The core needs a snapshot.
@@ -132,6 +140,11 @@ impl SnapshotHandle {
         }
     }
 
+    /// Takes orders to scrub, which this thread carries out.
+    pub(crate) fn scrubber(&self) -> &Scrubber {
+        &self.scrubber
+    }
+
     /// Figures.
     pub(crate) fn stats(&self) -> &Arc<SnapshotStats> {
         &self.stats
@@ -155,6 +168,7 @@ impl SnapshotService {
         let (wanted, asked) = mpsc::channel(1);
         let (decisions, decided) = mpsc::channel(1);
         let (knocks, knocked) = mpsc::channel(KNOCKS_MAX);
+        let (scrubs, scrub_orders) = mpsc::channel(1);
         let (stop, stopped) = oneshot::channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let handle = SnapshotHandle {
@@ -163,6 +177,7 @@ impl SnapshotService {
             fetched: Arc::default(),
             stats: Arc::default(),
             installed: Arc::default(),
+            scrubber: Scrubber { orders: scrubs },
         };
         let worker = Worker::new(parts, &handle, &stopping);
         let hold = worker.source.hold.clone();
@@ -171,7 +186,7 @@ impl SnapshotService {
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()?;
         let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
-            let run = worker.run((asked, decided), knocked, stopped);
+            let run = worker.run((asked, decided, scrub_orders), knocked, stopped);
             if catch_unwind(AssertUnwindSafe(|| runtime.block_on(run))).is_err() {
                 fatal();
             }
@@ -220,6 +235,10 @@ struct Worker {
     dialler: Option<Arc<BulkDialler>>,
     fetching: JoinSet<Result<Receiving, FetchError>>,
     received: Option<Receiving>,
+    published: Arc<Published>,
+    examiner: Arc<Examiner>,
+    scrub_metrics: ScrubMetrics,
+    scrubbing: JoinSet<()>,
     not_before: Instant,
     backoff: Duration,
 }
@@ -227,6 +246,8 @@ struct Worker {
 impl Worker {
     fn new(parts: SnapshotParts, handle: &SnapshotHandle, stopping: &Arc<AtomicBool>) -> Self {
         let dir = parts.data_dir.join("snapshots");
+        let examiner = Examiner::new(parts.state.clone(), parts.apply, dir.join("scrub"));
+        let published = parts.published.clone();
         let receiving_dir = dir.join("receiving");
         let source = Source {
             dir,
@@ -251,6 +272,10 @@ impl Worker {
             dialler: None,
             fetching: JoinSet::new(),
             received: None,
+            published,
+            examiner,
+            scrub_metrics: parts.scrub_metrics,
+            scrubbing: JoinSet::new(),
             not_before: Instant::now(),
             backoff: RETRY_MIN,
         }
@@ -258,7 +283,11 @@ impl Worker {
 
     async fn run(
         mut self,
-        (mut asked, mut decided): (mpsc::Receiver<Wanted>, mpsc::Receiver<Decision>),
+        (mut asked, mut decided, mut scrubs): (
+            mpsc::Receiver<Wanted>,
+            mpsc::Receiver<Decision>,
+            mpsc::Receiver<ScrubOrder>,
+        ),
         mut knocks: mpsc::Receiver<Knock>,
         mut stop: oneshot::Receiver<()>,
     ) {
@@ -273,10 +302,13 @@ impl Worker {
                 Some(knock) = knocks.recv() => {
                     // Beyond the limit it is refused by being dropped; the other side comes again.
                     if serving.len() < CONNECTIONS_MAX {
-                        serving.spawn(serve(knock, self.source.clone(), self.pace.clone()));
+                        let (source, pace) = (self.source.clone(), self.pace.clone());
+                        serving.spawn(serve(knock, source, pace, self.examiner.clone()));
                     }
                 }
                 Some(ended) = serving.join_next() => pass_panic_on(ended),
+                Some(order) = scrubs.recv(), if self.scrubbing.is_empty() => self.scrub(order),
+                Some(ended) = self.scrubbing.join_next() => pass_panic_on(ended),
                 _ = expire.tick() => self.source.expire(),
             }
         }
@@ -309,19 +341,42 @@ impl Worker {
         if busy || Instant::now() < self.not_before {
             return Ok(());
         }
-        let dialler = match &self.dialler {
-            Some(dialler) => dialler.clone(),
-            None => {
-                let bound = BulkDialler::bind(self.listen, &self.cluster_name, &self.tls);
-                let dialler = Arc::new(bound.map_err(|error| error.to_string())?);
-                self.dialler.insert(dialler).clone()
-            }
-        };
+        let dialler = self.dialler()?;
         let dir = self.receiving_dir.clone();
         let stats = self.handle.stats.clone();
         let fetch = Fetch { from, address, above, dir, dialler, stats };
         self.fetching.spawn(fetch.run());
         Ok(())
+    }
+
+    fn dialler(&mut self) -> Result<Arc<BulkDialler>, String> {
+        if let Some(dialler) = &self.dialler {
+            return Ok(dialler.clone());
+        }
+        let bound = BulkDialler::bind(self.listen, &self.cluster_name, &self.tls);
+        let dialler = Arc::new(bound.map_err(|error| error.to_string())?);
+        Ok(self.dialler.insert(dialler).clone())
+    }
+
+    /// One at a time.
+    fn scrub(&mut self, order: ScrubOrder) {
+        let dialler = self.dialler();
+        let dial: Dialled = Arc::new(move |node, address| {
+            let dialler = dialler.clone();
+            Box::pin(async move {
+                dialler?.dial(node, address).await.map_err(|error| error.to_string())
+            })
+        });
+        let run = ScrubRun {
+            published: self.published.clone(),
+            examiner: self.examiner.clone(),
+            dial,
+            metrics: self.scrub_metrics.clone(),
+        };
+        self.scrubbing.spawn(async move {
+            // A caller that has gone sees metrics and log.
+            let _ = order.send(run.run().await);
+        });
     }
 
     fn fetched(&mut self, ended: Result<Result<Receiving, FetchError>, JoinError>) {

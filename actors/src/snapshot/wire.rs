@@ -3,6 +3,7 @@
 //! ```text
 //! 'M' epoch (8) seq (8)             → status (1); if 0: bytes (4), manifest
 //! 'F' id (32) file (4) offset (8)   → status (1); if 0: the file from there to its end
+//! 'H' seq (8)                       → status (1); if 0: what the state holds there (`scrub`)
 //! ```
 
 use quorate_protocol::types::{EntryId, Epoch, Seq};
@@ -19,6 +20,8 @@ pub(super) enum Request {
     Manifest { above: EntryId },
     /// The rest of one of its files.
     File { id: SnapshotId, index: u32, offset: u64 },
+    /// Hashes of the state at this position, and whether its files can be read.
+    Examine { seq: Seq },
 }
 
 /// The first byte of an answer.
@@ -47,6 +50,10 @@ impl Request {
                 bytes.extend_from_slice(&index.to_le_bytes());
                 bytes.extend_from_slice(&offset.to_le_bytes());
             }
+            Self::Examine { seq } => {
+                bytes.push(b'H');
+                bytes.extend_from_slice(&seq.0.to_le_bytes());
+            }
         }
         bytes
     }
@@ -65,6 +72,7 @@ impl Request {
                 let index = u32::from_le_bytes(*index);
                 Self::File { id: *id, index, offset: number(&mut rest)? }
             }
+            b'H' => Self::Examine { seq: Seq(number(&mut rest)?) },
             _ => return None,
         };
         rest.is_empty().then_some(request)
@@ -91,7 +99,8 @@ mod tests {
     fn requests_round_trip_and_nothing_else_is_read() {
         let manifest = Request::Manifest { above: EntryId::new(Epoch(3), Seq(900)) };
         let file = Request::File { id: [7; 32], index: 5, offset: 1 << 40 };
-        for request in [manifest, file] {
+        let examine = Request::Examine { seq: Seq(77) };
+        for request in [manifest, file, examine] {
             let bytes = request.encode();
             assert!(bytes.len() <= REQUEST_BYTES_MAX);
             assert_eq!(Request::decode(&bytes), Some(request));

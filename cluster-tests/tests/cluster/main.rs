@@ -18,6 +18,7 @@ mod pressure;
 mod probe;
 mod quorum_loss;
 mod redis_py;
+mod scrub;
 mod snapshots;
 mod steady;
 mod tails;

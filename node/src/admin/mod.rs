@@ -5,6 +5,7 @@ mod health;
 mod orders;
 mod policy;
 mod routes;
+mod scrub;
 pub(crate) mod status;
 mod storage;
 
@@ -13,6 +14,7 @@ pub(crate) use routes::{AdminState, router};
 use quorate_actors::archive::ArchiveStatus;
 use quorate_actors::health::HealthView;
 use quorate_actors::quorum::QuorumHandle;
+use quorate_actors::scrub::Scrubber;
 use quorate_actors::snapshot::SnapshotProgress;
 use quorate_actors::storage::Freed;
 use quorate_actors::storage::state::{CompactError, Compacted};
@@ -33,6 +35,8 @@ pub(crate) trait NodeView: Send + Sync + 'static {
     }
     /// Takes orders for the replication core.
     fn quorum(&self) -> &QuorumHandle;
+    /// Takes orders to scrub, where there is something to scrub.
+    fn scrubber(&self) -> Option<&Scrubber>;
     /// Its positions now.
     fn positions(&self) -> Positions;
     /// Whether it may serve a linearizable read by itself at this moment (S11).

@@ -42,6 +42,10 @@ impl NodeView for Fake {
         &self.quorum
     }
 
+    fn scrubber(&self) -> Option<&quorate_actors::scrub::Scrubber> {
+        None
+    }
+
     fn positions(&self) -> Positions {
         Positions { committed: 9, acknowledgeable: 8, applied: 7 }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use quorate_protocol::types::{Epoch, Seq};
 use tokio::sync::mpsc;
 
+use super::pause::{Paused, Pauses};
 use super::progress::{Busy, Progress};
 use super::signal::Signal;
 use super::thread::{self, ApplyFault, RoundStats};
@@ -16,10 +17,11 @@ use crate::submit::GateInput;
 use crate::view::Published;
 
 /// Tells the apply thread how far it may go. Cheap to clone; never blocks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ApplyHandle {
     signal: Arc<Signal>,
     progress: Arc<Progress>,
+    pauses: Arc<Pauses>,
 }
 
 /// The running thread.
@@ -77,12 +79,17 @@ impl Apply {
     pub fn spawn(parts: ApplyParts, options: ApplyOptions) -> std::io::Result<Self> {
         let signal = Arc::new(Signal::default());
         let progress = Arc::new(Progress::default());
-        let handle = ApplyHandle { signal: Arc::clone(&signal), progress: Arc::clone(&progress) };
+        let pauses = Arc::new(Pauses::default());
+        let handle = ApplyHandle {
+            signal: Arc::clone(&signal),
+            progress: Arc::clone(&progress),
+            pauses: Arc::clone(&pauses),
+        };
         parts.published.set_next_expiry_ms(parts.writer.next_expiry_ms());
         parts.published.set_applied(parts.writer.applied().id.seq);
         let thread = std::thread::Builder::new()
             .name("apply".to_owned())
-            .spawn(move || thread::run(parts, options, &signal, progress))?;
+            .spawn(move || thread::run(parts, options, &signal, (progress, pauses)))?;
         Ok(Self { handle, thread })
     }
 
@@ -109,6 +116,17 @@ impl ApplyHandle {
             target.committed = target.committed.max(through);
             target.tenure = tenure;
         });
+    }
+
+    /// Has the thread pause right after `seq`, and waits until it does, is there anyway, or `limit`
+    /// is over. It goes on when the result is dropped. `applied` tells how far the state is.
+    pub(crate) fn pause_at(
+        &self,
+        seq: Seq,
+        limit: Duration,
+        applied: impl Fn() -> Seq,
+    ) -> Paused<'_> {
+        self.pauses.pause_at(seq, limit, applied)
     }
 
     /// What the thread is in, while there is something to apply.

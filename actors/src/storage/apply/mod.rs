@@ -7,6 +7,7 @@
 //! A round ends only between entries, so that everyone else sees each entry whole or not at all.
 
 mod handle;
+mod pause;
 mod progress;
 mod signal;
 mod thread;

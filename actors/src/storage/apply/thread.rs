@@ -11,6 +11,7 @@ use quorate_protocol::resp::Reply;
 use quorate_protocol::types::{EntryId, EntryKind, Seq};
 
 use super::handle::{ApplyOptions, ApplyParts};
+use super::pause::Pauses;
 use super::progress::{Activity, Progress};
 use super::signal::{Signal, Target};
 use crate::replication::ReadError;
@@ -106,11 +107,11 @@ pub(super) fn run(
     parts: ApplyParts,
     options: ApplyOptions,
     signal: &Signal,
-    progress: Arc<Progress>,
+    (progress, pauses): (Arc<Progress>, Arc<Pauses>),
 ) -> Option<StateWriter> {
     let hooks = parts.hooks.clone();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        Loop { parts, options, progress, configured: false, was_idle: false }.run(signal)
+        Loop { parts, options, progress, pauses, configured: false, was_idle: false }.run(signal)
     }))
     .unwrap_or(Err(ApplyFault::Panicked));
     match outcome {
@@ -126,6 +127,7 @@ struct Loop {
     parts: ApplyParts,
     options: ApplyOptions,
     progress: Arc<Progress>,
+    pauses: Arc<Pauses>,
     /// Whether a cluster entry was applied and is not flushed yet.
     configured: bool,
     /// Whether nothing waited when work was last asked for.
@@ -188,6 +190,7 @@ impl Loop {
                     self.apply(&entry, None)?;
                 }
                 if entries >= self.options.round_entries_max
+                    || self.pauses.is_at(entry.id.seq)
                     || self.parts.writer.round_bytes() >= self.options.round_bytes_max
                     || started.elapsed() >= self.options.round_time_max
                 {
@@ -209,6 +212,7 @@ impl Loop {
             after_idle: self.was_idle,
         });
         self.publish(id.seq, answers);
+        self.pauses.rest(id.seq);
         Ok(())
     }
 

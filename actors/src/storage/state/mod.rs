@@ -32,6 +32,7 @@ pub(crate) mod value;
 mod writer;
 
 pub use checkpoint::position_in;
+pub(crate) use checkpoint::verify_files;
 pub use compact::{CompactError, Compacted};
 pub use error::{OpenError, Operation, StateError};
 pub use meta::{Applied, StoredCluster};

@@ -11,6 +11,7 @@ use super::error::{Operation, StateError};
 use super::meta::{Applied, StoredCluster};
 use super::store::Store;
 use super::{hash, keys, value};
+use crate::scrub::RangeHashes;
 
 /// Reads the state. Cheap to clone. Single keys are as of the last finished apply round; what
 /// must be of one point in time goes through [`StateReader::snapshot`].
@@ -126,6 +127,11 @@ impl StateSnapshot<'_> {
     /// How far the state was at this point.
     pub fn applied(&self) -> Result<Applied, StateError> {
         applied(self.store, &self.options)
+    }
+
+    /// Hashes of what lives at the applied position, by ranges of slots. Reads the whole state.
+    pub(crate) fn range_hashes(&self) -> Result<RangeHashes, StateError> {
+        hash::range_hashes(self)
     }
 
     /// Calls `visit` with each stored key and value, in order, until it breaks.

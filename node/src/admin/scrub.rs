@@ -1,0 +1,47 @@
+//! `POST /admin/scrub`: whether all nodes hold the same and can read it.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use quorate_actors::scrub::{Difference, NodeScrub, ScrubError};
+
+use super::orders::refused;
+use super::routes::AdminState;
+use crate::scrub::{Different, NodeScrubbed, Scrubbed};
+
+/// Answers when all of it is read. A caller that goes away finds the outcome in log and metrics.
+pub(super) async fn scrub(State(state): State<AdminState>) -> Response {
+    let Some(scrubber) = state.node.scrubber().cloned() else {
+        return refused(StatusCode::SERVICE_UNAVAILABLE, "there is nothing to scrub");
+    };
+    tracing::info!("scrub: asked for by an operator");
+    match scrubber.scrub().await {
+        Ok(report) => {
+            let node = |one: &NodeScrub| NodeScrubbed {
+                node: one.node.0,
+                keys: one.keys,
+                fault: one.fault.clone(),
+                absent: one.absent.clone(),
+            };
+            let difference = |one: &Difference| Different {
+                first_slot: one.first_slot,
+                last_slot: one.last_slot,
+                nodes: one.nodes.iter().map(|node| node.0).collect(),
+            };
+            Json(Scrubbed {
+                clean: report.is_clean(),
+                seq: report.seq.0,
+                nodes: report.nodes.iter().map(node).collect(),
+                differences: report.differences.iter().map(difference).collect(),
+            })
+            .into_response()
+        }
+        Err(error @ (ScrubError::Busy | ScrubError::NoPosition | ScrubError::NoCluster)) => {
+            refused(StatusCode::CONFLICT, &error.to_string())
+        }
+        Err(error @ ScrubError::Stopping) => {
+            refused(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+        }
+    }
+}
