@@ -103,6 +103,9 @@ pub enum Operation {
     Compact,
 }
 
+/// What the system says of a full disk; the bindings pass no code for it on.
+const NO_SPACE: &str = "No space left on device";
+
 impl OpenError {
     /// Whether what was written is not there any more, as opposed to something that stands in the
     /// way of reading it.
@@ -150,10 +153,12 @@ impl StateError {
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::RocksDb { source, .. } => matches!(
-                source.kind(),
-                rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::IOError
-            ),
+            Self::RocksDb { source, .. } => match source.kind() {
+                rocksdb::ErrorKind::Corruption => true,
+                // A full disk has failed at nothing that was written.
+                rocksdb::ErrorKind::IOError => !source.as_ref().contains(NO_SPACE),
+                _ => false,
+            },
             Self::BadValue { .. } | Self::BadRecord { .. } => true,
         }
     }
