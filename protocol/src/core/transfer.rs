@@ -25,11 +25,19 @@ pub(super) struct Pace {
     committed: Seq,
     journal_moved: MonoTime,
     commit_moved: MonoTime,
+    /// Who reaches more voters than this primary, and since when.
+    farther: Option<(NodeId, MonoTime)>,
 }
 
 impl Pace {
     pub(super) fn new(now: MonoTime) -> Self {
-        Self { persisted: Seq::ZERO, committed: Seq::ZERO, journal_moved: now, commit_moved: now }
+        Self {
+            persisted: Seq::ZERO,
+            committed: Seq::ZERO,
+            journal_moved: now,
+            commit_moved: now,
+            farther: None,
+        }
     }
 
     /// Notes the positions now. At rest counts as moving.
@@ -45,6 +53,18 @@ impl Pace {
 
     fn stands_still(&self, now: MonoTime, patience_us: u64) -> bool {
         now.since(self.journal_moved.min(self.commit_moved)) > patience_us
+    }
+
+    /// Whether the same node has reached more voters than this one for so long. A voter that falls
+    /// silent is missed by one session earlier than by another: that alone makes no one better
+    /// placed.
+    fn is_farther(&mut self, now: MonoTime, node: NodeId, lasting_us: u64) -> bool {
+        let since = match self.farther {
+            Some((known, since)) if known == node => since,
+            Some(_) | None => now,
+        };
+        self.farther = Some((node, since));
+        now.since(since) >= lasting_us
     }
 }
 
@@ -238,12 +258,16 @@ impl Core {
             .map(|(node, progress)| ((usize::from(progress.reach), progress.persisted), node))
             .filter(|(place, _)| *place > (own_reach, persisted))
             .max();
-        let Some((_, to)) = target else {
-            return;
-        };
         let Duty::Primary(tenure) = &mut self.duty else {
             return;
         };
+        let Some(((reach, _), to)) = target else {
+            tenure.pace.farther = None;
+            return;
+        };
+        if reach > own_reach && !tenure.pace.is_farther(now, to, patience_us / 2) {
+            return;
+        }
         // The next attempt, if this one fails, waits as long again.
         tenure.pace = Pace::new(now);
         self.start_handover(now, None, to, out);

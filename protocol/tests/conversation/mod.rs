@@ -194,6 +194,12 @@ impl Cluster {
         self.step(at, connected);
     }
 
+    fn lose(&mut self, at: NodeId, peer: NodeId) {
+        self.connect(at, peer);
+        let session = self.node(at).sessions;
+        self.step(at, Event::Disconnected { peer, session });
+    }
+
     fn running(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.nodes.iter().filter(|node| node.core.is_some()).map(|node| node.id)
     }

@@ -20,7 +20,8 @@ impl Cluster {
     /// - `advance MS` (clock only), `tick N`, `run MS` (clock, ticks and messages)
     /// - `deliver` (everything, until nothing is on its way), `deliver A B` (what is on its way
     ///   now), `drop A B`, `wire`, `keep A B` (remembers what is on its way), `replay`
-    /// - `cut A B` (both ways), `oneway A B`, `mend`, `reconnect A B` (a new session)
+    /// - `cut A B` (both ways), `oneway A B`, `mend`, `reconnect A B` (a new session),
+    ///   `lose A B` (A's session with B ends, B doesn't know)
     /// - `save N`, `write N`, `sync N`: the disk finishes hard state, journal write, journal sync
     /// - `propose N`, `read N TOKEN`, `lease N`, `admits N`
     /// - `policy N PRESET`, `add N ID`, `promote N ID`, `remove N ID`, `version N NUMBER`,
@@ -68,6 +69,7 @@ impl Cluster {
                 self.connect(node(1), node(2));
                 self.connect(node(2), node(1));
             }
+            ["lose", _, _] => self.lose(node(1), node(2)),
             ["save", _] => self.finish_hard_state(node(1)),
             ["write", _] => self.finish_write(node(1)),
             ["sync", _] => self.finish_sync(node(1)),
