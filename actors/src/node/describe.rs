@@ -10,28 +10,35 @@ use quorate_protocol::types::DiskId;
 use quorate_protocol::wire::{Hello, WIRE_VERSION, decode_cluster};
 
 use super::error::StartError;
+use super::open::Opened;
 use super::recovery::RecoveryError;
 use super::wiring::Wiring;
 use crate::replication::PeerAddress;
 use crate::storage::journal::{Journal, ReadError};
 
 impl Wiring {
-    pub(super) fn hello(
-        &self,
-        config: Option<&ClusterEntry>,
-        reservation: Option<DiskId>,
-    ) -> Hello {
+    pub(super) fn hello(&self, opened: &Opened, reservation: Option<DiskId>) -> Hello {
+        // Not by the first entry, which the journal may have no more.
+        let newest = opened.found.as_ref().and_then(|found| found.configs.last());
+        let config = newest.map(|(_, config)| config.as_ref());
+        // Without its state it is a member of a cluster, though it can't say of which members.
+        let formed = config.is_some() || opened.lacking.is_some();
+        let lost = opened.lacking.map(|_| (opened.cluster, opened.generation));
+        let (cluster, generation) = lost.unwrap_or_else(|| {
+            let generation = config.map(|config| config.generation).unwrap_or_default();
+            (config.map(|config| config.cluster), generation)
+        });
         Hello {
             wire_version: WIRE_VERSION,
             cluster_name: self.config.cluster.name.clone(),
-            cluster: config.map(|config| config.cluster),
-            generation: config.map(|config| config.generation).unwrap_or_default(),
+            cluster,
+            generation,
             node: self.config.node,
             disk: self.disk,
             incarnation: self.incarnation,
             binary_version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_version_max: CLUSTER_VERSION,
-            formed: config.is_some(),
+            formed,
             reservation,
             peer_addr: self.config.peer.advertise.clone(),
             client_addr: self.config.client.advertise.clone(),

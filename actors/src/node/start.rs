@@ -74,6 +74,7 @@ impl Wiring {
         // Bound before anything is shown to peers: a port in use is found out first.
         let clients = self.start_clients(quorum.clone(), &state)?;
         let reservation = opened.data_dir.load_reservation()?;
+        let hello = self.hello(&opened, reservation);
         let (hard, hard_saved) = self.start_hard_state(opened.hard)?;
         let report_in_memory = Arc::new(AtomicBool::new(true));
         let journal = self.start_journal(opened.journal, report_in_memory.clone(), hard.clone())?;
@@ -91,16 +92,6 @@ impl Wiring {
         let snapshots = self.start_snapshots(tls.clone(), &sources)?;
         let data_dir = Arc::new(Mutex::new(opened.data_dir));
         let events = PeerEvents::new(move || wake.wake());
-        let first = first_entry(&journal)?;
-        // Not by the first entry, which the journal may have no more.
-        let newest = opened.found.as_ref().and_then(|found| found.configs.last());
-        let mut hello = self.hello(newest.map(|(_, config)| config.as_ref()), reservation);
-        if opened.lacking.is_some() {
-            // A member of a cluster, though it can't say of which members.
-            hello.cluster = opened.cluster;
-            hello.generation = opened.generation;
-            hello.formed = true;
-        }
         let replication = ReplicationOptions {
             bind: self.config.peer.listen,
             tls,
@@ -124,15 +115,10 @@ impl Wiring {
             health: self.health.clone(),
             loss: loss.clone(),
             snapshots: snapshots.handle().clone(),
-            first,
+            first: first_entry(&journal)?,
         };
-        let queues = Queues { asked, report_in_memory };
-        let beginning = match (opened.found, opened.lacking) {
-            (Some(found), _) => Beginning::Found(found),
-            (None, Some(above)) => Beginning::Lost { above, generation: opened.generation },
-            (None, None) => Beginning::Empty { reservation },
-        };
-        let phase = self.phase(local, queues, beginning)?;
+        let beginning = Beginning::of(opened.found, opened.lacking, opened.generation, reservation);
+        let phase = self.phase(local, Queues { asked, report_in_memory }, beginning)?;
         let consensus = self.start_consensus(replication, phase).await?;
         let storage =
             self.start_storage(state.clone(), journal, apply, snapshots.hold().clone()).await?;
@@ -209,6 +195,21 @@ enum Beginning {
     Lost { above: EntryId, generation: Generation },
     /// Nothing yet.
     Empty { reservation: Option<DiskId> },
+}
+
+impl Beginning {
+    fn of(
+        found: Option<Found>,
+        lacking: Option<EntryId>,
+        generation: Generation,
+        reservation: Option<DiskId>,
+    ) -> Self {
+        match (found, lacking) {
+            (Some(found), _) => Self::Found(found),
+            (None, Some(above)) => Self::Lost { above, generation },
+            (None, None) => Self::Empty { reservation },
+        }
+    }
 }
 
 impl Wiring {

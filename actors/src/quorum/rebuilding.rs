@@ -9,7 +9,6 @@ use quorate_protocol::types::{EntryId, Generation, MonoTime, NodeId};
 
 use super::actor::Phase;
 use super::driver::DriverParts;
-use super::ports::Fatal;
 use crate::clock;
 use crate::replication::{PeerEvent, Session};
 use crate::view::View;
@@ -46,7 +45,7 @@ impl RebuildingDriver {
     }
 
     /// One round. The phase ends with the process.
-    pub(super) fn round(mut self: Box<Self>) -> Result<Phase, Fatal> {
+    pub(super) fn round(mut self: Box<Self>) -> Phase {
         self.parts.queues.refuse_all();
         let mut events = Vec::new();
         self.parts.ports.peers.drain(&mut events);
@@ -61,7 +60,7 @@ impl RebuildingDriver {
             self.ask();
         }
         self.publish();
-        Ok(Phase::Rebuilding(self))
+        Phase::Rebuilding(self)
     }
 
     fn on_peer_event(&mut self, event: PeerEvent) {
