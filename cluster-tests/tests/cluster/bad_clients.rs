@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RedisServer};
+use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RedisServer, poll};
 use quorate_cluster_tests::resp::{Client, Value};
 
 const REPLY_LIMIT: Duration = Duration::from_secs(5);
@@ -194,6 +194,9 @@ fn clients_that_read_nothing_are_cut_off_and_nobody_else_notices() {
             stream
         })
         .collect();
+    poll(REPLY_LIMIT, "all of them to be connected", || {
+        (clients_connected(&mut client) == deaf.len() + 1).then_some(())
+    });
     let began = Instant::now();
     let (mut longest, mut writes, mut most) = (Duration::ZERO, 0, before);
     // What it takes to find that they take nothing, and a busy machine's share.
