@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use quorate_cluster_tests::harness::{Cluster, ClusterOptions};
-use quorate_cluster_tests::resp::{Client, Value};
+use quorate_cluster_tests::resp::{Client, ClientError, Value};
 
 use crate::common::{metric, noise};
 
@@ -50,15 +50,21 @@ fn write(address: SocketAddr, connection: u64, stop: &AtomicBool, acknowledged: 
     }
 }
 
+/// Longer than a node waits for a client that takes nothing.
+const CUT_LIMIT: Duration = Duration::from_secs(10);
+
 /// Asks for more and more and reads none of it; comes back when it is cut. Returns how often.
 fn never_read(address: SocketAddr, stop: &AtomicBool) -> u64 {
     let mut cut = 0;
     while !stop.load(Ordering::Relaxed) {
-        // The deadline of a write that the full socket doesn't take.
-        let Ok(mut client) = Client::connect(address, Duration::from_secs(2)) else { continue };
+        let Ok(mut client) = Client::connect(address, CUT_LIMIT) else { continue };
         let commands = vec![vec!["GET", "large"]; 64];
-        while !stop.load(Ordering::Relaxed) && client.send_all(&commands).is_ok() {}
-        cut += 1;
+        let mut sent = client.send_all(&commands);
+        while sent.is_ok() && !stop.load(Ordering::Relaxed) {
+            sent = client.send_all(&commands);
+        }
+        assert!(!matches!(sent, Err(ClientError::Timeout(_))), "it must be cut: {sent:?}");
+        cut += u64::from(sent.is_err());
     }
     cut
 }
@@ -102,6 +108,7 @@ fn a_stopped_replica_and_a_client_that_does_not_read_cost_no_memory() {
     }
     let total = acknowledged.load(Ordering::Relaxed);
     println!("{total} writes; the client that doesn't read was cut {cut} times");
+    assert!(cut > 0, "the client that doesn't read was never cut");
     assert!(samples.iter().all(|(writes, _)| *writes > 0), "writes went on in every second");
     for (index, id) in running.iter().enumerate() {
         let peak = |part: &[(u64, Vec<u64>)]| part.iter().map(|(_, memory)| memory[index]).max();

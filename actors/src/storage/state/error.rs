@@ -86,6 +86,10 @@ pub enum StateError {
     },
 }
 
+/// What the system says of a file that isn't there, or that the disk doesn't give back. Any other
+/// reason for which a file can't be read, such as too many that are open, goes by.
+const GONE: [&str; 2] = ["No such file or directory", "Input/output error"];
+
 /// What was being done when an access failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -140,7 +144,8 @@ impl StateError {
             Self::RocksDb { operation, source, .. } => match source.kind() {
                 rocksdb::ErrorKind::Corruption => true,
                 rocksdb::ErrorKind::IOError => {
-                    matches!(operation, Operation::Get | Operation::Scan)
+                    let reading = matches!(operation, Operation::Get | Operation::Scan);
+                    reading && GONE.iter().any(|text| source.as_ref().contains(text))
                 }
                 _ => false,
             },
