@@ -1,9 +1,9 @@
 //! A node's storage, opened and fitted together.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use quorate_protocol::types::{ClusterId, EntryId, Generation};
+use quorate_protocol::types::{ClusterId, EntryId, Generation, Seq};
 use quorate_protocol::wire::{WireError, decode_cluster};
 
 use super::config::NodeConfig;
@@ -14,9 +14,9 @@ use crate::quorum::Found;
 use crate::snapshot::remove_leftovers;
 use crate::storage::hardstate::{HardStateFile, NodeHardState};
 use crate::storage::identity::{Current, DataDir, DataDirOptions, OpenStorage, StartOptions};
-use crate::storage::journal::{JournalOptions, OpenJournal};
+use crate::storage::journal::{Covered, JournalOptions, OpenJournal};
 use crate::storage::options::RocksOptions;
-use crate::storage::state::{State, StateError, StateWriter, damage};
+use crate::storage::state::{State, StateError, StateWriter, damage, position_in};
 
 /// Commands that may wait for the journal: one for each append of a full lane of the transport.
 const JOURNAL_COMMANDS_MAX: usize = 1 << 17;
@@ -43,6 +43,7 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, StartError> {
         group_bytes_max: config.journal.group_bytes_max,
         queue_commands_max: JOURNAL_COMMANDS_MAX,
         divergent_bytes_max: config.journal.divergent_bytes_max,
+        covered: covered(config.data_dir.clone()),
         ..JournalOptions::in_data_dir(&config.data_dir)
     };
     let storage = OpenStorage::open(StartOptions {
@@ -131,6 +132,16 @@ enum PositionError {
     State(#[from] StateError),
     #[error("the cluster entry in the state can't be read: {0}")]
     Cluster(#[from] WireError),
+}
+
+/// How far the state on disk is, read from its files before it is opened; nothing where that fails,
+/// and then every entry is needed.
+fn covered(data_dir: PathBuf) -> Covered {
+    Covered(Arc::new(move || {
+        let Ok(current) = Current::load(&data_dir) else { return Seq::ZERO };
+        let position = position_in(&Current::state_dir(&data_dir, current.as_ref()));
+        position.map_or(Seq::ZERO, |(applied, _)| applied.id.seq)
+    }))
 }
 
 /// A snapshot may be of an epoch that this node had not heard of when it was put in force, and a

@@ -100,6 +100,13 @@ pub(super) fn recover(
     hard: HardState,
 ) -> Result<Recovery, RecoveryError> {
     let mut recovered = journal.recovered().clone();
+    if let Some(damage) = &recovered.repaired {
+        tracing::error!(
+            at = %damage.at, what = damage.what,
+            "the journal was damaged; the state on disk holds what was in the damaged segments, \
+             which were set aside in divergent/"
+        );
+    }
     if let Some(damage) = recovered.damage.clone() {
         return Err(RecoveryError::Damaged { at: damage.at, what: damage.what });
     }
@@ -205,6 +212,7 @@ mod tests {
             epochs: vec![(Seq(3), Epoch(1)), (Seq(6), Epoch(4))],
             clusters: Vec::new(),
             torn: None,
+            repaired: None,
             damage: None,
         };
         for held in [id(1, 2), id(1, 3), id(1, 5), id(4, 6), id(4, 9)] {

@@ -109,7 +109,7 @@ pub struct EntrySummary {
 /// # Errors
 /// As the system reports them.
 pub fn inspect(dir: &Path) -> io::Result<Inspection> {
-    let survey = survey(dir, Depth::Whole)?;
+    let survey = survey(dir, Depth::Whole, Seq::ZERO)?;
     let mut segments = Vec::new();
     for segment in &survey.segments {
         let report = &segment.report;
@@ -150,7 +150,7 @@ pub fn verify(path: &Path) -> io::Result<Verification> {
 pub fn tail(path: &Path, count: usize) -> io::Result<Vec<EntrySummary>> {
     let mut entries = VecDeque::new();
     if path.is_dir() {
-        let survey = survey(path, Depth::Newest)?;
+        let survey = survey(path, Depth::Newest, Seq::ZERO)?;
         for segment in &survey.segments {
             let through = segment.report.last.seq;
             keep_last(&segment.path, &segment.file, through, count, &mut entries)?;
@@ -164,7 +164,7 @@ pub fn tail(path: &Path, count: usize) -> io::Result<Vec<EntrySummary>> {
 }
 
 fn verify_folder(dir: &Path) -> io::Result<Verification> {
-    let survey = survey(dir, Depth::Whole)?;
+    let survey = survey(dir, Depth::Whole, Seq::ZERO)?;
     let log = survey.recovered(is_torn(&survey));
     let mut faults = Vec::new();
     let damages: [Option<&Damage>; 2] = [survey.recorded.as_ref(), survey.damage.as_ref()];

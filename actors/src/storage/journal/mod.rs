@@ -67,7 +67,7 @@ pub use handle::{Journal, JournalFault};
 pub use inspect::{
     EntrySummary, Fault, Inspection, SegmentSummary, Verification, inspect, tail, verify,
 };
-pub use options::{GroupStats, JournalHooks, JournalOptions};
+pub use options::{Covered, GroupStats, JournalHooks, JournalOptions};
 pub use progress::Progress;
 pub use queue::{Rejected, RejectedWhy};
 pub use reader::{JournalReader, ReadError};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use quorate_protocol::types::{ClusterId, Generation};
+use quorate_protocol::types::{ClusterId, Generation, Seq};
 
 use super::handle::JournalFault;
 
@@ -39,6 +39,26 @@ pub struct JournalOptions {
     pub divergent_bytes_max: u64,
     /// How long nothing must arrive before the writer adds a mark for what it has synced.
     pub idle_mark_after: Duration,
+    /// What is needed of the log no more; asked only where it is damaged.
+    pub covered: Covered,
+}
+
+/// Tells up to which position the state on disk holds everything: segments that end there or before
+/// may be missing, as after trimming, and so may be damaged.
+#[derive(Clone)]
+pub struct Covered(pub Arc<dyn Fn() -> Seq + Send + Sync>);
+
+impl Default for Covered {
+    /// Every entry is needed.
+    fn default() -> Self {
+        Self(Arc::new(|| Seq::ZERO))
+    }
+}
+
+impl std::fmt::Debug for Covered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Covered")
+    }
 }
 
 impl JournalOptions {
@@ -58,6 +78,7 @@ impl JournalOptions {
             queue_commands_max: 4096,
             divergent_bytes_max: 1 << 30,
             idle_mark_after: Duration::from_millis(20),
+            covered: Covered::default(),
         }
     }
 }

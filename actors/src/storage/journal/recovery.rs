@@ -59,6 +59,9 @@ pub struct Recovered {
     /// Bytes behind the last mark that weren't whole records: a torn write. They were cut off
     /// and kept in the divergent folder.
     pub torn: Option<TornTail>,
+    /// Synced entries were damaged that the state holds on disk: their segments were set aside in the
+    /// divergent folder, and nothing is lost.
+    pub repaired: Option<Damage>,
     /// Synced entries are damaged or gone, now or at an earlier start: the node must neither
     /// vote nor count (S6).
     pub damage: Option<Damage>,
@@ -120,7 +123,8 @@ impl OpenJournal {
         let folders = Folders::of(&options);
         let dir = options.dir.clone();
         let opened = prepare(&folders)
-            .and_then(|()| survey(&dir, Depth::Newest))
+            .and_then(|()| survey(&dir, Depth::Newest, Seq::ZERO))
+            .and_then(|survey| leave_out_covered(survey, &options))
             .and_then(|survey| refuse_newer(survey).map_err(io::Error::other));
         match opened {
             Ok(survey) => repair(options, folders, survey)
@@ -220,6 +224,23 @@ fn prepare(folders: &Folders) -> io::Result<()> {
     Ok(())
 }
 
+/// Damage in what the state holds on disk costs nothing: the log then starts behind it, as after
+/// trimming. Damage behind that stays.
+fn leave_out_covered(found: Survey, options: &JournalOptions) -> io::Result<Survey> {
+    let Some(damage) = found.damage.clone().filter(|_| found.recorded.is_none()) else {
+        return Ok(found);
+    };
+    let covered = (options.covered.0)();
+    if damage.at > covered {
+        return Ok(found);
+    }
+    let again = survey(&options.dir, Depth::Newest, covered)?;
+    if again.damage.is_some() || again.segments.is_empty() {
+        return Ok(found);
+    }
+    Ok(Survey { repaired: Some(damage), ..again })
+}
+
 fn refuse_newer(survey: Survey) -> Result<Survey, OpenError> {
     match &survey.newer {
         Some((path, version)) => Err(OpenError::Newer { path: path.clone(), version: *version }),
@@ -245,6 +266,10 @@ fn repair(
         let text = format!("{}\n{}\n", recorded.at, recorded.what);
         replace_file(&folders.dir.join(DAMAGE_FILE), text.as_bytes())?;
         return cut_damage(options, folders, survey);
+    }
+    for path in &survey.covered {
+        let first = path.file_name().and_then(|n| n.to_str()).and_then(parse_file_name);
+        folders.archive(path, first.unwrap_or_default(), Reason::Corrupt)?;
     }
     for path in &survey.stale {
         let first = path.file_name().and_then(|n| n.to_str()).and_then(parse_file_name);

@@ -25,12 +25,16 @@ pub(super) struct Survey {
     pub(super) segments: Vec<Surveyed>,
     /// Segments from before the log was restarted.
     pub(super) stale: Vec<PathBuf>,
+    /// Segments of which the state holds everything.
+    pub(super) covered: Vec<PathBuf>,
     /// Files behind the damage that can't belong to the log.
     pub(super) severed: Vec<PathBuf>,
     /// Files that never got their final name.
     pub(super) unfinished: Vec<PathBuf>,
     /// What stands behind the last segment's last good frame.
     pub(super) remainder: Remainder,
+    /// Damage in segments that were left out, as the state holds what was in them.
+    pub(super) repaired: Option<Damage>,
     /// Damage found now.
     pub(super) damage: Option<Damage>,
     /// Damage recorded at an earlier start.
@@ -61,13 +65,17 @@ pub(super) enum Depth {
 const NEWEST: usize = 2;
 
 /// Reads a journal and changes nothing.
-pub(super) fn survey(dir: &Path, depth: Depth) -> io::Result<Survey> {
+///
+/// What stands in segments that end at or before `covered` is left out, as if it had been trimmed.
+pub(super) fn survey(dir: &Path, depth: Depth, covered: Seq) -> io::Result<Survey> {
     let mut survey = Survey {
         segments: Vec::new(),
         stale: Vec::new(),
+        covered: Vec::new(),
         severed: Vec::new(),
         unfinished: Vec::new(),
         remainder: Remainder::default(),
+        repaired: None,
         damage: None,
         recorded: read_damage(dir)?,
         newer: None,
@@ -76,6 +84,10 @@ pub(super) fn survey(dir: &Path, depth: Depth) -> io::Result<Survey> {
     // A log starts at its last base segment; lower ones are from before it.
     let base = headers.iter().rposition(|(_, _, header)| header.base).unwrap_or(0);
     survey.stale.extend(headers.drain(..base).map(|(path, _, _)| path));
+    let ends_covered =
+        |(_, _, next): &(PathBuf, File, SegmentHeader)| next.preceding.seq <= covered;
+    let covered = headers.iter().skip(1).take_while(|next| ends_covered(next)).count();
+    survey.covered.extend(headers.drain(..covered).map(|(path, _, _)| path));
     let followers: Vec<_> = headers.iter().skip(1).map(|(_, _, header)| *header).collect();
     let mut followers = followers.into_iter();
     let newest_from = headers.len().saturating_sub(NEWEST);
@@ -206,6 +218,7 @@ impl Survey {
             epochs: Vec::new(),
             clusters: Vec::new(),
             torn: None,
+            repaired: self.repaired.clone(),
             damage: self.recorded.clone().or_else(|| self.damage.clone()),
         };
         if let Some(segment) = self.segments.first() {

@@ -89,6 +89,59 @@ fn assert_found_when_read(scratch: &Scratch, log: &Log, what: &str) {
     running.stop();
 }
 
+/// Damage costs nothing where the state holds, on disk, all that the damaged segments held.
+#[test]
+fn damage_below_the_flushed_state_is_set_aside() {
+    let scratch = Scratch::new();
+    let log = stopped(&scratch);
+    let segments = scratch.segments();
+    let n = segments.len() - 2;
+    let header = survey_headers(&scratch)[n + 1];
+    let covering = |copy: &Scratch, seq: Seq| JournalOptions {
+        covered: Covered(Arc::new(move || seq)),
+        ..copy.options()
+    };
+    let damaged = || {
+        let copy = scratch.crashed();
+        flip(&copy.segments()[n], 300);
+        copy
+    };
+    for beyond in [0, 1] {
+        let copy = damaged();
+        let covered = Seq(header.preceding.seq.0 + beyond);
+        let open = OpenJournal::open(covering(&copy, covered)).expect("it opens");
+        let recovered = open.recovered().clone();
+        assert_eq!((recovered.damage.as_ref(), recovered.last), (None, log.last()));
+        assert_eq!(recovered.preceding, header.preceding);
+        assert!(recovered.repaired.is_some_and(|damage| damage.at <= header.preceding.seq));
+        let running = Running::start_open(open);
+        let kept: Vec<Entry> =
+            log.entries.iter().filter(|entry| entry.id > header.preceding).cloned().collect();
+        assert_eq!(read_all(&running.journal.reader()), kept);
+        running.stop();
+        assert_eq!(copy.divergent().len(), n + 1, "nothing is thrown away");
+        let open = OpenJournal::open(copy.options()).expect("it opens");
+        assert_eq!((&open.recovered().damage, &open.recovered().repaired), (&None, &None));
+    }
+    // One entry of the damaged segment is nowhere else.
+    let copy = damaged();
+    let short = header.preceding.seq.prev();
+    let open = OpenJournal::open(covering(&copy, short)).expect("it opens");
+    assert!(open.recovered().damage.is_some() && open.recovered().repaired.is_none());
+    // What was recorded as a loss stays one.
+    drop(open);
+    let open = OpenJournal::open(covering(&copy, log.last().seq)).expect("it opens");
+    assert!(open.recovered().damage.is_some() && open.recovered().repaired.is_none());
+}
+
+fn survey_headers(scratch: &Scratch) -> Vec<quorate_protocol::record::SegmentHeader> {
+    let read = |path: PathBuf| {
+        let file = fs::File::open(path).expect("it can be opened");
+        survey::read_header(&file).expect("read").expect("a header")
+    };
+    scratch.segments().into_iter().map(read).collect()
+}
+
 #[test]
 fn a_damaged_index_is_done_without() {
     let scratch = Scratch::new();
