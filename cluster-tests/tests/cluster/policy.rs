@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, binary, poll};
 use quorate_cluster_tests::resp::Value;
+use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions};
 use serde_json::Value as Json;
+
+use crate::common::wait_for_writes;
 
 /// A command for one node's admin port, from a script: nothing to type an answer on.
 fn quorate(cluster: &Cluster, node: u64, arguments: &[&str]) -> Output {
@@ -76,6 +79,16 @@ fn a_simulation_says_what_then_happens() {
     assert_eq!(forecast(&cluster, primary, "majority", &replicas), (false, false, false));
     assert_eq!(forecast(&cluster, primary, "majority", &[primary]), (true, true, true));
     assert_eq!(forecast(&cluster, primary, "all", &replicas[..1]), (false, true, true));
+    // Under load, too, a node that is only stopped destroys nothing.
+    let writers = UniqueWriters::start("w", &cluster.client_addresses(), WriterOptions::default());
+    wait_for_writes(&writers, 300);
+    for _ in 0..5 {
+        let said = json(&cluster, primary, &["policy", "simulate", "--down", &list(&replicas)]);
+        let cursors = &said["cursors"];
+        assert!(cursors["acknowledged_seq"].as_u64() > Some(3), "{said}");
+        assert_eq!(cursors["lost_first_seq"], Json::Null, "{said}");
+    }
+    writers.finish();
     for replica in &replicas {
         cluster.kill(*replica);
     }

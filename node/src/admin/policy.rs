@@ -3,6 +3,7 @@
 
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, State};
@@ -19,6 +20,9 @@ use serde_json::json;
 use super::orders::refused;
 use super::routes::AdminState;
 use crate::policy::report::{Explained, Simulated};
+
+/// Longer than the view's own period.
+const FRESH_LIMIT: Duration = Duration::from_millis(100);
 
 /// Largest number of voters that is explained, as large as a cluster gets.
 const VOTERS_MAX: usize = 9;
@@ -82,9 +86,10 @@ pub(super) async fn simulate(
     State(state): State<AdminState>,
     Query(query): Query<Simulate>,
 ) -> Response {
-    let view = state.node.view();
-    let Some(config) = &view.config else { return unformed() };
+    // In this order: whatever was acknowledged is within cursors that are looked at later.
     let acknowledged = Seq(state.node.positions().acknowledgeable);
+    let view = fresh_view(&state).await;
+    let Some(config) = &view.config else { return unformed() };
     let simulated = scenario(&query, &view, config, acknowledged).and_then(|scenario| {
         let policy = chosen(query.policy.as_deref(), Some(config), scenario.voters.len())?;
         Ok(Simulated::of(policy, &scenario))
@@ -93,6 +98,18 @@ pub(super) async fn simulate(
         Ok(simulated) => Json(simulated).into_response(),
         Err(error) => refused(StatusCode::BAD_REQUEST, &error),
     }
+}
+
+/// The view with the cursors as of now: it is renewed only from time to time unless someone watches.
+async fn fresh_view(state: &AdminState) -> Arc<View> {
+    let published = state.node.published();
+    let _watch = published.watch_cursors();
+    let mut changed = std::pin::pin!(published.view_changed());
+    changed.as_mut().enable();
+    state.node.quorum().look();
+    // Where no cursor has moved nothing changes, and the view is right as it is.
+    let _ = tokio::time::timeout(FRESH_LIMIT, changed).await;
+    state.node.view()
 }
 
 /// The policy asked for, or the one in force.
