@@ -11,6 +11,7 @@ mod disk_faults;
 mod disk_full;
 mod expiry;
 mod gate;
+mod journal_damage;
 mod kills;
 mod pauses;
 mod policy;
