@@ -88,7 +88,7 @@ fn a_simulation_says_what_then_happens() {
         assert!(cursors["acknowledged_seq"].as_u64() > Some(3), "{said}");
         assert_eq!(cursors["lost_first_seq"], Json::Null, "{said}");
     }
-    writers.finish();
+    assert!(writers.finish().len() >= 300);
     for replica in &replicas {
         cluster.kill(*replica);
     }
