@@ -49,7 +49,9 @@ impl World {
             }
             Fault::VersionRise => {
                 let index = random.index(self.nodes.len());
-                self.nodes[index].next_version = VERSION_MAX.min(newest.version + 1);
+                // An upgrade: binaries are never replaced by older ones here.
+                let next = &mut self.nodes[index].next_version;
+                *next = (*next).max(VERSION_MAX.min(newest.version + 1));
                 let version = newest.version + 1;
                 self.ask(at, "version raised", ClusterChange::RaiseVersion(version));
             }

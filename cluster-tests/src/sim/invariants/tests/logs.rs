@@ -111,6 +111,12 @@ fn an_acknowledgement_claims_what_memory_and_disk_hold() {
     judge(&world, AppendAck { verified: in_memory, ..ack }, Some("calls verified what differs"));
     let incarnation = Incarnation(77);
     judge(&world, AppendAck { incarnation, ..ack }, Some("in a life"));
+    // In an epoch that nobody has won only what is committed may be claimed.
+    let tenure = world.ledger.tenures.remove(&ack.epoch).expect("it was won");
+    let verified = world.ledger.committed_through();
+    judge(&world, AppendAck { verified, ..ack }, None);
+    judge(&world, AppendAck { verified: in_memory, ..ack }, Some("never was"));
+    world.ledger.tenures.insert(ack.epoch, tenure);
     // The journal says one thing and has another.
     world.nodes[node].disk.journal.cached.truncate(synced);
     judge(&world, ack, Some("has not written"));
