@@ -15,6 +15,9 @@ const CALM_US: u64 = 120_000_000;
 const LOOK_US: u64 = 250_000;
 /// How long clients go on writing.
 const LOAD_US: u64 = 3_000_000;
+/// How long if nothing was acknowledged yet: a client that has chosen a dead node may wait there for
+/// four seconds before it chooses another.
+const UNHEARD_LOAD_US: u64 = 9_000_000;
 
 impl World {
     /// Runs the second phase.
@@ -42,7 +45,8 @@ impl World {
             if synced > progress.0 {
                 progress = (synced, self.now_us);
             }
-            self.load = self.now_us < begun_us + LOAD_US;
+            let load_us = if self.ledger.seen > seen { LOAD_US } else { UNHEARD_LOAD_US };
+            self.load = self.now_us < begun_us + load_us;
             missing = self.missing(seen, last);
             if !self.load && missing.is_empty() {
                 return;
