@@ -7,6 +7,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::watch;
 
 use crate::metrics::ArchiveMetrics;
+use crate::supervisor::spawn;
 
 /// Whether anything is archived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,10 +47,7 @@ impl Archive {
     ) -> Result<Self, SpawnErr> {
         let (published, status) = watch::channel(ArchiveStatus::default());
         let state = ArchiveState { published, metrics };
-        let (actor, _) = match supervisor {
-            Some(cell) => Actor::spawn_linked(None, ArchiveActor, state, cell).await?,
-            None => Actor::spawn(None, ArchiveActor, state).await?,
-        };
+        let actor = spawn(supervisor, ArchiveActor, state).await?;
         Ok(Self { actor, status })
     }
 

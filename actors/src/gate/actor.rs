@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::waits::split;
 use crate::metrics::{GateMetrics, GateWaits, Metrics, Stage};
 use crate::submit::{DoubtReason, GateInput, Outcome, Sealed, Waiting};
+use crate::supervisor::spawn;
 
 /// Room of the input queue, in messages. A round of a sender is one message, and what waits is
 /// bounded by admission, so a full queue means that the gate's task gets no processor at all.
@@ -67,10 +68,7 @@ impl GateHandle {
         let (input, receiver) = mpsc::channel(GATE_INPUT_COUNT_MAX);
         let (metrics, stage) = (metrics.gate.clone(), metrics.stages.gate.clone());
         let arguments = GateArguments { input: receiver, metrics, stage };
-        let (actor, _) = match supervisor {
-            Some(cell) => Actor::spawn_linked(None, DurabilityGate, arguments, cell).await?,
-            None => Actor::spawn(None, DurabilityGate, arguments).await?,
-        };
+        let actor = spawn(supervisor, DurabilityGate, arguments).await?;
         Ok(Self { input, actor })
     }
 

@@ -10,6 +10,7 @@ use super::shared::{Health, Sample};
 use crate::storage::apply::{ApplyHandle, Busy};
 use crate::storage::journal::Journal;
 use crate::storage::state::StateReader;
+use crate::supervisor::spawn;
 
 /// An apply loop that publishes nothing for this long is worth a line in the log.
 const STANDSTILL_WARN: Duration = Duration::from_secs(5);
@@ -73,8 +74,8 @@ enum Message {
     Sampled(Sample),
     /// Time for a look at the background errors.
     Glance,
-    /// It is done; with a sample where there were new ones.
-    Glanced(Option<Sample>),
+    /// It is done; with a sample where there were new ones, and whether that included a probe.
+    Glanced { sample: Option<Sample>, probed: bool },
 }
 
 #[derive(Debug)]
@@ -100,10 +101,7 @@ impl HealthMonitor {
         supervisor: Option<ActorCell>,
     ) -> Result<Self, SpawnErr> {
         let state = State { parts, options, probe_due: Instant::now() };
-        let (actor, _) = match supervisor {
-            Some(cell) => Actor::spawn_linked(None, Monitor, state, cell).await?,
-            None => Actor::spawn(None, Monitor, state).await?,
-        };
+        let actor = spawn(supervisor, Monitor, state).await?;
         Ok(Self { actor })
     }
 
@@ -157,15 +155,17 @@ impl Actor for Monitor {
                 let parts = state.parts.clone();
                 let probe = Instant::now() >= state.probe_due;
                 tokio::task::spawn_blocking(move || {
-                    let _ = myself.send_message(Message::Glanced(parts.glance(probe)));
+                    let sample = parts.glance(probe);
+                    let probed = probe && sample.is_some();
+                    let _ = myself.send_message(Message::Glanced { sample, probed });
                 });
             }
-            Message::Glanced(sample) => {
+            Message::Glanced { sample, probed } => {
                 if let Some(sample) = sample {
                     state.parts.health.sampled(sample);
-                    if Instant::now() >= state.probe_due {
-                        state.probe_due = Instant::now() + PROBE_EVERY;
-                    }
+                }
+                if probed {
+                    state.probe_due = Instant::now() + PROBE_EVERY;
                 }
                 myself.send_after(state.options.glance_every, || Message::Glance);
             }

@@ -10,6 +10,7 @@ use super::disk::LOOK_EVERY_MAX;
 use super::reserve::Disk;
 use super::shared::Health;
 use crate::storage::state::StateReader;
+use crate::supervisor::spawn;
 
 /// How long RocksDB must be found not to flush, though there is space: it waits a second by itself
 /// before it tries again.
@@ -74,10 +75,7 @@ impl DiskWatch {
         supervisor: Option<ActorCell>,
     ) -> Result<Self, SpawnErr> {
         let state = State { parts, given_up_since: None };
-        let (actor, _) = match supervisor {
-            Some(cell) => Actor::spawn_linked(None, Watch, state, cell).await?,
-            None => Actor::spawn(None, Watch, state).await?,
-        };
+        let actor = spawn(supervisor, Watch, state).await?;
         Ok(Self { actor })
     }
 

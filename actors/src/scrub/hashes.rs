@@ -5,6 +5,7 @@
 //! fault: UTF-8 to the end; empty without
 //! ```
 
+use bytes::Buf;
 use quorate_protocol::command::SLOTS;
 use quorate_protocol::types::{EntryId, Epoch, Seq};
 
@@ -86,10 +87,13 @@ impl Examined {
         let hashes = match kind {
             0 => None,
             1 => {
-                let id = EntryId::new(Epoch(number(&mut rest)?), Seq(number(&mut rest)?));
+                let id = EntryId::new(
+                    Epoch(rest.try_get_u64_le().ok()?),
+                    Seq(rest.try_get_u64_le().ok()?),
+                );
                 let mut hashes = RangeHashes::new(id);
                 for range in &mut hashes.ranges {
-                    range.keys = number(&mut rest)?;
+                    range.keys = rest.try_get_u64_le().ok()?;
                     let (hash, tail) = rest.split_first_chunk()?;
                     range.hash = *hash;
                     rest = tail;
@@ -104,12 +108,6 @@ impl Examined {
         let fault = String::from_utf8(rest.to_vec()).ok()?;
         Some(Self { hashes, fault: (!fault.is_empty()).then_some(fault) })
     }
-}
-
-fn number(rest: &mut &[u8]) -> Option<u64> {
-    let (bytes, tail) = rest.split_first_chunk()?;
-    *rest = tail;
-    Some(u64::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! 'H' seq (8)                       → status (1); if 0: what the state holds there (`scrub`)
 //! ```
 
+use bytes::Buf;
 use quorate_protocol::types::{EntryId, Epoch, Seq};
 
 use super::manifest::SnapshotId;
@@ -62,7 +63,10 @@ impl Request {
         let (kind, mut rest) = bytes.split_first()?;
         let request = match kind {
             b'M' => {
-                let above = EntryId::new(Epoch(number(&mut rest)?), Seq(number(&mut rest)?));
+                let above = EntryId::new(
+                    Epoch(rest.try_get_u64_le().ok()?),
+                    Seq(rest.try_get_u64_le().ok()?),
+                );
                 Self::Manifest { above }
             }
             b'F' => {
@@ -70,9 +74,9 @@ impl Request {
                 let (index, tail) = tail.split_first_chunk()?;
                 rest = tail;
                 let index = u32::from_le_bytes(*index);
-                Self::File { id: *id, index, offset: number(&mut rest)? }
+                Self::File { id: *id, index, offset: rest.try_get_u64_le().ok()? }
             }
-            b'H' => Self::Examine { seq: Seq(number(&mut rest)?) },
+            b'H' => Self::Examine { seq: Seq(rest.try_get_u64_le().ok()?) },
             _ => return None,
         };
         rest.is_empty().then_some(request)
@@ -83,12 +87,6 @@ impl Status {
     pub(super) fn decode(byte: u8) -> Option<Self> {
         [Self::Here, Self::Preparing, Self::Gone].into_iter().find(|status| *status as u8 == byte)
     }
-}
-
-fn number(rest: &mut &[u8]) -> Option<u64> {
-    let (bytes, tail) = rest.split_first_chunk()?;
-    *rest = tail;
-    Some(u64::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::journal::Journal;
 use super::state::{StateError, StateReader};
 use super::upkeep::{Positions, UpkeepOptions};
 use crate::health::Health;
+use crate::supervisor::spawn;
 
 /// Speaks to the storage actor. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -103,10 +104,7 @@ impl StorageHandle {
         parts: StorageParts,
         supervisor: Option<ActorCell>,
     ) -> Result<Self, SpawnErr> {
-        let (actor, _) = match supervisor {
-            Some(cell) => Actor::spawn_linked(None, Storage, parts, cell).await?,
-            None => Actor::spawn(None, Storage, parts).await?,
-        };
+        let actor = spawn(supervisor, Storage, parts).await?;
         Ok(Self { actor })
     }
 

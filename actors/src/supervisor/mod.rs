@@ -5,6 +5,8 @@
 
 mod actor;
 mod phase;
+mod spawn;
 
 pub use actor::{ExitReason, Supervisor, SupervisorMessage};
 pub use phase::{Phase, PhaseCell};
+pub(crate) use spawn::spawn;

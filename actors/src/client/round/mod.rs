@@ -242,7 +242,8 @@ impl<'a, 's> Round<'a, 's> {
             }
         }
         if !frees_space
-            && let Some(full @ Refusal::DiskFull) = self.shared.health.refusal(frees_space)
+            && let Some(full @ (Refusal::DiskFull | Refusal::OutOfMemory)) =
+                self.shared.health.refusal(frees_space)
         {
             // By itself: deletes and reads around it are carried out.
             let (_, _, wanted) = slot.into_parts();

@@ -6,7 +6,7 @@ use quorate_protocol::types::{MonoTime, NodeId, Seq};
 use tokio::io::AsyncWriteExt;
 
 use super::{Log, Node, options};
-use crate::health::{DiskLook, Space};
+use crate::health::{DiskLook, MemoryLook, Space};
 use crate::storage::state::StateError;
 use crate::submit::Refusal;
 
@@ -48,6 +48,13 @@ async fn a_full_disk_takes_deletes_only_and_an_unhealthy_node_no_write() {
     let full = "-DISKFULL Too little free disk space for writes\r\n";
     client.ask("SET b 1\r\nDEL a\r\nSET b 2\r\nGET a", &format!("{full}:1\r\n{full}$-1\r\n")).await;
     node.health.looked_at_disk(&look(900));
+    client.ask("SET b 1", "+OK\r\n").await;
+    // The same where memory runs out.
+    let look = |used_bytes| MemoryLook { used_bytes, budget_bytes: 1_000 };
+    node.health.looked_at_memory(look(900));
+    let full = "-OOM Too little memory for writes\r\n";
+    client.ask("SET a 1\r\nDEL b\r\nGET b", &format!("{full}:1\r\n$-1\r\n")).await;
+    node.health.looked_at_memory(look(100));
     client.ask("SET b 1", "+OK\r\n").await;
     node.health.report(&StateError::BadRecord { record: "epochs" });
     client.send("DEL b\r\n").await;

@@ -9,6 +9,7 @@ use super::budget::{Budget, resident_bytes};
 use super::gate::MemoryLook;
 use crate::health::Health;
 use crate::storage::MemoryRelief;
+use crate::supervisor::spawn;
 
 /// Between two looks: a node can take some hundred MiB in a second.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -63,10 +64,7 @@ impl MemoryWatch {
     ) -> Result<Self, SpawnErr> {
         tracing::info!(bytes = parts.budget.bytes, source = %parts.budget.source, "memory budget");
         let state = State { parts, shrink_due: Some(Instant::now()) };
-        let (actor, _) = match supervisor {
-            Some(cell) => Actor::spawn_linked(None, Watch, state, cell).await?,
-            None => Actor::spawn(None, Watch, state).await?,
-        };
+        let actor = spawn(supervisor, Watch, state).await?;
         Ok(Self { actor })
     }
 

@@ -78,6 +78,9 @@ pub enum StateError {
         /// What is wrong.
         source: BadValue,
     },
+    /// RocksDB would wait for a flush that it doesn't make any more.
+    #[error("flush of the state: RocksDB has given it up for lack of space")]
+    FlushGivenUp,
     /// The state's own records can't be read.
     #[error("the record `{record}` of the state can't be decoded")]
     BadRecord {
@@ -149,6 +152,7 @@ impl StateError {
                 }
                 _ => false,
             },
+            Self::FlushGivenUp => false,
             Self::BadValue { .. } | Self::BadRecord { .. } => true,
         }
     }
@@ -164,6 +168,7 @@ impl StateError {
                 rocksdb::ErrorKind::IOError => !source.as_ref().contains(NO_SPACE),
                 _ => false,
             },
+            Self::FlushGivenUp => false,
             Self::BadValue { .. } | Self::BadRecord { .. } => true,
         }
     }

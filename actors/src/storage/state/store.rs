@@ -119,6 +119,9 @@ impl StateReader {
     }
 
     fn flush_with(&self, wait: bool) -> Result<(), StateError> {
+        if self.has_given_up_flushing() {
+            return Err(StateError::FlushGivenUp);
+        }
         let mut options = FlushOptions::default();
         options.set_wait(wait);
         self.store()
