@@ -7,6 +7,7 @@ pub mod gate;
 pub mod health;
 pub mod metrics;
 pub mod node;
+pub mod orders;
 pub mod quorum;
 pub mod replication;
 pub mod scrub;

@@ -1,5 +1,6 @@
 //! The node's published state: written by its owners only, read by everyone without a mailbox.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
@@ -103,6 +104,8 @@ pub struct PeerView {
     pub node: NodeId,
     /// Whether a session with it is up.
     pub connected: bool,
+    /// Where the session's other end is.
+    pub address: Option<SocketAddr>,
     /// Its acknowledged cursor in memory (0 where this node isn't primary).
     pub in_memory: Seq,
     /// Its acknowledged cursor on disk.

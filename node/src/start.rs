@@ -13,6 +13,7 @@ use quorate_actors::clock;
 use quorate_actors::health::{Health, HealthView};
 use quorate_actors::metrics::Metrics;
 use quorate_actors::node::{RunningNode, ShutdownReport};
+use quorate_actors::orders::OrderDesk;
 use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::scrub::Scrubber;
 use quorate_actors::snapshot::{SnapshotProgress, SnapshotStats};
@@ -23,7 +24,7 @@ use quorate_actors::view::Published;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use crate::admin::{AdminState, ContentHash, NodeView, Positions, router};
+use crate::admin::{AdminState, ContentHash, NodeView, Positions, router, serve_orders};
 use crate::config::{self, Settings, Source};
 use crate::failure::Failure;
 use crate::{logging, notify};
@@ -125,6 +126,10 @@ async fn serve(settings: Settings, started: Instant) -> Result<End, Failure> {
         started,
         public_metrics,
     };
+    if let Some(inbox) = node.take_order_inbox() {
+        // Ends when the node stops, which closes the inbox.
+        tokio::spawn(serve_orders(state.clone(), inbox));
+    }
     let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
     let http = tokio::spawn(async move { axum::serve(admin, service).await });
     notify::notify("READY=1");
@@ -231,6 +236,7 @@ struct Adapter {
     snapshots: Arc<SnapshotStats>,
     quorum: QuorumHandle,
     scrubber: Scrubber,
+    orders: OrderDesk,
     archive: Archive,
     asked: Arc<Notify>,
 }
@@ -247,6 +253,7 @@ impl Adapter {
             snapshots: node.snapshots().clone(),
             quorum: node.quorum().clone(),
             scrubber: node.scrubber().clone(),
+            orders: node.orders().clone(),
             archive: node.archive().clone(),
             asked,
         }
@@ -264,6 +271,10 @@ impl NodeView for Adapter {
 
     fn quorum(&self) -> &QuorumHandle {
         &self.quorum
+    }
+
+    fn orders(&self) -> Option<&OrderDesk> {
+        Some(&self.orders)
     }
 
     fn scrubber(&self) -> Option<&Scrubber> {

@@ -14,6 +14,7 @@ use crate::client::ClientServer;
 use crate::gate::GateHandle;
 use crate::health::{DiskWatch, Health, HealthMonitor, MemoryWatch};
 use crate::metrics::Metrics;
+use crate::orders::{OrderDesk, OrderInbox};
 use crate::quorum::{QuorumHandle, TransferError};
 use crate::scrub::Scrubber;
 use crate::snapshot::{SnapshotService, SnapshotStats};
@@ -162,6 +163,18 @@ impl RunningNode {
     #[must_use]
     pub fn snapshots(&self) -> &Arc<SnapshotStats> {
         self.parts.snapshots.handle().stats()
+    }
+
+    /// Asks other members to do something.
+    #[must_use]
+    pub fn orders(&self) -> &OrderDesk {
+        self.parts.snapshots.handle().orders()
+    }
+
+    /// What other members want done here, to whom this is asked first.
+    #[must_use]
+    pub fn take_order_inbox(&self) -> Option<OrderInbox> {
+        self.parts.snapshots.take_inbox()
     }
 
     /// Takes orders to scrub.

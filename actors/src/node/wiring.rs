@@ -250,6 +250,7 @@ impl Wiring {
             wake: self.wake.wake.clone(),
             apply: sources.apply.clone(),
             scrub_metrics: self.metrics.scrub.clone(),
+            disk: self.disk,
         };
         let service = SnapshotService::start(parts, fatal)
             .map_err(|source| StartError::Thread { name: "snapshots", source })?;

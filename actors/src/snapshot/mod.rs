@@ -36,3 +36,4 @@ mod tests;
 pub(crate) use fetch::examine_remotely;
 pub(crate) use service::{SnapshotHandle, SnapshotParts, SnapshotService, remove_leftovers};
 pub use stats::{SnapshotProgress, SnapshotStats};
+pub(crate) use wire::encode_order;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::source::{Checkpoint, Offer, Source};
 use super::wire::{REQUEST_BYTES_MAX, Request, Status};
+use crate::orders::{Order, Reception};
 use crate::replication::Knock;
 use crate::scrub::{Examiner, NotHere};
 
@@ -74,32 +75,32 @@ impl Pace {
 }
 
 /// Serves one connection until its end.
-pub(super) async fn serve(
-    knock: Knock,
-    source: Arc<Source>,
-    pace: Arc<Pace>,
-    examiner: Arc<Examiner>,
-) {
+pub(super) async fn serve(knock: Knock, served: Arc<Served>) {
     let (peer, connection) = match timeout(HANDSHAKE_DEADLINE, knock.answer()).await {
         Ok(Ok(answered)) => answered,
         Ok(Err(error)) => return tracing::debug!(%error, "a snapshot connection was refused"),
         Err(_) => return,
     };
-    tracing::info!(%peer, "a node asks for a snapshot or a scrub");
-    let error = Transfer { peer, source, pace, examiner }.run(&connection).await;
+    let error = Transfer { peer, served }.run(&connection).await;
     match error {
         // The other side has what it wanted, or is gone.
-        ServeError::Connection(error) => tracing::info!(%peer, %error, "snapshot connection ended"),
-        error => tracing::warn!(%peer, %error, "snapshot connection ended"),
+        ServeError::Connection(error) => tracing::debug!(%peer, %error, "bulk connection ended"),
+        error => tracing::warn!(%peer, %error, "bulk connection ended"),
     }
     connection.close(0u32.into(), b"");
 }
 
+/// What members may have over such connections.
+pub(super) struct Served {
+    pub(super) source: Arc<Source>,
+    pub(super) pace: Pace,
+    pub(super) examiner: Arc<Examiner>,
+    pub(super) orders: Reception,
+}
+
 struct Transfer {
     peer: NodeId,
-    source: Arc<Source>,
-    pace: Arc<Pace>,
-    examiner: Arc<Examiner>,
+    served: Arc<Served>,
 }
 
 impl Transfer {
@@ -114,22 +115,31 @@ impl Transfer {
     async fn answer_one(&self, connection: &Connection) -> Result<(), ServeError> {
         let (send, recv) = timeout(IDLE_DEADLINE, connection.accept_bi()).await??;
         match read_request(recv).await? {
-            Request::Manifest { above } => match self.source.offer(above) {
+            Request::Manifest { above } => match self.served.source.offer(above) {
                 Offer::Ready(checkpoint) => self.send_manifest(send, &checkpoint).await,
                 Offer::Preparing => send_status(send, Status::Preparing).await,
                 Offer::Failed => send_status(send, Status::Gone).await,
             },
-            Request::File { id, index, offset } => match self.source.get(&id) {
+            Request::File { id, index, offset } => match self.served.source.get(&id) {
                 Some(checkpoint) => self.send_file(send, &checkpoint, index, offset).await,
                 None => send_status(send, Status::Gone).await,
             },
             Request::Examine { seq } => self.send_examined(send, seq).await,
+            Request::Order(order) => self.send_answer(send, *order).await,
         }
+    }
+
+    /// Answers when the order is carried out, or its asker's patience has ended.
+    async fn send_answer(&self, mut send: SendStream, order: Order) -> Result<(), ServeError> {
+        let answer = self.served.orders.take(self.peer, order).await;
+        timeout(IDLE_DEADLINE, send.write_all(&answer)).await??;
+        finish(send)
     }
 
     /// Reads the whole state before it answers.
     async fn send_examined(&self, mut send: SendStream, seq: Seq) -> Result<(), ServeError> {
-        let examiner = self.examiner.clone();
+        tracing::info!(peer = %self.peer, %seq, "a node asks for a scrub");
+        let examiner = self.served.examiner.clone();
         let examined = blocking(move || Ok::<_, io::Error>(examiner.examine(seq))).await?;
         let body = match examined {
             Ok(examined) => examined.encode(),
@@ -189,9 +199,9 @@ impl Transfer {
     ) -> Result<(), ServeError> {
         while !bytes.is_empty() {
             let length = bytes.len().min(PIECE_BYTES);
-            self.pace.take(length).await;
+            self.served.pace.take(length).await;
             timeout(IDLE_DEADLINE, send.write_chunk(bytes.split_to(length))).await??;
-            self.source.stats.sent_bytes.fetch_add(length as u64, Ordering::Relaxed);
+            self.served.source.stats.sent_bytes.fetch_add(length as u64, Ordering::Relaxed);
             checkpoint.touch();
             tokio::task::yield_now().await;
         }

@@ -13,17 +13,18 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_protocol::core::Snapshot;
-use quorate_protocol::types::{EntryId, NodeId};
+use quorate_protocol::types::{DiskId, EntryId, NodeId};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::fetch::{Fetch, FetchError};
 use super::receiving::{Receiving, remove};
-use super::serve::{Pace, blocking, serve};
+use super::serve::{Pace, Served, blocking, serve};
 use super::source::{Made, Source};
 use super::stats::SnapshotStats;
 use crate::metrics::ScrubMetrics;
+use crate::orders::{Ask, OrderDesk, OrderInbox, Reception, carry, receive};
 use crate::replication::{BulkDialler, Knock, TlsMaterial};
 use crate::scrub::{Dialled, Examiner, ScrubOrder, ScrubRun, Scrubber};
 use crate::storage::JournalHold;
@@ -34,8 +35,10 @@ use crate::storage::state::StateReader;
 use crate::view::Published;
 use crate::wake::Wake;
 
-/// Connections that are served at once.
-const CONNECTIONS_MAX: usize = 4;
+/// Connections that are served at once: transfers, scrubs and orders.
+const CONNECTIONS_MAX: usize = 12;
+/// Orders that are on their way to other nodes at once.
+const ORDERS_MAX: usize = 16;
 /// Attempts to connect that wait to be answered.
 const KNOCKS_MAX: usize = 8;
 /// Threads for disks: one that makes a snapshot, one that sends or receives.
@@ -75,6 +78,8 @@ pub(crate) struct SnapshotParts {
     pub apply: ApplyHandle,
     /// What scrubs find.
     pub scrub_metrics: ScrubMetrics,
+    /// This node's disk, which its orders name.
+    pub disk: DiskId,
 }
 
 /// What others have of the thread. Cheap to clone; no call waits.
@@ -86,6 +91,7 @@ pub(crate) struct SnapshotHandle {
     stats: Arc<SnapshotStats>,
     installed: Arc<Notify>,
     scrubber: Scrubber,
+    orders: OrderDesk,
 }
 
 /// The core needs a snapshot.
@@ -109,6 +115,7 @@ pub(crate) struct SnapshotService {
     handle: SnapshotHandle,
     hold: Arc<JournalHold>,
     knocks: mpsc::Sender<Knock>,
+    inbox: Mutex<Option<OrderInbox>>,
 }
 
 impl SnapshotHandle {
@@ -145,6 +152,11 @@ impl SnapshotHandle {
         &self.scrubber
     }
 
+    /// Asks other nodes to do something.
+    pub(crate) fn orders(&self) -> &OrderDesk {
+        &self.orders
+    }
+
     /// Figures.
     pub(crate) fn stats(&self) -> &Arc<SnapshotStats> {
         &self.stats
@@ -171,6 +183,7 @@ impl SnapshotService {
         let (scrubs, scrub_orders) = mpsc::channel(1);
         let (stop, stopped) = oneshot::channel();
         let stopping = Arc::new(AtomicBool::new(false));
+        let (orders, inbox, reception, asks) = receive(parts.published.clone(), parts.disk);
         let handle = SnapshotHandle {
             wanted,
             decisions,
@@ -178,21 +191,24 @@ impl SnapshotService {
             stats: Arc::default(),
             installed: Arc::default(),
             scrubber: Scrubber { orders: scrubs },
+            orders,
         };
-        let worker = Worker::new(parts, &handle, &stopping);
-        let hold = worker.source.hold.clone();
+        let worker = Worker::new(parts, &handle, &stopping, reception);
+        let hold = worker.served.source.hold.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()?;
         let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
-            let run = worker.run((asked, decided, scrub_orders), knocked, stopped);
+            let queues = Queues { asked, decided, scrubs: scrub_orders, asks, knocks: knocked };
+            let run = worker.run(queues, stopped);
             if catch_unwind(AssertUnwindSafe(|| runtime.block_on(run))).is_err() {
                 fatal();
             }
             runtime.shutdown_timeout(STOP_DEADLINE);
         })?;
-        Ok(Self { thread, stop, stopping, handle, hold, knocks })
+        let inbox = Mutex::new(Some(inbox));
+        Ok(Self { thread, stop, stopping, handle, hold, knocks, inbox })
     }
 
     pub(crate) fn handle(&self) -> &SnapshotHandle {
@@ -207,6 +223,11 @@ impl SnapshotService {
     /// Where connections go that ask for a snapshot.
     pub(crate) fn door(&self) -> mpsc::Sender<Knock> {
         self.knocks.clone()
+    }
+
+    /// What other members want done here. There is one taker.
+    pub(crate) fn take_inbox(&self) -> Option<OrderInbox> {
+        self.inbox.lock().take()
     }
 
     /// Ends transfers; what has arrived is kept.
@@ -228,23 +249,36 @@ struct Worker {
     listen: SocketAddr,
     cluster_name: String,
     tls: TlsMaterial,
-    source: Arc<Source>,
-    pace: Arc<Pace>,
+    served: Arc<Served>,
     wake: Arc<Wake>,
     handle: SnapshotHandle,
     dialler: Option<Arc<BulkDialler>>,
     fetching: JoinSet<Result<Receiving, FetchError>>,
     received: Option<Receiving>,
     published: Arc<Published>,
-    examiner: Arc<Examiner>,
     scrub_metrics: ScrubMetrics,
     scrubbing: JoinSet<()>,
+    asking: JoinSet<()>,
     not_before: Instant,
     backoff: Duration,
 }
 
+/// What reaches the thread.
+struct Queues {
+    asked: mpsc::Receiver<Wanted>,
+    decided: mpsc::Receiver<Decision>,
+    scrubs: mpsc::Receiver<ScrubOrder>,
+    asks: mpsc::Receiver<Ask>,
+    knocks: mpsc::Receiver<Knock>,
+}
+
 impl Worker {
-    fn new(parts: SnapshotParts, handle: &SnapshotHandle, stopping: &Arc<AtomicBool>) -> Self {
+    fn new(
+        parts: SnapshotParts,
+        handle: &SnapshotHandle,
+        stopping: &Arc<AtomicBool>,
+        orders: Reception,
+    ) -> Self {
         let dir = parts.data_dir.join("snapshots");
         let examiner = Examiner::new(parts.state.clone(), parts.apply, dir.join("scrub"));
         let published = parts.published.clone();
@@ -265,32 +299,28 @@ impl Worker {
             listen: parts.listen,
             cluster_name: parts.cluster_name,
             tls: parts.tls,
-            source: Arc::new(source),
-            pace: Arc::new(Pace::new(parts.bytes_per_second)),
+            served: Arc::new(Served {
+                source: Arc::new(source),
+                pace: Pace::new(parts.bytes_per_second),
+                examiner,
+                orders,
+            }),
             wake: parts.wake,
             handle: handle.clone(),
             dialler: None,
             fetching: JoinSet::new(),
             received: None,
             published,
-            examiner,
             scrub_metrics: parts.scrub_metrics,
             scrubbing: JoinSet::new(),
+            asking: JoinSet::new(),
             not_before: Instant::now(),
             backoff: RETRY_MIN,
         }
     }
 
-    async fn run(
-        mut self,
-        (mut asked, mut decided, mut scrubs): (
-            mpsc::Receiver<Wanted>,
-            mpsc::Receiver<Decision>,
-            mpsc::Receiver<ScrubOrder>,
-        ),
-        mut knocks: mpsc::Receiver<Knock>,
-        mut stop: oneshot::Receiver<()>,
-    ) {
+    async fn run(mut self, queues: Queues, mut stop: oneshot::Receiver<()>) {
+        let Queues { mut asked, mut decided, mut scrubs, mut asks, mut knocks } = queues;
         let mut serving = JoinSet::new();
         let mut expire = tokio::time::interval(EXPIRE_PERIOD);
         loop {
@@ -302,14 +332,18 @@ impl Worker {
                 Some(knock) = knocks.recv() => {
                     // Beyond the limit it is refused by being dropped; the other side comes again.
                     if serving.len() < CONNECTIONS_MAX {
-                        let (source, pace) = (self.source.clone(), self.pace.clone());
-                        serving.spawn(serve(knock, source, pace, self.examiner.clone()));
+                        serving.spawn(serve(knock, self.served.clone()));
                     }
                 }
                 Some(ended) = serving.join_next() => pass_panic_on(ended),
                 Some(order) = scrubs.recv(), if self.scrubbing.is_empty() => self.scrub(order),
                 Some(ended) = self.scrubbing.join_next() => pass_panic_on(ended),
-                _ = expire.tick() => self.source.expire(),
+                Some(ask) = asks.recv(), if self.asking.len() < ORDERS_MAX => {
+                    let dialler = self.dialler();
+                    self.asking.spawn(carry(ask, dialler));
+                }
+                Some(ended) = self.asking.join_next() => pass_panic_on(ended),
+                _ = expire.tick() => self.served.source.expire(),
             }
         }
     }
@@ -369,7 +403,7 @@ impl Worker {
         });
         let run = ScrubRun {
             published: self.published.clone(),
-            examiner: self.examiner.clone(),
+            examiner: self.served.examiner.clone(),
             dial,
             metrics: self.scrub_metrics.clone(),
         };

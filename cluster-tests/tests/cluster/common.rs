@@ -1,8 +1,9 @@
 //! What the tests share.
 
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use quorate_cluster_tests::harness::Cluster;
+use quorate_cluster_tests::harness::{Cluster, binary};
 use quorate_cluster_tests::history::{UniqueWrite, Verdict, judge};
 use quorate_cluster_tests::http;
 use quorate_cluster_tests::workload::{UniqueWriters, keys, reasons};
@@ -33,6 +34,21 @@ pub(crate) fn judge_writes(cluster: &Cluster, history: &[UniqueWrite]) -> Verdic
         hash.content_hash
     );
     verdict
+}
+
+/// A command for one node's admin port, from a script: nothing to type an answer on.
+pub(crate) fn quorate(cluster: &Cluster, node: u64, arguments: &[&str]) -> Output {
+    let admin = format!("http://{}", cluster.settings(node).ports.admin);
+    let mut command = Command::new(binary());
+    command.args(arguments).args(["--admin", &admin]).stdin(Stdio::null());
+    command.output().expect("the binary starts")
+}
+
+/// The same, which must succeed, as JSON.
+pub(crate) fn json(cluster: &Cluster, node: u64, arguments: &[&str]) -> serde_json::Value {
+    let output = quorate(cluster, node, &[arguments, &["--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 /// Waits until the writers have had so many more writes confirmed.

@@ -13,6 +13,7 @@ mod expiry;
 mod gate;
 mod journal_damage;
 mod kills;
+mod orders;
 mod pauses;
 mod policy;
 mod pressure;

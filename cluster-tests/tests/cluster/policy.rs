@@ -1,29 +1,14 @@
 //! What a policy is said to promise, against what happens.
 
-use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, binary, poll};
+use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, poll};
 use quorate_cluster_tests::resp::Value;
 use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions};
 use serde_json::Value as Json;
 
-use crate::common::wait_for_writes;
-
-/// A command for one node's admin port, from a script: nothing to type an answer on.
-fn quorate(cluster: &Cluster, node: u64, arguments: &[&str]) -> Output {
-    let admin = format!("http://{}", cluster.settings(node).ports.admin);
-    let mut command = Command::new(binary());
-    command.args(arguments).args(["--admin", &admin]).stdin(std::process::Stdio::null());
-    command.output().expect("the binary starts")
-}
-
-fn json(cluster: &Cluster, node: u64, arguments: &[&str]) -> Json {
-    let output = quorate(cluster, node, &[arguments, &["--json"]].concat());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON")
-}
+use crate::common::{json, quorate, wait_for_writes};
 
 /// Nodes as an argument.
 fn list(nodes: &[u64]) -> String {

@@ -9,10 +9,12 @@ mod scrub;
 pub(crate) mod status;
 mod storage;
 
+pub(crate) use orders::serve_orders;
 pub(crate) use routes::{AdminState, router};
 
 use quorate_actors::archive::ArchiveStatus;
 use quorate_actors::health::HealthView;
+use quorate_actors::orders::OrderDesk;
 use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::scrub::Scrubber;
 use quorate_actors::snapshot::SnapshotProgress;
@@ -35,6 +37,8 @@ pub(crate) trait NodeView: Send + Sync + 'static {
     }
     /// Takes orders for the replication core.
     fn quorum(&self) -> &QuorumHandle;
+    /// Asks other members to do something, where there may be any.
+    fn orders(&self) -> Option<&OrderDesk>;
     /// Takes orders to scrub, where there is something to scrub.
     fn scrubber(&self) -> Option<&Scrubber>;
     /// Its positions now.

@@ -1,13 +1,18 @@
-//! What operators change at run time: who leads, and the durability policy. Answered by the
-//! primary; another node says who that is.
+//! What operators change at run time: who leads, the durability policy, members.
+//!
+//! Each is an act of the primary. Another node passes the request on, over the peer connection, and
+//! brings the primary's answer back as it is. What was passed on is never passed on again. The node
+//! that acts records who asked and what came of it.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use quorate_actors::orders::{OrderAnswer, OrderError, OrderInbox, OrderKind, ReceivedOrder};
 use quorate_actors::quorum::{ChangeError, TransferError};
 use quorate_actors::view::View;
 use quorate_protocol::cluster::ClusterChange;
@@ -15,17 +20,25 @@ use quorate_protocol::core::{ChangeRefused, HandoverRefused};
 use quorate_protocol::policy::Policy;
 use quorate_protocol::types::NodeId;
 use serde::Deserialize;
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use super::routes::AdminState;
 
 /// How long an order may take: more than a transfer's own deadline, and than an election.
 const ORDER_LIMIT: Duration = Duration::from_secs(4);
 
+/// How long another node's answer is waited for: a little more than it allows itself.
+const FORWARD_LIMIT: Duration = Duration::from_secs(5);
+
+/// Orders of other nodes that are carried out at once.
+const RECEIVED_MAX: usize = 8;
+
 /// `POST /admin/promote`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Promote {
+struct Promote {
     /// The node that is to lead; without it the most caught-up voter.
     to: Option<u64>,
 }
@@ -33,84 +46,226 @@ pub(super) struct Promote {
 /// `POST /admin/policy`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SetPolicy {
+struct SetPolicy {
     /// A preset's name or clauses.
     policy: String,
 }
 
-/// Hands leadership over, and answers once the new primary is known here.
+/// What came of an order: an HTTP status, and JSON.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    code: StatusCode,
+    body: Value,
+    /// Nothing was done, because another node leads.
+    not_primary: bool,
+}
+
+impl Verdict {
+    pub(super) fn done(body: Value) -> Self {
+        Self { code: StatusCode::OK, body, not_primary: false }
+    }
+
+    pub(super) fn refused(code: StatusCode, error: impl std::fmt::Display) -> Self {
+        Self { code, body: json!({ "error": error.to_string() }), not_primary: false }
+    }
+
+    fn not_primary(state: &AdminState) -> Self {
+        let refused = Self::refused(StatusCode::CONFLICT, not_primary(&state.node.view()));
+        Self { not_primary: true, ..refused }
+    }
+
+    fn into_response(self) -> Response {
+        (self.code, Json(self.body)).into_response()
+    }
+
+    /// In the log, by the node that acted.
+    fn record(&self, kind: OrderKind, actor: &str) {
+        let outcome = match self.code.as_u16() {
+            200..300 => "allowed",
+            400..500 => "denied",
+            _ => "failed",
+        };
+        let reason = self.body["error"].as_str().unwrap_or_default();
+        tracing::info!(event = "control", order = kind.name(), actor, outcome, reason, "order");
+    }
+}
+
+/// `POST /admin/promote`
 pub(super) async fn promote(
     State(state): State<AdminState>,
-    body: Result<Json<Promote>, JsonRejection>,
+    ConnectInfo(caller): ConnectInfo<SocketAddr>,
+    body: Bytes,
 ) -> Response {
-    let Json(Promote { to }) = match body {
-        Ok(body) => body,
-        Err(rejection) => return refused(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    order(&state, OrderKind::Promote, caller, body).await.into_response()
+}
+
+/// `POST /admin/policy`
+pub(super) async fn set_policy(
+    State(state): State<AdminState>,
+    ConnectInfo(caller): ConnectInfo<SocketAddr>,
+    body: Bytes,
+) -> Response {
+    order(&state, OrderKind::SetPolicy, caller, body).await.into_response()
+}
+
+/// Carries out what other members ask, until the node stops.
+pub(crate) async fn serve_orders(state: AdminState, mut inbox: OrderInbox) {
+    let mut working = JoinSet::new();
+    while let Some(received) = inbox.recv().await {
+        while working.len() >= RECEIVED_MAX {
+            // A panic has been reported by its task; the asker's channel is closed.
+            let _ = working.join_next().await;
+        }
+        while working.try_join_next().is_some() {}
+        working.spawn(carry_out(state.clone(), received));
+    }
+}
+
+async fn carry_out(state: AdminState, received: ReceivedOrder) {
+    let ReceivedOrder { from, kind, operator, body, deadline, reply } = received;
+    if Instant::now() >= deadline {
+        return;
+    }
+    let verdict = perform(&state, kind, &format!("{operator} at node {from}"), &body).await;
+    let answer = OrderAnswer { code: verdict.code.as_u16(), body: verdict.body.to_string().into() };
+    // The asker has stopped waiting, and was told that it is in doubt.
+    let _ = reply.send(answer);
+}
+
+/// Has the primary carry out what a caller of this node's admin port asks.
+async fn order(state: &AdminState, kind: OrderKind, caller: SocketAddr, body: Bytes) -> Verdict {
+    let operator = caller.to_string();
+    if let Some(primary) = other_primary(&state.node.view()) {
+        return forward(state, primary, kind, &operator, body).await;
+    }
+    let verdict = perform(state, kind, &operator, &body).await;
+    match other_primary(&state.node.view()) {
+        // Leadership went there meanwhile.
+        Some(primary) if verdict.not_primary => {
+            forward(state, primary, kind, &operator, body).await
+        }
+        Some(_) | None => verdict,
+    }
+}
+
+fn other_primary(view: &View) -> Option<NodeId> {
+    view.primary.filter(|primary| *primary != view.node)
+}
+
+/// Passes an order on, once.
+pub(super) async fn forward(
+    state: &AdminState,
+    to: NodeId,
+    kind: OrderKind,
+    operator: &str,
+    body: Bytes,
+) -> Verdict {
+    let Some(desk) = state.node.orders() else { return Verdict::not_primary(state) };
+    match desk.ask(to, kind, operator, body, FORWARD_LIMIT).await {
+        Ok(OrderAnswer { code, body }) => {
+            let code = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY);
+            match serde_json::from_slice(&body) {
+                Ok(body) => Verdict { code, body, not_primary: false },
+                Err(_) => {
+                    let error = format!("in doubt: the answer of node {to} can't be read");
+                    Verdict::refused(StatusCode::GATEWAY_TIMEOUT, error)
+                }
+            }
+        }
+        Err(error @ OrderError::NotAsked { .. }) => {
+            Verdict::refused(StatusCode::SERVICE_UNAVAILABLE, error)
+        }
+        Err(error @ OrderError::InDoubt { .. }) => {
+            Verdict::refused(StatusCode::GATEWAY_TIMEOUT, error)
+        }
+    }
+}
+
+/// Does it here, or says why not.
+async fn perform(state: &AdminState, kind: OrderKind, actor: &str, body: &[u8]) -> Verdict {
+    let verdict = match kind {
+        OrderKind::Promote => match parse(body) {
+            Ok(Promote { to }) => hand_over(state, to.map(NodeId)).await,
+            Err(verdict) => verdict,
+        },
+        OrderKind::SetPolicy => match parse(body) {
+            Ok(SetPolicy { policy }) => replace_policy(state, &policy).await,
+            Err(verdict) => verdict,
+        },
     };
+    // One that is passed on is recorded where it is carried out.
+    if !verdict.not_primary {
+        verdict.record(kind, actor);
+    }
+    verdict
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Verdict> {
+    serde_json::from_slice(body)
+        .map_err(|error| Verdict::refused(StatusCode::BAD_REQUEST, format!("the body: {error}")))
+}
+
+/// Hands leadership over, and answers once the new primary is known here.
+async fn hand_over(state: &AdminState, to: Option<NodeId>) -> Verdict {
     let began = Instant::now();
-    let handed = state.node.quorum().transfer(to.map(NodeId), began + ORDER_LIMIT).await;
+    let handed = state.node.quorum().transfer(to, began + ORDER_LIMIT).await;
     match handed {
         Ok(target) => {
-            let primary = new_primary(&state, began + ORDER_LIMIT).await;
-            if let (Some(wanted), Some(primary)) = (to.map(NodeId), primary)
+            let primary = new_primary(state, began + ORDER_LIMIT).await;
+            if let (Some(wanted), Some(primary)) = (to, primary)
                 && wanted != primary
             {
                 let error = format!("node {primary} was elected instead of node {wanted}");
-                return refused(StatusCode::GATEWAY_TIMEOUT, &error);
+                return Verdict::refused(StatusCode::GATEWAY_TIMEOUT, error);
             }
             tracing::info!(%target, ?primary, took = ?began.elapsed(), "promoted by an operator");
-            let body = json!({
+            Verdict::done(json!({
                 "primary": primary.map(|node| node.0),
                 "milliseconds": began.elapsed().as_secs_f64() * 1_000.0,
-            });
-            Json(body).into_response()
+            }))
         }
-        Err(TransferError::Refused(HandoverRefused::NotPrimary)) => not_primary(&state),
-        Err(error @ TransferError::Refused(_)) => refused(StatusCode::CONFLICT, &error.to_string()),
+        Err(TransferError::Refused(HandoverRefused::NotPrimary)) => Verdict::not_primary(state),
+        Err(error @ TransferError::Refused(_)) => Verdict::refused(StatusCode::CONFLICT, error),
         Err(error @ (TransferError::TimedOut(_) | TransferError::Deadline)) => {
-            refused(StatusCode::GATEWAY_TIMEOUT, &error.to_string())
+            Verdict::refused(StatusCode::GATEWAY_TIMEOUT, error)
         }
         Err(error @ TransferError::Stopping) => {
-            refused(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+            Verdict::refused(StatusCode::SERVICE_UNAVAILABLE, error)
         }
     }
 }
 
 /// Replaces the policy, and answers once the new one is in force.
-pub(super) async fn set_policy(
-    State(state): State<AdminState>,
-    body: Result<Json<SetPolicy>, JsonRejection>,
-) -> Response {
-    let Json(SetPolicy { policy }) = match body {
-        Ok(body) => body,
-        Err(rejection) => return refused(StatusCode::BAD_REQUEST, &rejection.body_text()),
-    };
+async fn replace_policy(state: &AdminState, policy: &str) -> Verdict {
     let voters = state.node.view().config.as_ref().map_or(0, |config| config.voters().count());
-    let parsed = match Policy::parse(&policy, voters) {
+    let parsed = match Policy::parse(policy, voters) {
         Ok(parsed) => parsed,
-        Err(error) => return refused(StatusCode::BAD_REQUEST, &error.to_string()),
+        Err(error) => return Verdict::refused(StatusCode::BAD_REQUEST, error),
     };
     let change = ClusterChange::SetPolicy(parsed);
     match state.node.quorum().change(change, Instant::now() + ORDER_LIMIT).await {
         Ok(id) => {
             tracing::info!(policy = %parsed, entry = %id, "policy changed by an operator");
-            let body = json!({
+            Verdict::done(json!({
                 "policy": parsed.to_string(),
                 "epoch": id.epoch.0,
                 "seq": id.seq.0,
                 "warning": parsed.weakness(voters).map(|weakness| weakness.to_string()),
-            });
-            Json(body).into_response()
+            }))
         }
-        Err(ChangeError::Refused(ChangeRefused::NotPrimary)) => not_primary(&state),
-        Err(error @ ChangeError::Refused(_)) => refused(StatusCode::CONFLICT, &error.to_string()),
-        Err(error @ (ChangeError::InDoubt(_) | ChangeError::Deadline)) => {
-            refused(StatusCode::GATEWAY_TIMEOUT, &error.to_string())
-        }
-        Err(error @ ChangeError::Stopping) => {
-            refused(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
-        }
+        Err(error) => not_changed(state, &error),
     }
+}
+
+/// A change of the configuration that is not known to be in force.
+pub(super) fn not_changed(state: &AdminState, error: &ChangeError) -> Verdict {
+    let code = match error {
+        ChangeError::Refused(ChangeRefused::NotPrimary) => return Verdict::not_primary(state),
+        ChangeError::Refused(_) => StatusCode::CONFLICT,
+        ChangeError::InDoubt(_) | ChangeError::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        ChangeError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Verdict::refused(code, error)
 }
 
 /// The next primary that this node hears, if it does so in time.
@@ -119,16 +274,14 @@ async fn new_primary(state: &AdminState, deadline: Instant) -> Option<NodeId> {
     tokio::time::timeout_at(deadline.into(), primary).await.ok()
 }
 
-fn not_primary(state: &AdminState) -> Response {
-    let view = state.node.view();
-    let error = match view.primary {
+fn not_primary(view: &View) -> String {
+    match view.primary {
         Some(primary) => format!("node {} is not primary; ask node {primary}", view.node),
         None => {
-            let silent = silent_voters(&view);
+            let silent = silent_voters(view);
             format!("node {} is not primary, and no primary is known{silent}", view.node)
         }
-    };
-    refused(StatusCode::CONFLICT, &error)
+    }
 }
 
 /// Who is missing where no primary is found, and what is left to do.

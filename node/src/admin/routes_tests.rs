@@ -42,6 +42,10 @@ impl NodeView for Fake {
         &self.quorum
     }
 
+    fn orders(&self) -> Option<&quorate_actors::orders::OrderDesk> {
+        None
+    }
+
     fn scrubber(&self) -> Option<&quorate_actors::scrub::Scrubber> {
         None
     }

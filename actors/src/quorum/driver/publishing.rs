@@ -95,9 +95,13 @@ impl Driver {
         let peers =
             config.members.iter().filter(|member| member.node != self.ports.node).map(|member| {
                 let status = statuses.iter().find(|status| status.node == member.node);
+                let session = self.sessions.get(&member.node).copied();
                 PeerView {
                     node: member.node,
-                    connected: self.sessions.contains_key(&member.node),
+                    connected: session.is_some(),
+                    address: session.and_then(|session| {
+                        self.ports.replication.address_of(member.node, session)
+                    }),
                     in_memory: status.map_or(Seq::ZERO, |status| status.in_memory),
                     persisted: status.map_or(Seq::ZERO, |status| status.persisted),
                     applied: status.map_or(Seq::ZERO, |status| status.applied),

@@ -1,0 +1,293 @@
+//! Asking another node, and taking what others ask.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quinn::Connection;
+use quorate_protocol::cluster::ClusterEntry;
+use quorate_protocol::types::{DiskId, NodeId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::wire::{ANSWER_BYTES_MAX, BODY_BYTES_MAX, Order, OrderAnswer, OrderKind};
+use crate::replication::BulkDialler;
+use crate::view::{Published, View};
+
+/// From the first packet to a connection, for each address.
+const DIAL_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The longest that another node may make this one wait.
+const LIMIT_MAX: Duration = Duration::from_mins(10);
+
+/// Orders of other nodes that may wait to be carried out.
+const INBOX_MAX: usize = 16;
+
+/// Orders to other nodes that may wait to be sent.
+const ASKS_MAX: usize = 16;
+
+/// Why another node gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// It was not asked: nothing has happened.
+    #[error("node {node} can't be asked: {reason}")]
+    NotAsked {
+        /// Which.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// It was asked and may have done it.
+    #[error("in doubt: node {node} was asked and gave no answer: {reason}")]
+    InDoubt {
+        /// Which.
+        node: NodeId,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Asks other nodes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct OrderDesk {
+    asks: mpsc::Sender<Ask>,
+    published: Arc<Published>,
+    disk: DiskId,
+}
+
+/// What other nodes ask of this one, in the order in which it arrives.
+pub type OrderInbox = mpsc::Receiver<ReceivedOrder>;
+
+/// An order on its way to another node.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    to: NodeId,
+    /// Where its session is, and where it says that it listens.
+    live: Option<SocketAddr>,
+    address: String,
+    order: Order,
+    reply: oneshot::Sender<Result<OrderAnswer, OrderError>>,
+}
+
+/// An order of another member, to be carried out here.
+#[derive(Debug)]
+pub struct ReceivedOrder {
+    /// The member, by its certificate.
+    pub from: NodeId,
+    /// What is to be done.
+    pub kind: OrderKind,
+    /// Who asked there, as that node says.
+    pub operator: String,
+    /// JSON.
+    pub body: Bytes,
+    /// When the asker stops waiting.
+    pub deadline: Instant,
+    /// Takes the answer; nobody waits for it any more if that fails.
+    pub reply: oneshot::Sender<OrderAnswer>,
+}
+
+/// Takes orders from the connections that they arrive on.
+#[derive(Clone, Debug)]
+pub(crate) struct Reception {
+    published: Arc<Published>,
+    inbox: mpsc::Sender<ReceivedOrder>,
+}
+
+/// Both ends of both ways: what the node has, and what the thread for bulk carries.
+pub(crate) fn receive(
+    published: Arc<Published>,
+    disk: DiskId,
+) -> (OrderDesk, OrderInbox, Reception, mpsc::Receiver<Ask>) {
+    let (asks, asked) = mpsc::channel(ASKS_MAX);
+    let (inbox, received) = mpsc::channel(INBOX_MAX);
+    let reception = Reception { published: published.clone(), inbox };
+    (OrderDesk { asks, published, disk }, received, reception, asked)
+}
+
+impl OrderDesk {
+    /// Has another member do something, and waits for its answer until `limit` has passed.
+    ///
+    /// # Errors
+    /// There is no answer; says whether it may have been done.
+    pub async fn ask(
+        &self,
+        to: NodeId,
+        kind: OrderKind,
+        operator: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<OrderAnswer, OrderError> {
+        let not_asked = |reason: &str| OrderError::NotAsked { node: to, reason: reason.to_owned() };
+        let view = self.published.view();
+        let config = view.config.as_ref().ok_or_else(|| not_asked("no cluster is known here"))?;
+        let member = config.member(to).ok_or_else(|| not_asked("it is not a member"))?;
+        if body.len() > BODY_BYTES_MAX {
+            return Err(not_asked("the order is too long"));
+        }
+        let (reply, answer) = oneshot::channel();
+        let ask = Ask {
+            to,
+            live: view.peers.iter().find(|peer| peer.node == to).and_then(|peer| peer.address),
+            address: member.peer_addr.clone(),
+            order: Order {
+                kind: kind as u8,
+                cluster: config.cluster,
+                generation: config.generation,
+                disk: self.disk,
+                limit,
+                operator: operator.to_owned(),
+                body,
+            },
+            reply,
+        };
+        match self.asks.try_send(ask) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(not_asked("too many wait")),
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                return Err(not_asked("this node is stopping"));
+            }
+        }
+        // The thread keeps the deadlines; it drops the channel only when it ends.
+        let ended = OrderError::InDoubt { node: to, reason: "this node is stopping".to_owned() };
+        answer.await.unwrap_or(Err(ended))
+    }
+}
+
+/// Brings an order to its node and the answer back.
+pub(crate) async fn carry(ask: Ask, dialler: Result<Arc<BulkDialler>, String>) {
+    let Ask { to, live, address, order, reply } = ask;
+    let limit = order.limit;
+    let connection = match dialler {
+        Ok(dialler) => dial(&dialler, to, live, &address).await,
+        Err(reason) => Err(reason),
+    };
+    let outcome = match connection {
+        Ok(connection) => {
+            let answered = timeout(limit, exchange(&connection, order)).await;
+            connection.close(0u32.into(), b"");
+            answered
+                .unwrap_or_else(|_| Err(format!("nothing within {limit:?}")))
+                .map_err(|reason| OrderError::InDoubt { node: to, reason })
+        }
+        Err(reason) => Err(OrderError::NotAsked { node: to, reason }),
+    };
+    // A dropped receiver is a caller that stopped waiting.
+    let _ = reply.send(outcome);
+}
+
+/// First where its session is, then where it says that it listens.
+async fn dial(
+    dialler: &BulkDialler,
+    to: NodeId,
+    live: Option<SocketAddr>,
+    address: &str,
+) -> Result<Connection, String> {
+    let mut failure = "it has no address".to_owned();
+    if let Some(address) = live {
+        match dial_one(dialler, to, address).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => failure = error,
+        }
+    }
+    let resolved = timeout(DIAL_DEADLINE, tokio::net::lookup_host(address)).await;
+    let found = match resolved {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => return Err(format!("{failure}; {address:?}: {error}")),
+        Err(_) => return Err(format!("{failure}; {address:?} was not resolved in time")),
+    };
+    match found.into_iter().find(|address| Some(*address) != live) {
+        Some(address) => dial_one(dialler, to, address).await,
+        None => Err(failure),
+    }
+}
+
+async fn dial_one(
+    dialler: &BulkDialler,
+    to: NodeId,
+    address: SocketAddr,
+) -> Result<Connection, String> {
+    match timeout(DIAL_DEADLINE, dialler.dial(to, address)).await {
+        Ok(dialled) => dialled.map_err(|error| format!("{address}: {error}")),
+        Err(_) => Err(format!("{address}: no connection within {DIAL_DEADLINE:?}")),
+    }
+}
+
+async fn exchange(connection: &Connection, order: Order) -> Result<OrderAnswer, String> {
+    let (mut send, mut recv) = connection.open_bi().await.map_err(|error| error.to_string())?;
+    let request = crate::snapshot::encode_order(order);
+    send.write_all(&request).await.map_err(|error| error.to_string())?;
+    send.finish().map_err(|error| error.to_string())?;
+    let answer = recv.read_to_end(ANSWER_BYTES_MAX).await.map_err(|error| error.to_string())?;
+    OrderAnswer::decode(&answer).ok_or_else(|| "the answer can't be read".to_owned())
+}
+
+impl Reception {
+    /// Judges an order of the member with this certificate, has it carried out, and gives the
+    /// answer's bytes.
+    pub(crate) async fn take(&self, from: NodeId, order: Order) -> Vec<u8> {
+        self.answer(from, order).await.encode()
+    }
+
+    async fn answer(&self, from: NodeId, order: Order) -> OrderAnswer {
+        let Order { cluster, generation, disk, .. } = order;
+        let view = self.published.view();
+        if let Err(reason) = authorise(&view, from, (cluster, generation, disk)) {
+            tracing::warn!(
+                event = "control", outcome = "denied", actor = %order.operator, %from,
+                kind = order.kind, reason, "an order of another node is refused"
+            );
+            return refusal(403, &reason);
+        }
+        let Some(kind) = OrderKind::of(order.kind) else {
+            return refusal(501, "this node's version doesn't know the order");
+        };
+        let limit = order.limit.min(LIMIT_MAX);
+        let (reply, answer) = oneshot::channel();
+        let received = ReceivedOrder {
+            from,
+            kind,
+            operator: order.operator,
+            body: order.body,
+            deadline: Instant::now() + limit,
+            reply,
+        };
+        if self.inbox.try_send(received).is_err() {
+            return refusal(503, "this node takes no orders now; nothing was changed");
+        }
+        match timeout(limit, answer).await {
+            Ok(Ok(answer)) if answer.body.len() <= BODY_BYTES_MAX => answer,
+            Ok(Ok(answer)) => OrderAnswer {
+                body: refusal(answer.code, "the answer is too long; it was carried out").body,
+                ..answer
+            },
+            Ok(Err(_)) => refusal(504, "in doubt: the node stopped while it carried out the order"),
+            Err(_) => refusal(504, "in doubt: the order was not carried out in time"),
+        }
+    }
+}
+
+/// Only a member of this cluster and generation, on the disk that it is bound to, gives orders.
+fn authorise(
+    view: &View,
+    from: NodeId,
+    (cluster, generation, disk): (
+        quorate_protocol::types::ClusterId,
+        quorate_protocol::types::Generation,
+        DiskId,
+    ),
+) -> Result<(), String> {
+    let config: &ClusterEntry = view.config.as_ref().ok_or("no cluster is known here")?;
+    if config.cluster != cluster || config.generation != generation {
+        return Err(format!("node {from} belongs to another cluster or generation"));
+    }
+    if !config.binds(from, disk) {
+        return Err(format!("node {from} is not a member on its disk"));
+    }
+    Ok(())
+}
+
+fn refusal(code: u16, reason: &str) -> OrderAnswer {
+    // JSON strings and Rust's escape the same way for what reasons hold.
+    OrderAnswer { code, body: format!("{{\"error\":{reason:?}}}").into() }
+}
