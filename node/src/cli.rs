@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::http::AdminUrl;
 use crate::output::say;
 use crate::policy::{self, PolicyVerb};
+use crate::recover::{self, RecoverArgs};
 use crate::storage::{self, StorageVerb};
 use crate::tail::{self, TailVerb};
 use crate::{journal, orders, pki, scrub, start, status};
@@ -90,6 +91,8 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Have one stopped node go on alone, when too few are left to elect a primary; may lose writes
+    Recover(RecoverArgs),
     /// Stop a node in order
     Shutdown(AdminArgs),
     /// Look at a journal's files
@@ -244,6 +247,7 @@ impl Cli {
             Verb::Storage { admin, verb, json } => storage::run(&admin.admin, verb, json),
             Verb::Policy { admin, verb, json } => policy::run(&admin.admin, &verb, json),
             Verb::Scrub { admin, json } => scrub::run(&admin.admin, json),
+            Verb::Recover(args) => recover::run(&args),
             Verb::Shutdown(args) => shutdown(&args.admin),
             Verb::Journal(JournalVerb::Inspect { path, entries, json }) => {
                 journal::inspect(&path, entries, json)

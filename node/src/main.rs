@@ -15,6 +15,7 @@ mod orders;
 mod output;
 mod pki;
 mod policy;
+mod recover;
 mod scrub;
 mod start;
 mod status;

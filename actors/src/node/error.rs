@@ -2,6 +2,8 @@
 
 use std::io;
 
+use quorate_protocol::types::Generation;
+
 use super::recovery::RecoveryError;
 use crate::client::ListenError;
 use crate::replication;
@@ -32,6 +34,16 @@ pub enum StartError {
     /// Journal and state don't fit, or can't be read.
     #[error("recovery: {0}")]
     Recovery(#[from] RecoveryError),
+    /// A lossy recovery was cut short (S12).
+    #[error(
+        "a lossy recovery of this node was cut short: its log is of generation {log}, its hard state of {hard}; run `quorate recover` again"
+    )]
+    HalfRecovered {
+        /// As the log says.
+        log: Generation,
+        /// As the hard state says.
+        hard: Generation,
+    },
     /// The state can't be opened.
     #[error("state: {0}")]
     State(String),

@@ -13,13 +13,17 @@ pub mod config;
 mod consensus;
 mod describe;
 mod error;
+mod offline;
 mod open;
 mod recovery;
 mod running;
 mod start;
+mod survivor;
 mod wiring;
 
 pub use config::NodeConfig;
 pub use error::StartError;
+pub use offline::OfflineCopy;
 pub use recovery::RecoveryError;
 pub use running::{RunningNode, ShutdownReport, forget};
+pub use survivor::{NewGeneration, RecoverError, Survivor};

@@ -37,6 +37,18 @@ pub(super) struct Opened {
 
 /// Opens directory, hard state, journal and state, and fits them together.
 pub(super) fn open(config: &NodeConfig) -> Result<Opened, StartError> {
+    let opened = open_for_recovery(config)?;
+    let newest = opened.found.as_ref().and_then(|found| found.configs.last());
+    match newest.map(|(_, config)| config.generation) {
+        Some(log) if log < opened.generation => {
+            Err(StartError::HalfRecovered { log, hard: opened.generation })
+        }
+        Some(_) | None => Ok(opened),
+    }
+}
+
+/// The same, where a lossy recovery may have been cut short.
+pub(super) fn open_for_recovery(config: &NodeConfig) -> Result<Opened, StartError> {
     config.disk().make_room().map_err(StartError::Reserve)?;
     let journal_options = JournalOptions {
         segment_bytes: config.journal.segment_bytes,

@@ -1,6 +1,6 @@
 //! Explores every order of events of small clusters and prints what it found.
 //!
-//! `modelcheck [--small] [--mutants] [--mutant NAME] [--policy NAME] [--threads N]
+//! `modelcheck [--small] [--mutants] [--mutant NAME] [--policy NAME] [--search TEXT] [--threads N]
 //! [--states-max N]`; exit code 1 on a violation, on a mistake that is not found, and on a search
 //! that misses what it is for.
 
@@ -26,6 +26,9 @@ struct Options {
     /// Searches of one policy alone.
     #[arg(long, value_parser = policy)]
     policy: Option<Policy>,
+    /// Searches whose name holds this text alone.
+    #[arg(long)]
+    search: Option<String>,
     /// Threads to search with.
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -57,7 +60,9 @@ fn search_all(options: &Options) -> bool {
     let size = if options.small { Size::Small } else { Size::Full };
     let mut good = true;
     for scope in searches(size) {
-        if options.policy.is_some_and(|policy| policy != scope.policy) {
+        if options.policy.is_some_and(|policy| policy != scope.policy)
+            || options.search.as_ref().is_some_and(|text| !scope.name.contains(text.as_str()))
+        {
             continue;
         }
         let scope = Scope { mutant: options.mutant, ..scope };

@@ -15,6 +15,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 pub struct Status {
     /// What the node is to the others.
     pub role: Role,
+    /// Lossy recoveries that its cluster went through.
+    pub generation: u64,
     /// The epoch that it is in.
     pub epoch: u64,
     /// Position up to which it has executed the log.

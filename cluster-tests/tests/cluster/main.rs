@@ -19,6 +19,7 @@ mod policy;
 mod pressure;
 mod probe;
 mod quorum_loss;
+mod recover;
 mod redis_py;
 mod scrub;
 mod snapshots;

@@ -17,6 +17,9 @@ pub(crate) struct Status {
     pub(crate) cluster_name: String,
     /// The cluster's id; none before it is formed.
     pub(crate) cluster_id: Option<String>,
+    /// Lossy recoveries that the cluster went through.
+    #[serde(default)]
+    pub(crate) generation: u64,
     /// The binary's version.
     pub(crate) version: String,
     /// starting, ready, draining, shutting_down, stopped.
@@ -126,6 +129,7 @@ impl Status {
             node: view.node.0,
             cluster_name: cluster_name.to_owned(),
             cluster_id: view.cluster.map(|id| id.to_string()),
+            generation: view.config.as_ref().map_or(0, |config| config.generation.0),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             phase: node.phase().to_string(),
             uptime_seconds,

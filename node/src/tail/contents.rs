@@ -8,15 +8,15 @@ use clap::{Args, ValueEnum};
 use quorate_protocol::entry::Entry;
 
 use super::connection::write_command;
-use super::for_each_entry;
+use super::{SourceArgs, for_each_entry};
 use crate::failure::Failure;
 use crate::logged::{Contents, entry_json, entry_lines};
 use crate::output::say;
 
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// A file that `list` names
-    file: PathBuf,
+    #[command(flatten)]
+    source: SourceArgs,
     /// Where to write it; `-` is standard output
     #[arg(long)]
     output: PathBuf,
@@ -31,8 +31,8 @@ enum Format {
     Resp,
 }
 
-pub(super) fn show(file: &Path, json: bool) -> Result<(), Failure> {
-    for_each_entry(file, |entry, contents| {
+pub(super) fn show(source: &SourceArgs, json: bool) -> Result<(), Failure> {
+    for_each_entry(source, |entry, contents| {
         if json {
             say(entry_json(entry, contents));
         } else {
@@ -42,7 +42,6 @@ pub(super) fn show(file: &Path, json: bool) -> Result<(), Failure> {
         }
         Ok(true)
     })
-    .map(|_| ())
 }
 
 pub(super) fn export(args: &ExportArgs) -> Result<(), Failure> {
@@ -55,7 +54,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<(), Failure> {
         Box::new(BufWriter::new(file.map_err(failed)?))
     };
     let mut count = 0u64;
-    for_each_entry(&args.file, |entry, contents| {
+    for_each_entry(&args.source, |entry, contents| {
         count += write_out(&mut out, args.format, entry, contents).map_err(failed)?;
         Ok(true)
     })?;

@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::connection::Connection;
-use super::for_each_entry;
+use super::{SourceArgs, for_each_entry};
 use crate::failure::Failure;
 use crate::logged::Logged;
 use crate::output::say;
@@ -25,8 +25,8 @@ const MOVES_MAX: u32 = 5;
 
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
-    /// A file that `list` names
-    file: PathBuf,
+    #[command(flatten)]
+    source: SourceArgs,
     /// host:port of a node's cluster listener; the primary is found from there
     #[arg(long, default_value = "127.0.0.1:7401")]
     to: String,
@@ -77,7 +77,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), Failure> {
     let mut target =
         Target { address: args.to.clone(), password: password.transpose()?, connection: None };
     let (mut counts, mut ended) = (Counts::default(), None);
-    for_each_entry(&args.file, |entry, contents| {
+    for_each_entry(&args.source, |entry, contents| {
         for logged in &contents.logged {
             counts.seen += 1;
             if counts.seen <= args.skip {
@@ -113,7 +113,7 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<(), Failure> {
 /// What would be sent.
 fn count(args: &ReplayArgs) -> Result<(), Failure> {
     let (mut writes, mut transactions, mut watched) = (0u64, 0u64, 0u64);
-    for_each_entry(&args.file, |_, contents| {
+    for_each_entry(&args.source, |_, contents| {
         for logged in &contents.logged {
             match logged {
                 Logged::Write(_) => writes += 1,

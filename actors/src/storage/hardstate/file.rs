@@ -68,24 +68,21 @@ impl HardStateFile {
     /// # Errors
     /// [`HardStateError`]; in particular `DiskLoss` where no slot is valid.
     pub fn load(dir: &Path) -> Result<Self, HardStateError> {
-        let mut found = Vec::new();
-        let mut faults = Vec::new();
-        for name in NAMES {
-            match read(dir, name)? {
-                Ok(slot) => found.push(slot),
-                Err(fault) => faults.push(format!("{name}: {fault}")),
-            }
-        }
-        let Some(current) = found.iter().copied().max_by_key(|slot| slot.number) else {
-            let detail = faults.join(", ");
-            return Err(HardStateError::DiskLoss { dir: dir.to_owned(), detail });
-        };
+        let current = highest(dir)?;
         for name in NAMES {
             if read(dir, name)? != Ok(current) {
                 replace(dir, name, &current)?;
             }
         }
         Self::with_slots(dir, current)
+    }
+
+    /// The state in the highest valid slot, without touching either.
+    ///
+    /// # Errors
+    /// As for [`HardStateFile::load`].
+    pub fn peek(dir: &Path) -> Result<NodeHardState, HardStateError> {
+        highest(dir).map(|slot| slot.state)
     }
 
     /// Whether a directory has any slot, valid or not.
@@ -129,6 +126,21 @@ impl HardStateFile {
         };
         Ok(Self { slots: [open(NAMES[0])?, open(NAMES[1])?], current })
     }
+}
+
+fn highest(dir: &Path) -> Result<Slot, HardStateError> {
+    let mut found = Vec::new();
+    let mut faults = Vec::new();
+    for name in NAMES {
+        match read(dir, name)? {
+            Ok(slot) => found.push(slot),
+            Err(fault) => faults.push(format!("{name}: {fault}")),
+        }
+    }
+    found.iter().copied().max_by_key(|slot| slot.number).ok_or_else(|| {
+        let detail = faults.join(", ");
+        HardStateError::DiskLoss { dir: dir.to_owned(), detail }
+    })
 }
 
 fn read(dir: &Path, name: &str) -> Result<Result<Slot, SlotFault>, HardStateError> {

@@ -136,6 +136,18 @@ impl DataDir {
         Ok(Self { path, identity, complete: found.is_some(), _lock: lock })
     }
 
+    /// Opens a directory that is there, whoever's it is; a file system that forgets will do.
+    ///
+    /// # Errors
+    /// [`DataDirError`]; in particular `Damaged` where it has no identity.
+    pub fn open_existing(path: &Path) -> Result<Self, DataDirError> {
+        let file = path.join(IDENTITY);
+        let bytes = read_record(&file)?.ok_or_else(|| DataDirError::Damaged { path: file.clone() });
+        let identity = Identity::decode(&bytes?).map_err(|fault| of_fault(fault, file))?;
+        let lock = lock(path)?;
+        Ok(Self { path: path.to_owned(), identity, complete: true, _lock: lock })
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -72,3 +72,4 @@ pub use progress::Progress;
 pub use queue::{Rejected, RejectedWhy};
 pub use reader::{JournalReader, ReadError};
 pub use recovery::{Damage, OpenError, OpenJournal, Recovered, TornTail};
+pub use witness::witnessed;

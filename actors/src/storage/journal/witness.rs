@@ -15,6 +15,8 @@ use nix::fcntl::OFlag;
 use quorate_protocol::record::{Frame, RECORD_HEADER_BYTES, SyncMark};
 use quorate_protocol::types::{Chain, EntryId, Incarnation};
 
+use super::recovery::Recovered;
+
 #[derive(Debug)]
 pub(super) struct Witness {
     file: File,
@@ -63,4 +65,12 @@ impl Witness {
             Ok(Frame::Entry(_) | Frame::Trailer(_)) | Err(_) => None,
         }
     }
+}
+
+/// The life that recorded, outside the disk, that it wrote the log exactly this far; `None` proves
+/// nothing.
+#[must_use]
+pub fn witnessed(path: &Path, log: &Recovered) -> Option<Incarnation> {
+    let found = Witness::read(path)?;
+    ((found.id, found.chain) == (log.last, log.last_chain)).then_some(found.incarnation)
 }

@@ -158,6 +158,32 @@ fn a_damaged_index_is_done_without() {
     assert_holds(&scratch.options(), &log);
 }
 
+/// A write that the disk put where another record stands: what is there is whole and right, and not
+/// what belongs there.
+#[test]
+fn a_misdirected_write_is_damage() {
+    let scratch = Scratch::new();
+    let log = stopped(&scratch);
+    let newest = scratch.segments().last().expect("a segment").clone();
+    let entries = tail(&scratch.path().join("journal"), 40).expect("it can be read");
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        entries.iter().filter(|entry| entry.payload_bytes == 500).partition(|e| e.path == newest);
+    assert!(here.len() > 2 && elsewhere.len() > 2, "{} {}", here.len(), elsewhere.len());
+    let record = RECORD_HEADER_BYTES + 500;
+    for (from, to) in [(here[0], here[1]), (here[2], here[1]), (elsewhere[0], here[1])] {
+        let copy = scratch.crashed();
+        let there = |entry: &EntrySummary| {
+            copy.path().join("journal").join(entry.path.file_name().expect("a name"))
+        };
+        let source = fs::read(there(from)).expect("it can be read");
+        let mut target = fs::read(there(to)).expect("it can be read");
+        let (from_at, to_at) = (from.offset as usize, to.offset as usize);
+        target[to_at..to_at + record].copy_from_slice(&source[from_at..from_at + record]);
+        fs::write(there(to), target).expect("it can be written");
+        assert_damaged(&copy, &log, &format!("{} over {}", from.id, to.id));
+    }
+}
+
 #[test]
 fn a_lost_segment_is_damage() {
     let scratch = Scratch::new();
