@@ -162,8 +162,10 @@ impl Progress {
     pub(super) fn probe_from(&mut self, next: Seq, now: MonoTime) {
         self.flow = Flow::Probe;
         self.next = next.max(self.verified.next());
-        self.inflight.clear();
-        self.inflight_bytes = 0;
+        // What the peer has received may still wait for its disk, and goes on counting: otherwise
+        // each search would send another window to a peer whose disk stands still.
+        self.inflight.retain(|(through, _)| *through <= self.verified);
+        self.inflight_bytes = self.inflight.iter().map(|(_, bytes)| bytes).sum();
         self.moved = now;
     }
 
