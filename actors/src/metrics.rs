@@ -3,6 +3,7 @@
 //!
 //! Each node owns its registry: several nodes may run in one process.
 
+mod archive;
 mod client;
 mod gate;
 mod health;
@@ -23,6 +24,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+pub use archive::ArchiveMetrics;
 pub use client::{ClientMetrics, InfoStats, RoundCounts};
 pub use gate::{GateMetrics, GateWaits};
 pub use health::HealthCollector;
@@ -31,8 +33,6 @@ pub use scrub::ScrubMetrics;
 pub use snapshot::SnapshotCollector;
 pub use stages::{Stage, Stages};
 pub use storage::{StorageCollector, StorageMetrics, StorageSources};
-
-use crate::archive::ArchiveStatus;
 
 /// Bounds in seconds, from the cost of a wake-up to a deadline.
 const LATENCY_BUCKETS: [f64; 16] = [
@@ -96,26 +96,6 @@ impl Metrics {
     /// A metric that breaks the format: a mistake in this file.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
-    }
-}
-
-/// What the archive says of itself.
-#[derive(Clone, Debug)]
-pub struct ArchiveMetrics {
-    enabled: IntGauge,
-}
-
-impl ArchiveMetrics {
-    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let help = "1 while the journal is archived outside the node";
-        Ok(Self { enabled: gauge(registry, "quorate_archive_enabled", help)? })
-    }
-
-    /// What holds from now on.
-    pub fn set(&self, status: ArchiveStatus) {
-        self.enabled.set(match status {
-            ArchiveStatus::Off => 0,
-        });
     }
 }
 

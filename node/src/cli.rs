@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::backup::{self, BackupVerb, RestoreArgs};
 use crate::config::{self, Source};
 use crate::dev::{self, DevArgs};
 use crate::failure::Failure;
@@ -91,6 +92,18 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Archive a node's state and log, and look after archives
+    Backup {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        verb: BackupVerb,
+        /// As JSON
+        #[arg(long, global = true)]
+        json: bool,
+    },
+    /// Restore an archive into an empty data directory, as a cluster of its own
+    Restore(RestoreArgs),
     /// Have one stopped node go on alone, when too few are left to elect a primary; may lose writes
     Recover(RecoverArgs),
     /// Stop a node in order
@@ -247,6 +260,8 @@ impl Cli {
             Verb::Storage { admin, verb, json } => storage::run(&admin.admin, verb, json),
             Verb::Policy { admin, verb, json } => policy::run(&admin.admin, &verb, json),
             Verb::Scrub { admin, json } => scrub::run(&admin.admin, json),
+            Verb::Backup { admin, verb, json } => backup::run(&admin.admin, &verb, json),
+            Verb::Restore(args) => backup::restore(&args),
             Verb::Recover(args) => recover::run(&args),
             Verb::Shutdown(args) => shutdown(&args.admin),
             Verb::Journal(JournalVerb::Inspect { path, entries, json }) => {

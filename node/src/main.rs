@@ -1,6 +1,7 @@
 //! The `quorate` command: runs a node, makes what it needs, and asks running nodes how they are.
 
 mod admin;
+mod backup;
 mod cli;
 mod config;
 mod dev;

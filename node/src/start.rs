@@ -297,8 +297,12 @@ impl NodeView for Adapter {
         self.health.view()
     }
 
-    fn archive(&self) -> ArchiveStatus {
+    fn archive(&self) -> Arc<ArchiveStatus> {
         self.archive.status()
+    }
+
+    fn archiver(&self) -> Option<&Archive> {
+        Some(&self.archive)
     }
 
     fn receiving(&self) -> Option<SnapshotProgress> {

@@ -1,132 +1,400 @@
-//! The archive as an actor.
+//! The archive as an actor: one run at a time, by order and by schedule.
 
-use std::convert::Infallible;
-use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use quorate_protocol::types::Seq;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
+use super::catalogue::{Catalogue, Position};
+use super::error::ArchiveError;
+use super::prune::{Retention, prune};
+use super::restore::verify_by_restore;
+use super::run::{BackupFailure, BackupReport, RunOptions, RunParts, run};
+use super::target::Target;
+use crate::clock;
 use crate::metrics::ArchiveMetrics;
+use crate::storage::JournalHold;
+use crate::storage::options::RocksOptions;
 use crate::supervisor::spawn;
+use crate::view::Role;
 
-/// Whether anything is archived.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ArchiveStatus {
-    /// Nothing is: there is no target.
-    #[default]
-    Off,
+/// How often it is looked whether something is due.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What is archived by itself, and where.
+#[derive(Clone, Debug)]
+pub struct ArchiveSettings {
+    /// Where; nothing is archived by itself without.
+    pub target: Option<PathBuf>,
+    /// How often the primary archives what is new.
+    pub interval: Duration,
+    /// How often the state is copied too.
+    pub snapshot_interval: Duration,
+    /// What is kept.
+    pub retention: Retention,
+    /// How often the primary restores the archive to compare it; never without.
+    pub verify_interval: Option<Duration>,
 }
 
-impl fmt::Display for ArchiveStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Off => f.write_str("off"),
+/// What is known of the archive. Replaced whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArchiveStatus {
+    /// Where the schedule writes to; `None` where it is off.
+    pub target: Option<String>,
+    /// Whether this node writes now.
+    pub running: bool,
+    /// Through here the log is archived, as this node last saw it.
+    pub archived: Option<Position>,
+    /// When this node last ended a run well, in milliseconds since 1970.
+    pub succeeded_at_ms: Option<u64>,
+    /// When a restore last held what was archived, in milliseconds since 1970.
+    pub verified_at_ms: Option<u64>,
+    /// Why the last run of this node failed; `None` once one ended well.
+    pub failure: Option<String>,
+}
+
+impl std::fmt::Display for ArchiveStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(target) = &self.target else { return f.write_str("off") };
+        f.write_str(target)?;
+        match (&self.archived, &self.failure) {
+            (_, Some(failure)) => write!(f, ": {failure}"),
+            (Some(archived), None) => write!(f, " through entry {}", archived.seq),
+            (None, None) => f.write_str(": nothing yet"),
         }
     }
+}
+
+/// Why an order wasn't carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// One is under way.
+    #[error("another backup is under way")]
+    Busy,
+    /// There is no target.
+    #[error("no target is named, and none is configured (archive.target)")]
+    NoTarget,
+    /// It failed.
+    #[error(transparent)]
+    Failed(#[from] BackupFailure),
+    /// The node is stopping.
+    #[error("this node is stopping")]
+    Stopping,
 }
 
 /// Speaks to the archive actor. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Archive {
-    actor: ActorRef<Infallible>,
-    status: watch::Receiver<ArchiveStatus>,
+    actor: ActorRef<ArchiveMessage>,
+    status: Arc<ArcSwap<ArchiveStatus>>,
+    stopping: Arc<AtomicBool>,
 }
 
-/// The actor. While the archive is off there is nothing to ask of it.
+/// What the actor works with.
+pub(crate) struct ArchiveParts {
+    pub(crate) run: RunParts,
+    pub(crate) settings: ArchiveSettings,
+    /// For scratch restores.
+    pub(crate) rocksdb: RocksOptions,
+    pub(crate) hold: Arc<JournalHold>,
+    pub(crate) metrics: ArchiveMetrics,
+}
+
 #[derive(Debug)]
 struct ArchiveActor;
+
+/// What reaches the mailbox: orders are as many as admin connections, all else is its own.
+#[derive(Debug)]
+pub(super) enum ArchiveMessage {
+    Backup { target: Option<PathBuf>, options: RunOptions, reply: Reply },
+    Tick,
+    Done(Box<Outcome>),
+}
+
+type Reply = oneshot::Sender<Result<BackupReport, BackupError>>;
+
+/// How a job ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// A run to the configured target.
+    Scheduled(Result<BackupReport, BackupFailure>),
+    /// A run that was ordered.
+    Ordered { scheduled: bool, result: Result<BackupReport, BackupFailure>, reply: Reply },
+    /// Where the archive ends, as a node saw it that doesn't write.
+    Seen(Result<Position, ArchiveError>),
+    /// A scratch restore: whether there was something to compare with.
+    Verified(Result<bool, ArchiveError>),
+}
 
 impl Archive {
     /// Starts the actor, linked to `supervisor` where there is one.
     ///
     /// # Errors
     /// When the actor can't be started.
-    pub async fn spawn(
-        metrics: ArchiveMetrics,
+    pub(crate) async fn spawn(
+        parts: ArchiveParts,
         supervisor: Option<ActorCell>,
     ) -> Result<Self, SpawnErr> {
-        let (published, status) = watch::channel(ArchiveStatus::default());
-        let state = ArchiveState { published, metrics };
-        let actor = spawn(supervisor, ArchiveActor, state).await?;
-        Ok(Self { actor, status })
+        let status = ArchiveStatus {
+            target: parts.settings.target.as_ref().map(|target| target.display().to_string()),
+            ..ArchiveStatus::default()
+        };
+        let status = Arc::new(ArcSwap::from_pointee(status));
+        let stopping = parts.run.stopping.clone();
+        let actor = spawn(supervisor, ArchiveActor, (parts, status.clone())).await?;
+        Ok(Self { actor, status, stopping })
     }
 
-    /// What the actor said last.
+    /// What is known now.
     #[must_use]
-    pub fn status(&self) -> ArchiveStatus {
-        *self.status.borrow()
+    pub fn status(&self) -> Arc<ArchiveStatus> {
+        self.status.load_full()
     }
 
-    /// Ends the actor.
+    /// Makes a backup on this node now. Takes as long as copying does.
+    ///
+    /// # Errors
+    /// See [`BackupError`].
+    pub async fn backup(
+        &self,
+        target: Option<PathBuf>,
+        options: RunOptions,
+    ) -> Result<BackupReport, BackupError> {
+        let (reply, report) = oneshot::channel();
+        let message = ArchiveMessage::Backup { target, options, reply };
+        self.actor.send_message(message).map_err(|_| BackupError::Stopping)?;
+        report.await.unwrap_or(Err(BackupError::Stopping))
+    }
+
+    /// Ends the actor; a run under way ends early.
     pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.actor.stop(None);
     }
 }
 
 /// Owned by the actor.
-#[derive(Debug)]
-struct ArchiveState {
-    published: watch::Sender<ArchiveStatus>,
-    metrics: ArchiveMetrics,
-}
-
-impl ArchiveState {
-    fn publish(&self, status: ArchiveStatus) {
-        self.metrics.set(status);
-        self.published.send_replace(status);
-    }
+pub(super) struct ArchiveState {
+    parts: ArchiveParts,
+    status: Arc<ArcSwap<ArchiveStatus>>,
+    busy: bool,
+    run_due: Instant,
+    snapshot_due: Instant,
+    verify_due: Option<Instant>,
 }
 
 impl Actor for ArchiveActor {
-    type Msg = Infallible;
+    type Msg = ArchiveMessage;
     type State = ArchiveState;
-    type Arguments = ArchiveState;
+    type Arguments = (ArchiveParts, Arc<ArcSwap<ArchiveStatus>>);
 
     async fn pre_start(
         &self,
-        _: ActorRef<Infallible>,
-        state: ArchiveState,
+        myself: ActorRef<ArchiveMessage>,
+        (parts, status): Self::Arguments,
     ) -> Result<ArchiveState, ActorProcessingErr> {
-        state.publish(ArchiveStatus::Off);
-        Ok(state)
+        let now = Instant::now();
+        parts.metrics.set(&status.load());
+        if parts.settings.target.is_some() {
+            myself.send_interval(TICK, || ArchiveMessage::Tick);
+        }
+        let verify_due = parts.settings.verify_interval.map(|interval| now + interval);
+        Ok(ArchiveState {
+            run_due: now + parts.settings.interval,
+            // An archive may be young: the first run looks at it.
+            snapshot_due: now,
+            verify_due,
+            busy: false,
+            parts,
+            status,
+        })
     }
 
     async fn handle(
         &self,
-        _: ActorRef<Infallible>,
-        message: Infallible,
-        _: &mut ArchiveState,
+        myself: ActorRef<ArchiveMessage>,
+        message: ArchiveMessage,
+        state: &mut ArchiveState,
     ) -> Result<(), ActorProcessingErr> {
-        match message {}
+        match message {
+            ArchiveMessage::Backup { target, options, reply } => {
+                state.order(&myself, target, options, reply);
+            }
+            ArchiveMessage::Tick => state.tick(&myself),
+            ArchiveMessage::Done(outcome) => state.done(*outcome),
+        }
+        Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::metrics::Metrics;
-    use crate::supervisor::Supervisor;
-
-    #[tokio::test]
-    async fn an_archive_without_a_target_says_that_it_is_off() {
-        let metrics = Metrics::new().expect("names are unique");
-        let archive = Archive::spawn(metrics.archive.clone(), None).await.expect("it starts");
-        assert_eq!(archive.status().to_string(), "off");
-        let text = metrics.render().expect("it is rendered");
-        assert!(text.contains("quorate_archive_enabled 0"), "{text}");
+impl ArchiveState {
+    fn order(
+        &mut self,
+        myself: &ActorRef<ArchiveMessage>,
+        target: Option<PathBuf>,
+        options: RunOptions,
+        reply: Reply,
+    ) {
+        let configured = self.parts.settings.target.clone();
+        let scheduled = target.is_none() || target == configured;
+        // A dropped receiver is a caller that stopped waiting.
+        let refuse = |reply: Reply, error| {
+            let _ = reply.send(Err(error));
+        };
+        if self.busy {
+            return refuse(reply, BackupError::Busy);
+        }
+        let Some(target) = target.or(configured) else {
+            return refuse(reply, BackupError::NoTarget);
+        };
+        let parts = self.parts.run.clone();
+        self.begin(myself, move || {
+            let result = open_and_run(&parts, &target, options);
+            Outcome::Ordered { scheduled, result, reply }
+        });
     }
 
-    #[tokio::test]
-    async fn its_unasked_end_is_a_failure_of_the_node() {
-        let metrics = Metrics::new().expect("names are unique");
-        let supervisor = Supervisor::spawn().await.expect("it starts");
-        let archive = Archive::spawn(metrics.archive.clone(), Some(supervisor.cell()))
-            .await
-            .expect("it starts");
-        archive.stop();
-        let failure = tokio::time::timeout(Duration::from_secs(10), supervisor.failure()).await;
-        assert_eq!(failure.expect("it is noticed").to_string(), "actor: ended unasked");
+    /// The primary writes; the others only look how far the archive is, so that they still have
+    /// what it needs when they lead.
+    fn tick(&mut self, myself: &ActorRef<ArchiveMessage>) {
+        let Some(target) = self.parts.settings.target.clone().filter(|_| !self.busy) else {
+            return;
+        };
+        let now = Instant::now();
+        let leads = self.parts.run.published.view().role == Role::Primary;
+        let parts = self.parts.run.clone();
+        if now >= self.run_due {
+            self.run_due = now + self.parts.settings.interval;
+            if !leads {
+                return self.begin(myself, move || {
+                    let loaded = Target::open(&target).and_then(|target| Catalogue::load(&target));
+                    Outcome::Seen(loaded.map(|catalogue| catalogue.head.archived))
+                });
+            }
+            let mut options = RunOptions { snapshot: false, hash: false, ..RunOptions::default() };
+            if now >= self.snapshot_due {
+                options = RunOptions::default();
+            }
+            let retention = self.parts.settings.retention;
+            self.begin(myself, move || {
+                let result = open_and_run(&parts, &target, options);
+                if result.is_ok() && options.snapshot {
+                    let pruned = Target::open(&target).and_then(|target| prune(&target, retention));
+                    if let Err(error) = pruned {
+                        tracing::warn!(%error, "the archive can't be pruned");
+                    }
+                }
+                Outcome::Scheduled(result)
+            });
+        } else if leads
+            && let Some(interval) = self.parts.settings.verify_interval
+            && self.verify_due.is_some_and(|due| now >= due)
+        {
+            self.verify_due = Some(now + interval);
+            let (scratch, rocksdb) = (parts.scratch.clone(), self.parts.rocksdb.clone());
+            self.begin(myself, move || {
+                let verified = Target::open(&target)
+                    .and_then(|target| verify_by_restore(&target, &scratch, &rocksdb, &mut |_| ()));
+                Outcome::Verified(verified.map(|(_, _, compared)| compared))
+            });
+        }
     }
+
+    /// On a thread of its own: disks and networks must not hold up the runtime.
+    fn begin(
+        &mut self,
+        myself: &ActorRef<ArchiveMessage>,
+        work: impl FnOnce() -> Outcome + Send + 'static,
+    ) {
+        self.busy = true;
+        self.publish(|status| status.running = true);
+        let myself = myself.clone();
+        tokio::task::spawn_blocking(move || {
+            let outcome = work();
+            // Fails only when the node is stopping.
+            let _ = myself.send_message(ArchiveMessage::Done(Box::new(outcome)));
+        });
+    }
+
+    fn done(&mut self, outcome: Outcome) {
+        self.busy = false;
+        self.publish(|status| status.running = false);
+        match outcome {
+            Outcome::Scheduled(result) => self.ran(&result),
+            Outcome::Ordered { scheduled, result, reply } => {
+                if scheduled {
+                    self.ran(&result);
+                }
+                let _ = reply.send(result.map_err(BackupError::from));
+            }
+            Outcome::Seen(Ok(archived)) => self.archived(archived),
+            // There may be none yet, or it can't be reached: the primary says so.
+            Outcome::Seen(Err(error)) => tracing::debug!(%error, "the archive can't be seen"),
+            Outcome::Verified(Ok(compared)) => {
+                tracing::info!(compared, "the archive was restored, and holds what was archived");
+                self.publish(|status| status.verified_at_ms = Some(clock::wall().0));
+            }
+            Outcome::Verified(Err(error)) => {
+                tracing::error!(%error, "the archive can't be restored");
+                self.parts.metrics.verify_failed();
+                self.publish(|status| status.failure = Some(error.to_string()));
+            }
+        }
+    }
+
+    fn ran(&mut self, result: &Result<BackupReport, BackupFailure>) {
+        self.parts.metrics.ran(result.as_ref().ok());
+        match result {
+            Ok(report) => {
+                let (seq, bytes, took) = (report.archived.seq, report.bytes, report.took);
+                if report.snapshot.is_some() {
+                    self.snapshot_due = Instant::now() + self.parts.settings.snapshot_interval;
+                    tracing::info!(seq, bytes, ?took, "backup made");
+                } else {
+                    tracing::debug!(seq, bytes, ?took, "backup made");
+                }
+                if let Some(gap) = &report.gap {
+                    let (first, last) = (gap.first, gap.last);
+                    tracing::error!(first, last, "the archive lacks entries that are gone");
+                }
+                self.archived(report.archived.clone());
+                self.publish(|status| {
+                    status.succeeded_at_ms = Some(clock::wall().0);
+                    status.failure = None;
+                });
+            }
+            Err(failure) => {
+                tracing::error!(%failure, "backup failed");
+                self.publish(|status| status.failure = Some(failure.to_string()));
+            }
+        }
+    }
+
+    /// The journal is kept from there on.
+    fn archived(&mut self, archived: Position) {
+        self.parts.hold.keep_for_archive(Seq(archived.seq));
+        self.publish(|status| status.archived = Some(archived));
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut ArchiveStatus)) {
+        let mut status = ArchiveStatus::clone(&self.status.load());
+        change(&mut status);
+        self.parts.metrics.set(&status);
+        self.status.store(Arc::new(status));
+    }
+}
+
+fn open_and_run(
+    parts: &RunParts,
+    target: &std::path::Path,
+    options: RunOptions,
+) -> Result<BackupReport, BackupFailure> {
+    let opened = Target::open(target);
+    let target = opened.map_err(|error| BackupFailure { step: "target", error })?;
+    run(parts, &target, options)
 }

@@ -1,10 +1,41 @@
-//! The archive: backups of the journal's segments and of snapshots, outside the node.
+//! The archive: backups of the state and of the log, outside the node.
 //!
-//! No target can be configured, so the archive is off. It says so, instead of being absent: who
-//! looks at `/status` or at the metrics must not have to guess whether there are backups.
+//! ```text
+//! run      view of the state ─► snapshots/…  ─► journal/…  ─► HEAD ─► MANIFEST.json
+//! rebuild  newest snapshot before a point ─► entries of the log up to it ─► a state
+//! ```
 //!
-//! - `actor`: the actor and its handle.
+//! The primary writes, by schedule; any node does by order. `HEAD` is replaced only by who knows the
+//! last one, so of two that write one fails. The other nodes look where the archive ends, and keep
+//! their journals from there on.
+//!
+//! - `actor`: the schedule, one job at a time.
+//! - `run`: one backup, step by step.
+//! - `prune`: what goes.
+//! - `catalogue`, `segment`: the files and how they hang together.
+//! - `target`: where they are.
+//! - `verify`: whether they are whole.
+//! - `rebuild`, `restore`: back to a state, and to a data directory.
 
 mod actor;
+mod catalogue;
+mod error;
+mod prune;
+mod rebuild;
+mod restore;
+mod run;
+mod segment;
+mod target;
+mod verify;
 
-pub use actor::{Archive, ArchiveStatus};
+pub(crate) use actor::ArchiveParts;
+pub use actor::{Archive, ArchiveSettings, ArchiveStatus, BackupError};
+pub use catalogue::{Catalogue, Gap, Head, Position, SegmentManifest, SnapshotManifest};
+pub use error::ArchiveError;
+pub use prune::{Pruned, Retention, prune};
+pub use rebuild::{Point, Progress};
+pub use restore::{RestoreOptions, Restored, restore, verify_by_restore};
+pub(crate) use run::RunParts;
+pub use run::{BackupFailure, BackupReport, RunOptions, StepReport};
+pub use target::Target;
+pub use verify::{Verification, verify};

@@ -10,6 +10,7 @@ use quorate_protocol::cluster::SafetyTimers;
 use quorate_protocol::policy::Policy;
 use quorate_protocol::types::NodeId;
 
+use crate::archive::ArchiveSettings;
 use crate::health::{Disk, DiskOptions, LatchOptions};
 use crate::replication::{self, TlsError};
 use crate::storage::options::RocksOptions;
@@ -46,6 +47,8 @@ pub struct NodeConfig {
     pub rocksdb: RocksOptions,
     /// When the node is unhealthy.
     pub health: HealthSettings,
+    /// Backups that are made by themselves.
+    pub archive: ArchiveSettings,
 }
 
 /// Seeds the first boot. From the first cluster entry on, members, policy and safety timers live

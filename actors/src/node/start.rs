@@ -120,18 +120,18 @@ impl Wiring {
         let beginning = Beginning::of(opened.found, opened.lacking, opened.generation, reservation);
         let phase = self.phase(local, Queues { asked, report_in_memory }, beginning)?;
         let consensus = self.start_consensus(replication, phase).await?;
-        let storage =
-            self.start_storage(state.clone(), journal, apply, snapshots.hold().clone()).await?;
+        let hold = snapshots.hold().clone();
+        let storage = self.start_storage(state.clone(), journal, apply, hold.clone()).await?;
         let parts = Parts {
             clients,
             gate: self.gate.clone(),
             consensus,
             snapshots,
             storage,
+            archive: self.start_archive(&sources, hold).await?,
             monitor: self.watch(sources).await?,
             memory: self.watch_memory(relief.clone()).await?,
             disk_watch: self.watch_disk(&state).await?,
-            archive: self.start_archive().await?,
             hard,
             data_dir,
         };

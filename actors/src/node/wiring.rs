@@ -10,7 +10,7 @@ use super::config::NodeConfig;
 use super::consensus::{ConsensusParts, ConsensusThread, MakePhase};
 use super::error::StartError;
 use super::open::Opened;
-use crate::archive::Archive;
+use crate::archive::{Archive, ArchiveParts, RunParts};
 use crate::client::{ClientOptions, ClientParts, ClientServer};
 use crate::clock;
 use crate::gate::GateHandle;
@@ -273,10 +273,27 @@ impl Wiring {
         Ok(ConsensusThread::start(parts).await?.0)
     }
 
-    pub(super) async fn start_archive(&self) -> Result<Archive, StartError> {
-        Archive::spawn(self.metrics.archive.clone(), Some(self.supervisor.cell()))
-            .await
-            .map_err(StartError::actor)
+    pub(super) async fn start_archive(
+        &self,
+        sources: &StorageSources,
+        hold: Arc<JournalHold>,
+    ) -> Result<Archive, StartError> {
+        let parts = ArchiveParts {
+            run: RunParts {
+                state: sources.state.clone(),
+                journal: sources.journal.reader(),
+                published: self.published.clone(),
+                scratch: self.config.data_dir.join("snapshots").join("backup"),
+                node: self.config.node,
+                cluster_name: self.config.cluster.name.clone(),
+                stopping: Arc::default(),
+            },
+            settings: self.config.archive.clone(),
+            rocksdb: self.config.rocksdb.clone(),
+            hold,
+            metrics: self.metrics.archive.clone(),
+        };
+        Archive::spawn(parts, Some(self.supervisor.cell())).await.map_err(StartError::actor)
     }
 
     pub(super) async fn start_storage(

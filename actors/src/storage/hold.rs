@@ -1,38 +1,47 @@
-//! Keeps the journal from being trimmed while a replica fetches a snapshot that it continues.
+//! Keeps the journal from being trimmed while something needs it that isn't on this disk.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quorate_protocol::types::Seq;
 
-/// The position above which the journal is needed. It is a wish: what exceeds the limit on disk
-/// goes all the same, and the replica then needs another snapshot.
+/// The positions above which the journal is needed: by a replica that fetches a snapshot which it
+/// continues, and by the archive. They are wishes: what exceeds the limit on disk goes all the same,
+/// and what was needed is then made up for by another snapshot.
 #[derive(Debug)]
-pub struct JournalHold(AtomicU64);
+pub struct JournalHold {
+    replica: AtomicU64,
+    archive: AtomicU64,
+}
 
 const NONE: u64 = u64::MAX;
 
 impl Default for JournalHold {
     /// Nothing is needed.
     fn default() -> Self {
-        Self(AtomicU64::new(NONE))
+        Self { replica: AtomicU64::new(NONE), archive: AtomicU64::new(NONE) }
     }
 }
 
 impl JournalHold {
-    /// The entries after `seq` are needed from now on.
+    /// A replica needs the entries after `seq` from now on.
     pub fn keep_after(&self, seq: Seq) {
-        self.0.store(seq.0, Ordering::Release);
+        self.replica.store(seq.0, Ordering::Release);
     }
 
-    /// Nothing is needed any more.
+    /// No replica needs any.
     pub fn release(&self) {
-        self.0.store(NONE, Ordering::Release);
+        self.replica.store(NONE, Ordering::Release);
+    }
+
+    /// The archive holds everything through `seq`.
+    pub fn keep_for_archive(&self, seq: Seq) {
+        self.archive.store(seq.0, Ordering::Release);
     }
 
     /// The first entry that is needed, if one is.
     #[must_use]
     pub fn first(&self) -> Option<Seq> {
-        let after = self.0.load(Ordering::Acquire);
+        let after = self.replica.load(Ordering::Acquire).min(self.archive.load(Ordering::Acquire));
         (after != NONE).then(|| Seq(after).next())
     }
 }

@@ -1,5 +1,6 @@
 //! Tests that run the real binary, three nodes at a time.
 
+mod backup;
 mod bad_clients;
 mod bad_start;
 mod bounded;

@@ -1,6 +1,7 @@
 //! HTTP for operators: health, status, metrics, and orders.
 
 mod access;
+mod backup;
 mod health;
 mod orders;
 mod policy;
@@ -12,7 +13,7 @@ mod storage;
 pub(crate) use orders::serve_orders;
 pub(crate) use routes::{AdminState, router};
 
-use quorate_actors::archive::ArchiveStatus;
+use quorate_actors::archive::{Archive, ArchiveStatus};
 use quorate_actors::health::HealthView;
 use quorate_actors::orders::OrderDesk;
 use quorate_actors::quorum::QuorumHandle;
@@ -47,8 +48,10 @@ pub(crate) trait NodeView: Send + Sync + 'static {
     fn may_read(&self) -> bool;
     /// Errors and space, as the health monitor last judged them.
     fn health(&self) -> Arc<HealthView>;
-    /// Whether anything is archived.
-    fn archive(&self) -> ArchiveStatus;
+    /// What is known of the archive.
+    fn archive(&self) -> Arc<ArchiveStatus>;
+    /// Takes orders for backups, where there is something to back up.
+    fn archiver(&self) -> Option<&Archive>;
     /// The snapshot that it is receiving.
     fn receiving(&self) -> Option<SnapshotProgress>;
     /// All metrics in Prometheus's text format.

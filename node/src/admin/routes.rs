@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::health::{Purpose, readiness};
 use super::status::{self, Status};
-use super::{NodeView, access, orders, policy, scrub, storage};
+use super::{NodeView, access, backup, orders, policy, scrub, storage};
 
 /// What every route may use.
 #[derive(Clone)]
@@ -48,6 +48,7 @@ pub(crate) fn router(state: AdminState) -> Router {
         .route("/admin/compact", post(storage::compact))
         .route("/admin/relieve", post(storage::relieve))
         .route("/admin/scrub", post(scrub::scrub))
+        .route("/admin/backup", post(backup::create))
         .route("/admin/shutdown", post(shutdown))
         .layer(middleware::from_fn_with_state(state.clone(), access::guard))
         .with_state(state)

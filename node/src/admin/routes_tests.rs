@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use quorate_actors::archive::ArchiveStatus;
+use quorate_actors::archive::{Archive, ArchiveStatus};
 use quorate_actors::health::HealthView;
 use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::storage::Freed;
@@ -62,8 +62,12 @@ impl NodeView for Fake {
         Arc::default()
     }
 
-    fn archive(&self) -> ArchiveStatus {
-        ArchiveStatus::Off
+    fn archiver(&self) -> Option<&Archive> {
+        None
+    }
+
+    fn archive(&self) -> Arc<ArchiveStatus> {
+        Arc::default()
     }
 
     fn metrics(&self) -> Result<String, String> {

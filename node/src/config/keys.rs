@@ -87,6 +87,7 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
         "RocksDB, which holds the state. What is not set is left to RocksDB's own default.",
     ),
     ("health", "When a node calls itself unhealthy: writes are refused, and another node leads."),
+    ("archive", "Backups. How they work: docs/operations.md."),
     ("log", "What is logged, how and where."),
 ];
 
@@ -517,6 +518,48 @@ pub(crate) const KEYS: &[Key] = &[
         fallback: Unset("\"4GiB\""),
         doc: "Memory that the node may take: memory is given back at 75%, writes are refused with \
               OOM at 90%. Unset: the limit of its control group, else of the process, else all RAM.",
+    },
+    Key {
+        path: "archive.target",
+        kind: Kind::Path,
+        fallback: Unset("\"/mnt/backups/shop\""),
+        doc: "A directory, the same on all nodes, that the primary archives to. Unset: no backups.",
+    },
+    Key {
+        path: "archive.interval",
+        kind: Kind::Duration,
+        fallback: Value("\"1min\""),
+        doc: "How often what is new in the log is archived.",
+    },
+    Key {
+        path: "archive.snapshot_interval",
+        kind: Kind::Duration,
+        fallback: Value("\"1d\""),
+        doc: "How often the state is copied too, from which restores begin.",
+    },
+    Key {
+        path: "archive.retain_snapshots",
+        kind: Kind::Integer,
+        fallback: Value("7"),
+        doc: "Snapshots that are kept, with the log behind the oldest of them; 0 is all.",
+    },
+    Key {
+        path: "archive.retain_age",
+        kind: Kind::Duration,
+        fallback: Unset("\"30d\""),
+        doc: "What is older than that goes, too.",
+    },
+    Key {
+        path: "archive.retain_bytes",
+        kind: Kind::Bytes,
+        fallback: Unset("\"100GiB\""),
+        doc: "The oldest goes beyond that, but never the newest snapshot.",
+    },
+    Key {
+        path: "archive.verify_interval",
+        kind: Kind::Duration,
+        fallback: Unset("\"7d\""),
+        doc: "How often the primary restores the archive beside its data and compares. Unset: never.",
     },
     Key {
         path: "log.level",

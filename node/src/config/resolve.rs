@@ -22,6 +22,7 @@ use super::settings::{LogFormat, LogSettings, Settings};
 use super::source::Source;
 use super::value::{Value, parse_bytes, parse_duration};
 
+mod archive;
 mod health;
 mod limits;
 
@@ -77,6 +78,7 @@ impl Reader<'_> {
                 disk: self.disk(),
                 rocksdb: self.rocksdb(),
                 health: self.health(),
+                archive: self.archive(),
             },
             log: self.log(),
             pid_file,

@@ -44,5 +44,6 @@ pub use event::{
     SnapshotRefused, Violation,
 };
 pub use log::Log;
+pub use recovery::first_of_generation;
 pub use snapshot::Snapshot;
 pub use state::{Boot, Core, PeerStatus, Refused, Role, Tuning};

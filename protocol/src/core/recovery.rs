@@ -13,6 +13,18 @@ use crate::types::{EntryId, Epoch, NodeId};
 /// Epochs of one generation, as a power of two: an election a millisecond for fifty days.
 const GENERATION_BITS: u32 = 32;
 
+/// The id of the entry that begins a new generation behind `last`, on a node that took part in epoch
+/// `known`.
+///
+/// Nodes that are lost may have been far ahead in epochs, and an entry's id must not name another one
+/// of theirs: the new generation begins beyond any epoch that they can have reached by elections.
+#[must_use]
+pub fn first_of_generation(known: Epoch, last: EntryId) -> EntryId {
+    let known = known.max(last.epoch);
+    let epoch = Epoch(((known.0 >> GENERATION_BITS) + 1) << GENERATION_BITS);
+    EntryId::new(epoch, last.seq.next())
+}
+
 impl Boot {
     /// The survivor's log and hard state after a lossy recovery: one more entry, which makes this
     /// node the only member, under a higher generation, with `policy`. The caller syncs entry and
@@ -42,12 +54,8 @@ impl Boot {
         entry.generation.0 += 1;
         entry.removed.retain(|node| *node != self.node);
 
-        // Nodes that are lost may have been far ahead in epochs, and an entry's id must not name
-        // another one of theirs: the new generation begins beyond any epoch that they can have
-        // reached by elections.
-        let known = self.hard.epoch.max(self.log.last().epoch);
-        let epoch = Epoch(((known.0 >> GENERATION_BITS) + 1) << GENERATION_BITS);
-        let id = EntryId::new(epoch, self.log.last().seq.next());
+        let id = first_of_generation(self.hard.epoch, self.log.last());
+        let epoch = id.epoch;
         self.log.push(id);
         self.log.on_persisted(self.log.branch(), id);
         self.hard.epoch = epoch;

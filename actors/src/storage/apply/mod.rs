@@ -14,6 +14,7 @@ mod thread;
 
 pub use handle::{Apply, ApplyHandle, ApplyHooks, ApplyOptions, ApplyParts};
 pub use progress::{Activity, Busy};
+pub(crate) use thread::apply_entry;
 pub use thread::{ApplyFault, EXPIRED_PER_ENTRY_MAX, RoundStats};
 
 #[cfg(test)]

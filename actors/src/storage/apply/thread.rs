@@ -123,6 +123,37 @@ pub(super) fn run(
     }
 }
 
+/// Brings the state forward by one entry, the next one. Nothing is written before
+/// [`StateWriter::write`].
+///
+/// # Errors
+/// The entry doesn't continue what the state was made from, can't be decoded, or the state fails.
+pub(crate) fn apply_entry(
+    writer: &mut StateWriter,
+    entry: &Entry,
+    replies: Option<&mut Vec<Reply>>,
+) -> Result<(), ApplyFault> {
+    let id = entry.id;
+    if !entry.follows(writer.applied().chain) {
+        return Err(ApplyFault::Chain { id });
+    }
+    match entry.kind {
+        EntryKind::Commands => {
+            writer
+                .expire(entry.time.0, id.seq, EXPIRED_PER_ENTRY_MAX)
+                .map_err(|source| ApplyFault::State { id, source })?;
+            let at = Moment { now_ms: entry.time.0, seq: id.seq };
+            apply_payload(&entry.payload, at, writer, replies).map_err(|error| match error {
+                ApplyError::Decode(source) => ApplyFault::Payload { id, source },
+                ApplyError::Store(source) => ApplyFault::State { id, source },
+            })?;
+        }
+        EntryKind::Cluster | EntryKind::EpochStart | EntryKind::Mark => {}
+    }
+    writer.finish_entry(entry);
+    Ok(())
+}
+
 struct Loop {
     parts: ApplyParts,
     options: ApplyOptions,
@@ -230,29 +261,8 @@ impl Loop {
 
     fn apply(&mut self, entry: &Entry, replies: Option<&mut Vec<Reply>>) -> Result<(), ApplyFault> {
         self.progress.at(entry.id.seq);
-        let writer = &mut self.parts.writer;
-        let id = entry.id;
-        if !entry.follows(writer.applied().chain) {
-            return Err(ApplyFault::Chain { id });
-        }
-        match entry.kind {
-            EntryKind::Commands => {
-                writer
-                    .expire(entry.time.0, id.seq, EXPIRED_PER_ENTRY_MAX)
-                    .map_err(|source| ApplyFault::State { id, source })?;
-                let at = Moment { now_ms: entry.time.0, seq: id.seq };
-                apply_payload(&entry.payload, at, writer, replies).map_err(
-                    |error| match error {
-                        ApplyError::Decode(source) => ApplyFault::Payload { id, source },
-                        ApplyError::Store(source) => ApplyFault::State { id, source },
-                    },
-                )?;
-            }
-            EntryKind::Cluster => self.configured = true,
-            EntryKind::EpochStart | EntryKind::Mark => {}
-        }
-        writer.finish_entry(entry);
-        Ok(())
+        self.configured |= entry.kind == EntryKind::Cluster;
+        apply_entry(&mut self.parts.writer, entry, replies)
     }
 
     /// Entries from `first` on, which is committed.

@@ -17,6 +17,9 @@ const LOCK: &str = "LOCK";
 const IDENTITY: &str = "identity";
 const RESERVATION: &str = "reservation";
 
+/// Marks a directory into which an archive is being restored.
+pub const RESTORING: &str = "RESTORING";
+
 /// A data directory that this process alone uses, until it is dropped.
 #[derive(Debug)]
 pub struct DataDir {
@@ -69,6 +72,15 @@ pub enum DataDirError {
         /// The file system.
         kind: &'static str,
     },
+    /// A restore into it was cut short.
+    #[error(
+        "a restore into data directory {path} was cut short: run `quorate restore` again",
+        path = path.display()
+    )]
+    HalfRestored {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Made by another node.
     #[error(
         "data directory {path} belongs to node {found}, not to node {expected}",
@@ -109,6 +121,18 @@ impl DataDir {
     /// # Errors
     /// [`DataDirError`].
     pub fn open(options: &DataDirOptions) -> Result<Self, DataDirError> {
+        let path = options.path.clone();
+        if path.join(RESTORING).exists() {
+            return Err(DataDirError::HalfRestored { path });
+        }
+        Self::open_restoring(options)
+    }
+
+    /// The same, for whoever is restoring into it.
+    ///
+    /// # Errors
+    /// [`DataDirError`].
+    pub(crate) fn open_restoring(options: &DataDirOptions) -> Result<Self, DataDirError> {
         let path = options.path.clone();
         make_dir(&path).map_err(|source| DataDirError::Io { path: path.clone(), source })?;
         let kind =

@@ -8,6 +8,6 @@ mod records;
 mod start;
 
 pub use current::Current;
-pub use data_dir::{DataDir, DataDirError, DataDirOptions};
+pub use data_dir::{DataDir, DataDirError, DataDirOptions, RESTORING};
 pub use records::Identity;
 pub use start::{OpenStorage, StartError, StartOptions};

@@ -129,6 +129,11 @@ impl StateSnapshot<'_> {
         applied(self.store, &self.options)
     }
 
+    /// Hash over everything that lives at the applied position. Reads the whole state.
+    pub fn content_hash(&self) -> Result<ContentHash, StateError> {
+        hash::content_hash(self)
+    }
+
     /// Hashes of what lives at the applied position, by ranges of slots. Reads the whole state.
     pub(crate) fn range_hashes(&self) -> Result<RangeHashes, StateError> {
         hash::range_hashes(self)

@@ -1,0 +1,511 @@
+//! One backup: named steps, each required or best effort.
+//!
+//! Nothing counts before `HEAD` names it, and `HEAD` is replaced last of all that is required: a run
+//! that ends anywhere before leaves files that nobody reads, and the next one begins again from what
+//! `HEAD` says.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quorate_protocol::types::{
+    Chain, ClusterId, ClusterTime, EntryId, EntryKind, Generation, NodeId, Seq,
+};
+
+use super::catalogue::{
+    CATALOGUE, Catalogue, ConfigAt, Content, FORMAT, Gap, HEAD, Head, Link, Origin, Position,
+    SegmentManifest, Sha256, SnapshotFile, SnapshotManifest, encode, hex, sha256,
+};
+use super::error::ArchiveError;
+use super::segment::SegmentBuilder;
+use super::target::Target;
+use crate::clock;
+use crate::storage::journal::JournalReader;
+use crate::storage::state::{Applied, StateReader, StateSnapshot, StoredCluster, position_in};
+use crate::view::Published;
+
+/// Entries read from the journal at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// What a run works with.
+#[derive(Clone)]
+pub(crate) struct RunParts {
+    pub(crate) state: StateReader,
+    pub(crate) journal: JournalReader,
+    pub(crate) published: Arc<Published>,
+    /// Where a checkpoint may be made; a start removes what is left there.
+    pub(crate) scratch: PathBuf,
+    pub(crate) node: NodeId,
+    pub(crate) cluster_name: String,
+    /// Set when the node stops.
+    pub(crate) stopping: Arc<AtomicBool>,
+}
+
+/// What is asked of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Whether the state is copied too; the first run of an archive and one that found a gap do it
+    /// anyway.
+    pub snapshot: bool,
+    /// Whether the content is hashed, so that a restore can be compared with it.
+    pub hash: bool,
+    /// Bytes after which a segment ends.
+    pub segment_bytes_max: usize,
+}
+
+impl Default for RunOptions {
+    /// Everything, in segments of 32 MiB.
+    fn default() -> Self {
+        Self { snapshot: true, hash: true, segment_bytes_max: 32 << 20 }
+    }
+}
+
+/// A step of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepReport {
+    /// Its name.
+    pub step: &'static str,
+    /// How long it took.
+    pub took: Duration,
+    /// Why it was not done; only of steps that are best effort.
+    pub missed: Option<String>,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupReport {
+    /// Where the archive is.
+    pub target: String,
+    /// Through here the log was in the archive before.
+    pub before: Option<Position>,
+    /// Through here it is now.
+    pub archived: Position,
+    /// The new snapshot's manifest and position.
+    pub snapshot: Option<(String, Position)>,
+    /// New segments.
+    pub segments: u64,
+    /// Entries in them.
+    pub entries: u64,
+    /// Bytes written to the target.
+    pub bytes: u64,
+    /// Entries that are lost to the archive: none of its snapshots or segments holds them.
+    pub gap: Option<Gap>,
+    /// Every step, in order.
+    pub steps: Vec<StepReport>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Why a run ended early. What was in the archive before is there still.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {error}")]
+pub struct BackupFailure {
+    /// In which step.
+    pub step: &'static str,
+    /// Why.
+    #[source]
+    pub error: ArchiveError,
+}
+
+/// Makes one backup. Blocks for as long as copying takes.
+///
+/// # Errors
+/// The first required step that failed.
+pub(super) fn run(
+    parts: &RunParts,
+    target: &Target,
+    options: RunOptions,
+) -> Result<BackupReport, BackupFailure> {
+    let mut run = Run {
+        parts,
+        target,
+        options,
+        began: Instant::now(),
+        steps: Vec::new(),
+        bytes: 0,
+        segments: 0,
+        entries: 0,
+        gap: None,
+    };
+    run.all()
+}
+
+struct Run<'a> {
+    parts: &'a RunParts,
+    target: &'a Target,
+    options: RunOptions,
+    began: Instant,
+    steps: Vec<StepReport>,
+    bytes: u64,
+    segments: u64,
+    entries: u64,
+    gap: Option<Gap>,
+}
+
+/// What a run begins with.
+struct Known {
+    origin: Origin,
+    ids: (ClusterId, Generation),
+    catalogue: Option<(Catalogue, Bytes)>,
+}
+
+impl Run<'_> {
+    fn all(&mut self) -> Result<BackupReport, BackupFailure> {
+        let known = self.step("gate check", Self::check)?;
+        let before = known.catalogue.as_ref().map(|(catalogue, _)| &catalogue.head);
+        let lost =
+            before.is_some_and(|head| Seq(head.archived.seq).next() < self.parts.journal.first());
+        let taken = if self.options.snapshot || before.is_none() || lost {
+            Some(self.step("snapshot", |run| run.snapshot(&known))?)
+        } else {
+            None
+        };
+        // The archive ends where this view of the state does, so that they can be compared; the
+        // snapshot is older.
+        let state = self.parts.state.clone();
+        let view = state.snapshot();
+        let applied = self.step("position", |_| view.applied().map_err(ArchiveError::from))?;
+        let content = self.best_effort("content hash", |run| run.hash(&view, &applied));
+        let archived = Position::new(applied.id, applied.chain, applied.time);
+        let start = match (before, &taken) {
+            (Some(head), _) if !lost => head.archived.clone(),
+            (_, Some(taken)) => taken.at.clone(),
+            (_, None) => unreachable!("a snapshot is made where the log can't go on"),
+        };
+        if let Some(head) = before.filter(|_| lost) {
+            self.gap = Some(Gap { first: head.archived.seq + 1, last: start.seq });
+        }
+        let segment = self
+            .step("segments", |run| run.write_segments(&known, taken.as_ref(), &start, &applied))?;
+        let head = Head {
+            format: FORMAT,
+            origin: known.origin.clone(),
+            runs: before.map_or(0, |head| head.runs) + 1,
+            written_at_ms: clock::wall().0,
+            written_by: self.parts.node.0,
+            archived: archived.clone(),
+            content,
+            segment,
+            snapshot: match &taken {
+                Some(taken) => taken.link.clone(),
+                None => before.expect("a first run makes a snapshot").snapshot.clone(),
+            },
+            oldest_seq: before.map_or(start.seq, |head| head.oldest_seq),
+        };
+        self.step("head", |run| {
+            let bytes = encode(&head);
+            run.bytes += bytes.len() as u64;
+            let expected = known.catalogue.as_ref().map(|(_, bytes)| bytes);
+            run.target.swap(HEAD, expected, &bytes)
+        })?;
+        self.best_effort("catalogue", |run| {
+            let bytes = encode(&Catalogue::load(run.target)?);
+            run.bytes += bytes.len() as u64;
+            run.target.write(CATALOGUE, &bytes).map(Some)
+        });
+        Ok(BackupReport {
+            target: self.target.name(),
+            before: before.map(|head| head.archived.clone()),
+            archived,
+            snapshot: taken.map(|taken| (taken.link.name, taken.at)),
+            segments: self.segments,
+            entries: self.entries,
+            bytes: self.bytes,
+            gap: self.gap.take(),
+            steps: std::mem::take(&mut self.steps),
+            took: self.began.elapsed(),
+        })
+    }
+
+    fn step<T>(
+        &mut self,
+        step: &'static str,
+        work: impl FnOnce(&mut Self) -> Result<T, ArchiveError>,
+    ) -> Result<T, BackupFailure> {
+        let began = Instant::now();
+        let done = self.go_on().and_then(|()| work(self));
+        self.steps.push(StepReport { step, took: began.elapsed(), missed: None });
+        done.map_err(|error| BackupFailure { step, error })
+    }
+
+    fn best_effort<T>(
+        &mut self,
+        step: &'static str,
+        work: impl FnOnce(&mut Self) -> Result<Option<T>, ArchiveError>,
+    ) -> Option<T> {
+        let began = Instant::now();
+        let (done, missed) = match work(self) {
+            Ok(done) => (done, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        self.steps.push(StepReport { step, took: began.elapsed(), missed });
+        done
+    }
+
+    fn go_on(&self) -> Result<(), ArchiveError> {
+        if self.parts.stopping.load(Ordering::Relaxed) {
+            return Err(ArchiveError::Stopped);
+        }
+        Ok(())
+    }
+
+    /// Whose archive it is, and how far it goes.
+    fn check(&mut self) -> Result<Known, ArchiveError> {
+        let view = self.parts.published.view();
+        let config = view.config.clone();
+        let config = config
+            .ok_or_else(|| ArchiveError::NotNow("it is part of no cluster yet".to_owned()))?;
+        let origin = Origin {
+            cluster_id: config.cluster.to_string(),
+            cluster_name: self.parts.cluster_name.clone(),
+            generation: config.generation.0,
+        };
+        let catalogue = match Catalogue::load_at(self.target) {
+            Ok(found) => Some(found),
+            Err(ArchiveError::Nothing { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        if let Some((Catalogue { head, .. }, _)) = &catalogue {
+            if head.origin.cluster_id != origin.cluster_id {
+                let (theirs, ours) = (head.origin.cluster_id.clone(), origin.cluster_id);
+                return Err(ArchiveError::OtherCluster { theirs, ours });
+            }
+            if head.origin.generation > origin.generation {
+                let theirs = head.origin.generation;
+                let why = format!("the archive is of generation {theirs}, which this node is not");
+                return Err(ArchiveError::NotNow(why));
+            }
+            let applied = self.parts.published.applied();
+            if Seq(head.archived.seq) > applied {
+                let why =
+                    format!("it has applied {applied}, the archive goes to {}", head.archived.seq);
+                return Err(ArchiveError::NotNow(why));
+            }
+        }
+        Ok(Known { origin, ids: (config.cluster, config.generation), catalogue })
+    }
+
+    /// Copies a checkpoint of the state.
+    fn snapshot(&mut self, known: &Known) -> Result<Taken, ArchiveError> {
+        let scratch = Scratch::new(&self.parts.scratch)?;
+        self.parts.state.checkpoint(&scratch.0)?;
+        let (applied, config) = position_in(&scratch.0)?;
+        let config = config.ok_or_else(|| ArchiveError::NotNow("its state is empty".to_owned()))?;
+        // After the position was read: what it holds was committed by then.
+        let epoch = self.parts.published.committed_epoch().max(applied.id.epoch);
+        let at = Position::new(applied.id, applied.chain, applied.time);
+        let config = config_at(&config);
+        let previous = known.catalogue.as_ref().map(|(catalogue, _)| catalogue);
+        if let Some(catalogue) = previous
+            && let Some(newest) = catalogue.snapshots.last().filter(|newest| newest.at.is_at(&at))
+        {
+            // It is there already, and what `HEAD` names must not be touched.
+            let config = newest.config.clone();
+            return Ok(Taken { link: catalogue.head.snapshot.clone(), at, config });
+        }
+        let folder = SnapshotManifest::folder(applied.id, self.parts.node);
+        let mut files = Vec::new();
+        for (name, path) in files_of(&scratch.0)? {
+            self.go_on()?;
+            let (name, mut hasher) = (format!("{folder}/{name}"), Sha256::new());
+            let stopping = &self.parts.stopping;
+            self.target.upload(&name, &path, |piece| {
+                hasher.update(piece);
+                if stopping.load(Ordering::Relaxed) {
+                    return Err(io::Error::other("the node is stopping"));
+                }
+                Ok(())
+            })?;
+            let bytes = hasher.bytes();
+            self.bytes += bytes;
+            files.push(SnapshotFile { file: Link { name, sha256: hasher.finish() }, bytes });
+        }
+        let manifest = SnapshotManifest {
+            format: FORMAT,
+            files,
+            origin: known.origin.clone(),
+            at: at.clone(),
+            made_by: self.parts.node.0,
+            epoch: epoch.0,
+            config: config.clone(),
+            made_at_ms: clock::wall().0,
+            previous: previous.map(|catalogue| catalogue.head.snapshot.clone()),
+        };
+        let link = self.write_manifest(manifest.manifest_name(), &encode(&manifest))?;
+        Ok(Taken { link, at, config })
+    }
+
+    fn hash(
+        &mut self,
+        view: &StateSnapshot<'_>,
+        applied: &Applied,
+    ) -> Result<Option<Content>, ArchiveError> {
+        if !self.options.hash {
+            return Ok(None);
+        }
+        let found = view.content_hash()?;
+        assert_eq!(found.id, applied.id, "one view of the state is of one position");
+        Ok(Some(Content { keys: found.keys, hash: hex(&found.hash) }))
+    }
+
+    /// Writes the log from behind `start` to `applied`. Returns the newest segment.
+    fn write_segments(
+        &mut self,
+        known: &Known,
+        taken: Option<&Taken>,
+        start: &Position,
+        applied: &Applied,
+    ) -> Result<Option<Link>, ArchiveError> {
+        let catalogue = known.catalogue.as_ref().map(|(catalogue, _)| catalogue);
+        let mut newest = catalogue.and_then(|catalogue| catalogue.head.segment.clone());
+        let before = catalogue.and_then(|catalogue| catalogue.segments.last());
+        let mut gap = before
+            .filter(|before| before.last.seq < start.seq)
+            .map(|before| Gap { first: before.last.seq + 1, last: start.seq });
+        // From what the archive itself says: whoever writes this segment writes the same bytes.
+        let older = catalogue.and_then(|catalogue| catalogue.snapshots.last());
+        let mut config = before
+            .map(|before| &before.config)
+            .or(older.map(|older| &older.config))
+            .or(taken.map(|taken| &taken.config))
+            .expect("a first run makes a snapshot")
+            .clone();
+        let mut at = Place::of(start)?;
+        while at.id.seq < applied.id.seq {
+            self.go_on()?;
+            let (manifest, bytes, after) = self.segment(known, &at, applied.id.seq, &mut config)?;
+            let manifest = SegmentManifest { gap: gap.take(), previous: newest.take(), ..manifest };
+            self.target.write(&manifest.file.name, &bytes)?;
+            self.bytes += bytes.len() as u64;
+            self.segments += 1;
+            self.entries += manifest.entries;
+            let name = SegmentManifest::manifest_name(manifest.first(), after.id.seq);
+            newest = Some(self.write_manifest(name, &encode(&manifest))?);
+            at = after;
+        }
+        Ok(newest)
+    }
+
+    /// One segment from behind `from` to `through` at most.
+    fn segment(
+        &self,
+        known: &Known,
+        from: &Place,
+        through: Seq,
+        config: &mut ConfigAt,
+    ) -> Result<(SegmentManifest, Vec<u8>, Place), ArchiveError> {
+        let mut builder = SegmentBuilder::new(known.ids, from.id, from.chain);
+        let mut at = *from;
+        let mut from_ms = None;
+        'fill: while at.id.seq < through && builder.len() < self.options.segment_bytes_max {
+            for entry in self.parts.journal.read(at.id.seq.next(), READ_BYTES)? {
+                if entry.id.seq > through {
+                    break 'fill;
+                }
+                if !entry.follows(at.chain) {
+                    // The journal is of another branch than the archive.
+                    let what = format!("entry {} doesn't continue it", entry.id);
+                    return Err(ArchiveError::foreign(HEAD, what));
+                }
+                if entry.kind == EntryKind::Cluster {
+                    let (epoch, seq) = (entry.id.epoch.0, entry.id.seq.0);
+                    *config = ConfigAt { epoch, seq, payload: hex(&entry.payload) };
+                }
+                from_ms.get_or_insert(entry.time.0);
+                builder.push(&entry);
+                at = Place { id: entry.id, chain: entry.chain, time: entry.time };
+            }
+        }
+        let entries = builder.count();
+        let bytes = builder.finish();
+        let name = SegmentManifest::segment_name(from.id.seq.next(), at.id.seq);
+        let manifest = SegmentManifest {
+            format: FORMAT,
+            file: Link { name, sha256: sha256(&bytes) },
+            bytes: bytes.len() as u64,
+            origin: known.origin.clone(),
+            preceding: Position::new(from.id, from.chain, from.time),
+            last: Position::new(at.id, at.chain, at.time),
+            from_ms: from_ms.unwrap_or_default(),
+            entries,
+            config: config.clone(),
+            gap: None,
+            previous: None,
+        };
+        Ok((manifest, bytes, at))
+    }
+
+    fn write_manifest(&mut self, name: String, bytes: &[u8]) -> Result<Link, ArchiveError> {
+        self.target.write(&name, bytes)?;
+        self.bytes += bytes.len() as u64;
+        Ok(Link { name, sha256: sha256(bytes) })
+    }
+}
+
+/// A snapshot that `HEAD` may name.
+struct Taken {
+    link: Link,
+    at: Position,
+    config: ConfigAt,
+}
+
+/// A position in the log, as the program handles it.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    id: EntryId,
+    chain: Chain,
+    time: ClusterTime,
+}
+
+impl Place {
+    fn of(position: &Position) -> Result<Self, ArchiveError> {
+        let chain = position.chain().map_err(|what| ArchiveError::damaged(HEAD, what))?;
+        Ok(Self { id: position.id(), chain, time: ClusterTime(position.time_ms) })
+    }
+}
+
+fn config_at(stored: &StoredCluster) -> ConfigAt {
+    ConfigAt { epoch: stored.id.epoch.0, seq: stored.id.seq.0, payload: hex(&stored.payload) }
+}
+
+/// All files but RocksDB's own log and lock, in the order of their names.
+fn files_of(dir: &Path) -> Result<Vec<(String, PathBuf)>, ArchiveError> {
+    let failed = |source| ArchiveError::Local { path: dir.to_owned(), source };
+    let mut files = Vec::new();
+    for file in fs::read_dir(dir).map_err(failed)? {
+        let path = file.map_err(failed)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !name.starts_with("LO") {
+            files.push((name.to_owned(), path.clone()));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// A folder that is removed with this.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(path: &Path) -> Result<Self, ArchiveError> {
+        let failed = |source| ArchiveError::Local { path: path.to_owned(), source };
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let parent = path.parent().unwrap_or(path);
+        fs::create_dir_all(parent).map_err(failed)?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays behind is removed by the next run or start.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,262 @@
+//! Where an archive is: a directory. Names are relative, with `/` between folders.
+//!
+//! Whatever has a name is whole: files are written under another name, synced, and renamed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::error::ArchiveError;
+use crate::storage::durable::{random_u128, sync_dir};
+
+/// Held while `HEAD` is replaced.
+const LOCK: &str = "LOCK";
+
+/// An archive's files.
+#[derive(Clone, Debug)]
+pub struct Target {
+    root: PathBuf,
+}
+
+impl Target {
+    /// The archive in this directory, which is made where it isn't there.
+    ///
+    /// # Errors
+    /// It is no directory, or can't be made.
+    pub fn open(root: &Path) -> Result<Self, ArchiveError> {
+        let failed = |source| ArchiveError::Target { name: root.display().to_string(), source };
+        fs::create_dir_all(root).map_err(failed)?;
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// As the operator named it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    /// A small file's bytes; `None` where there is none.
+    pub(super) fn read(&self, name: &str, bytes_max: u64) -> Result<Option<Bytes>, ArchiveError> {
+        let failed = |source| self.failed(name, source);
+        let mut file = match File::open(self.path(name)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut bytes = Vec::new();
+        let read = (&mut file).take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if read as u64 > bytes_max {
+            return Err(ArchiveError::damaged(
+                name,
+                format!("it is longer than {bytes_max} bytes"),
+            ));
+        }
+        Ok(Some(bytes.into()))
+    }
+
+    /// Puts a file there, whole, in place of one of that name.
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ArchiveError> {
+        self.put(name, |file| file.write_all(bytes))
+    }
+
+    /// Puts a copy of a local file there, handing its bytes to `each` on the way.
+    pub(super) fn upload(
+        &self,
+        name: &str,
+        from: &Path,
+        mut each: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), ArchiveError> {
+        let source = |source| ArchiveError::Local { path: from.to_owned(), source };
+        let mut local = File::open(from).map_err(source)?;
+        self.put(name, |file| copy(&mut local, file, &mut each))
+    }
+
+    /// Copies a file to a local one, handing its bytes to `each` on the way. Synced when this
+    /// returns.
+    pub(super) fn download(
+        &self,
+        name: &str,
+        to: &Path,
+        mut each: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), ArchiveError> {
+        let mut file = self.open_file(name)?;
+        let local = |source| ArchiveError::Local { path: to.to_owned(), source };
+        let mut out = File::create(to).map_err(local)?;
+        copy(&mut file, &mut out, &mut each).map_err(local)?;
+        out.sync_all().map_err(local)
+    }
+
+    /// Hands out a file's bytes.
+    pub(super) fn each_piece(
+        &self,
+        name: &str,
+        mut each: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), ArchiveError> {
+        let mut file = self.open_file(name)?;
+        copy(&mut file, &mut io::sink(), &mut each).map_err(|source| self.failed(name, source))
+    }
+
+    /// Replaces a small file if it still has these bytes: of two that try, one succeeds.
+    pub(super) fn swap(
+        &self,
+        name: &str,
+        expected: Option<&Bytes>,
+        bytes: &[u8],
+    ) -> Result<(), ArchiveError> {
+        let failed = |source| self.failed(name, source);
+        let file = OpenOptions::new().create(true).append(true).open(self.path(LOCK));
+        let _lock = Flock::lock(file.map_err(failed)?, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| failed(errno.into()))?;
+        if self.read(name, u64::MAX - 1)?.as_ref() != expected {
+            return Err(ArchiveError::Fenced);
+        }
+        self.write(name, bytes)
+    }
+
+    /// All files below a folder, sorted.
+    pub(super) fn list(&self, folder: &str) -> Result<Vec<String>, ArchiveError> {
+        let mut names = Vec::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            let failed = |source| self.failed(&folder, source);
+            let entries = match fs::read_dir(self.path(&folder)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(failed)?,
+            };
+            for entry in entries {
+                let entry = entry.map_err(failed)?;
+                let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+                if entry.file_type().map_err(failed)?.is_dir() {
+                    folders.push(name);
+                } else {
+                    names.push(name);
+                }
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Removes a file; one that isn't there is removed already.
+    pub(super) fn remove(&self, name: &str) -> Result<(), ArchiveError> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(|source| self.failed(name, source))?,
+        }
+        // An empty folder says nothing.
+        if let Some(parent) = path.parent() {
+            let _ = fs::remove_dir(parent);
+        }
+        Ok(())
+    }
+
+    fn put(
+        &self,
+        name: &str,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<(), ArchiveError> {
+        let path = self.path(name);
+        let folder = path.parent().unwrap_or(&self.root);
+        let failed = |source| self.failed(name, source);
+        fs::create_dir_all(folder).map_err(failed)?;
+        // Two that write the same file must not write into each other's.
+        let unique = random_u128().map_err(failed)?;
+        let temporary = folder.join(format!(".{unique:032x}.part"));
+        let written = File::create(&temporary)
+            .and_then(|mut file| {
+                write(&mut file)?;
+                file.sync_all()
+            })
+            .and_then(|()| fs::rename(&temporary, &path))
+            .and_then(|()| sync_dir(folder))
+            .and_then(|()| sync_dir(&self.root));
+        written.map_err(|source| {
+            let _ = fs::remove_file(&temporary);
+            failed(source)
+        })
+    }
+
+    fn open_file(&self, name: &str) -> Result<File, ArchiveError> {
+        match File::open(self.path(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(ArchiveError::Missing { name: name.to_owned() })
+            }
+            opened => opened.map_err(|source| self.failed(name, source)),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    fn failed(&self, name: &str, source: io::Error) -> ArchiveError {
+        ArchiveError::Target { name: format!("{}/{name}", self.name()), source }
+    }
+}
+
+fn copy(
+    from: &mut File,
+    to: &mut impl io::Write,
+    each: &mut impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    const PIECE_BYTES: usize = 1 << 20;
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let read = from.read(&mut piece)?;
+        if read == 0 {
+            return Ok(());
+        }
+        each(&piece[..read])?;
+        to.write_all(&piece[..read])?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::scratch::Scratch;
+
+    #[test]
+    fn of_two_that_replace_the_head_one_succeeds() {
+        let dir = Scratch::new();
+        let target = Target::open(&dir.path().join("a")).expect("a directory");
+        target.swap("HEAD", None, b"1").expect("there was none");
+        let seen = target.read("HEAD", 10).expect("readable");
+        target.swap("HEAD", seen.as_ref(), b"2").expect("as it was seen");
+        let late = target.swap("HEAD", seen.as_ref(), b"3");
+        assert!(matches!(late, Err(ArchiveError::Fenced)));
+        assert!(matches!(target.swap("HEAD", None, b"4"), Err(ArchiveError::Fenced)));
+        assert_eq!(target.read("HEAD", 10).expect("readable").as_deref(), Some(&b"2"[..]));
+    }
+
+    #[test]
+    fn files_are_whole_listed_and_removed() {
+        let dir = Scratch::new();
+        let target = Target::open(dir.path()).expect("a directory");
+        let from = dir.path().join("local");
+        fs::write(&from, b"content").expect("written");
+        let mut seen = Vec::new();
+        let mut note = |piece: &[u8]| {
+            seen.extend_from_slice(piece);
+            Ok(())
+        };
+        target.upload("a/b/c", &from, &mut note).expect("uploaded");
+        assert_eq!(seen, b"content");
+        let failing = target.upload("a/b/d", &from, |_| Err(io::ErrorKind::StorageFull.into()));
+        assert!(failing.is_err());
+        assert_eq!(target.list("a").expect("listed"), ["a/b/c"]);
+        let to = dir.path().join("back");
+        target.download("a/b/c", &to, |_| Ok(())).expect("downloaded");
+        assert_eq!(fs::read(&to).expect("there"), b"content");
+        assert!(matches!(target.read("a/b/c", 3), Err(ArchiveError::Damaged { .. })));
+        target.remove("a/b/c").expect("removed");
+        target.remove("a/b/c").expect("it is gone already");
+        assert!(target.list("a").expect("listed").is_empty());
+        let missing = target.download("a/b/c", &to, |_| Ok(()));
+        assert!(matches!(missing, Err(ArchiveError::Missing { .. })));
+    }
+}

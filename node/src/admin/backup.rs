@@ -1,0 +1,97 @@
+//! `POST /admin/backup`: a backup of this node, now. Any node makes one.
+
+use std::path::PathBuf;
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use quorate_actors::archive::{BackupError, BackupReport, Position, RunOptions, StepReport};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::orders::refused;
+use super::routes::AdminState;
+
+/// What is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Order {
+    /// Where to, on this machine; the configured target without.
+    target: Option<PathBuf>,
+    /// Whether the state is copied too.
+    #[serde(default = "yes")]
+    snapshot: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Answers when it is done, which takes as long as copying does.
+pub(super) async fn create(
+    State(state): State<AdminState>,
+    body: Result<Json<Order>, JsonRejection>,
+) -> Response {
+    let Json(Order { target, snapshot }) = match body {
+        Ok(body) => body,
+        Err(rejection) => return refused(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    };
+    if let Some(relative) = target.as_ref().filter(|target| !target.is_absolute()) {
+        let error = format!("the target {:?} must be an absolute path", relative.display());
+        return refused(StatusCode::BAD_REQUEST, &error);
+    }
+    let Some(archive) = state.node.archiver() else {
+        return refused(StatusCode::SERVICE_UNAVAILABLE, "there is nothing to back up yet");
+    };
+    let options = RunOptions { snapshot, hash: snapshot, ..RunOptions::default() };
+    match archive.backup(target, options).await {
+        Ok(report) => {
+            tracing::info!(
+                target = report.target,
+                seq = report.archived.seq,
+                bytes = report.bytes,
+                took = ?report.took,
+                "backup made for an operator"
+            );
+            Json(rendered(&report)).into_response()
+        }
+        Err(error @ BackupError::Busy) => refused(StatusCode::CONFLICT, &error.to_string()),
+        Err(error @ BackupError::NoTarget) => refused(StatusCode::BAD_REQUEST, &error.to_string()),
+        Err(BackupError::Failed(failure)) => {
+            tracing::error!(%failure, "the backup that an operator asked for failed");
+            refused(StatusCode::INTERNAL_SERVER_ERROR, &failure.to_string())
+        }
+        Err(error @ BackupError::Stopping) => {
+            refused(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+        }
+    }
+}
+
+fn rendered(report: &BackupReport) -> Value {
+    let seq = |position: &Position| position.seq;
+    let step = |step: &StepReport| {
+        json!({
+            "step": step.step,
+            "seconds": step.took.as_secs_f64(),
+            "missed": step.missed,
+        })
+    };
+    json!({
+        "target": report.target,
+        "before_seq": report.before.as_ref().map(seq),
+        "archived_seq": report.archived.seq,
+        "archived_epoch": report.archived.epoch,
+        "archived_time_ms": report.archived.time_ms,
+        "snapshot": report.snapshot.as_ref().map(|(name, _)| name),
+        "snapshot_seq": report.snapshot.as_ref().map(|(_, at)| at.seq),
+        "segments": report.segments,
+        "entries": report.entries,
+        "bytes": report.bytes,
+        "gap": report.gap,
+        "uploaded": true,
+        "seconds": report.took.as_secs_f64(),
+        "steps": report.steps.iter().map(step).collect::<Vec<_>>(),
+    })
+}
