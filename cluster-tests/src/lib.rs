@@ -2,9 +2,8 @@
 
 pub mod bench;
 pub mod harness;
-pub mod history;
 pub mod http;
 pub mod modelcheck;
-pub mod resp;
 pub mod sim;
-pub mod workload;
+
+pub use quorate_drill::{history, resp, workload};

@@ -42,7 +42,8 @@ impl Probe {
                 let pair = (format!("{name}:{}", seen.len()), seen.len().to_string());
                 let command = vec!["SET".to_owned(), pair.0.clone(), pair.1.clone()];
                 let outcome = route.send_one(command);
-                seen.push((Instant::now(), UniqueWrite { pairs: vec![pair], outcome }));
+                let answered = Instant::now();
+                seen.push((answered, UniqueWrite { pairs: vec![pair], outcome, answered }));
                 thread::sleep(PAUSE);
             }
             seen

@@ -85,6 +85,12 @@ impl RegisterClients {
         Self { shared, threads, keys: options.keys }
     }
 
+    /// The keys of the registers.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        (0..self.keys).map(|key| self.shared.key(key)).collect()
+    }
+
     /// Stops the clients and returns one history per register.
     ///
     /// # Panics
@@ -131,6 +137,10 @@ impl Drop for RegisterClients {
 }
 
 impl Shared {
+    fn key(&self, register: usize) -> String {
+        format!("{}:register:{register}", self.name)
+    }
+
     fn client(
         &self,
         mut route: Route,
@@ -145,7 +155,7 @@ impl Shared {
             random ^= random >> 7;
             random ^= random << 17;
             let key = (random % options.keys as u64) as usize;
-            let name = format!("{}:register:{key}", self.name);
+            let name = self.key(key);
             if writes && (random >> 32).is_multiple_of(2) {
                 seen.extend(self.write(&mut route, key, name));
             } else {

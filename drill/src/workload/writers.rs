@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::route::{Route, is_ok};
 use crate::history::{Outcome, UniqueWrite};
@@ -78,13 +78,19 @@ impl UniqueWriters {
     ///
     /// If a writer saw something that no client may see.
     #[must_use]
-    pub fn finish(mut self) -> Vec<UniqueWrite> {
+    pub fn finish(self) -> Vec<UniqueWrite> {
+        self.finish_each().into_iter().flatten().collect()
+    }
+
+    /// The same, for each writer in the order of its writes.
+    ///
+    /// # Panics
+    ///
+    /// If a writer saw something that no client may see.
+    #[must_use]
+    pub fn finish_each(mut self) -> Vec<Vec<UniqueWrite>> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut history = Vec::new();
-        for thread in self.threads.drain(..) {
-            history.extend(thread.join().expect("a writer failed"));
-        }
-        history
+        self.threads.drain(..).map(|thread| thread.join().expect("a writer failed")).collect()
     }
 }
 
@@ -131,6 +137,7 @@ impl Writer {
             })
             .collect();
         let outcomes = self.route.send(&commands);
+        let answered = Instant::now();
         let mut done = 0;
         for (pairs, outcome) in writes.into_iter().zip(outcomes) {
             assert!(
@@ -138,7 +145,7 @@ impl Writer {
                 "a SET or MSET was answered {outcome:?}"
             );
             done += u64::from(is_ok(&outcome));
-            self.history.push(UniqueWrite { pairs, outcome });
+            self.history.push(UniqueWrite { pairs, outcome, answered });
         }
         done
     }
@@ -159,7 +166,7 @@ impl Writer {
             assert!(all, "a transaction of three SETs was answered {reply:?}");
         }
         let done = matches!(outcome, Outcome::Done(_));
-        self.history.push(UniqueWrite { pairs, outcome });
+        self.history.push(UniqueWrite { pairs, outcome, answered: Instant::now() });
         u64::from(done)
     }
 

@@ -8,7 +8,7 @@ pub use linearizable::{
     Condition, NotLinearizable, Operation, RegisterHistory, check_register, check_register_within,
 };
 pub use outcome::Outcome;
-pub use unique::{UniqueWrite, Verdict, Violation, judge};
+pub use unique::{UniqueWrite, Verdict, Violation, count, judge};
 
 #[cfg(test)]
 mod linearizable_test;

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Instant;
 
 use super::Outcome;
 
@@ -13,6 +14,8 @@ pub struct UniqueWrite {
     pub pairs: Vec<(String, String)>,
     /// How it ended.
     pub outcome: Outcome,
+    /// When it ended.
+    pub answered: Instant,
 }
 
 /// Something that the store must not do.
@@ -64,6 +67,17 @@ pub fn judge(
     writes: &[UniqueWrite],
     store: &HashMap<String, String>,
 ) -> Result<Verdict, Vec<Violation>> {
+    let (verdict, violations) = count(writes, store);
+    if violations.is_empty() { Ok(verdict) } else { Err(violations) }
+}
+
+/// The same, with the counts of what is true beside what is not.
+#[allow(clippy::implicit_hasher)]
+#[must_use]
+pub fn count(
+    writes: &[UniqueWrite],
+    store: &HashMap<String, String>,
+) -> (Verdict, Vec<Violation>) {
     let mut verdict = Verdict::default();
     let mut violations = Vec::new();
     for write in writes {
@@ -89,7 +103,7 @@ pub fn judge(
             (Outcome::InDoubt(_) | Outcome::Lost(_), false) => verdict.unknown_absent += 1,
         }
     }
-    if violations.is_empty() { Ok(verdict) } else { Err(violations) }
+    (verdict, violations)
 }
 
 #[cfg(test)]
@@ -99,7 +113,7 @@ mod tests {
 
     fn write(keys: &[&str], outcome: Outcome) -> UniqueWrite {
         let pairs = keys.iter().map(|key| ((*key).to_owned(), format!("of-{key}"))).collect();
-        UniqueWrite { pairs, outcome }
+        UniqueWrite { pairs, outcome, answered: Instant::now() }
     }
 
     fn done() -> Outcome {
