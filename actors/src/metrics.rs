@@ -7,6 +7,7 @@ mod archive;
 mod client;
 mod gate;
 mod health;
+mod lifecycle;
 mod published;
 mod scrub;
 mod snapshot;
@@ -33,6 +34,8 @@ pub use scrub::ScrubMetrics;
 pub use snapshot::SnapshotCollector;
 pub use stages::{Stage, Stages};
 pub use storage::{StorageCollector, StorageMetrics, StorageSources};
+
+use crate::supervisor::Lifecycle;
 
 /// Bounds in seconds, from the cost of a wake-up to a deadline.
 const LATENCY_BUCKETS: [f64; 16] = [
@@ -80,6 +83,14 @@ impl Metrics {
         build_info(&registry)?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Self { registry, gate, archive, client, stages, storage, scrub })
+    }
+
+    /// Adds phase and steps of the start.
+    ///
+    /// # Errors
+    /// They were added already.
+    pub fn watch_lifecycle(&self, lifecycle: Arc<Lifecycle>) -> Result<(), prometheus::Error> {
+        lifecycle::LifecycleCollector::register(self, lifecycle)
     }
 
     /// Adds a collector that reads its figures at scrape time.

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::admin::drill::resume;
 use crate::backup::{self, BackupVerb, RestoreArgs};
 use crate::config::{self, Source};
 use crate::dev::{self, DevArgs};
+use crate::drill::{self, DrillVerb};
 use crate::failure::Failure;
 use crate::http::AdminUrl;
 use crate::output::say;
@@ -14,10 +16,7 @@ use crate::policy::{self, PolicyVerb};
 use crate::recover::{self, RecoverArgs};
 use crate::storage::{self, StorageVerb};
 use crate::tail::{self, TailVerb};
-use crate::{journal, orders, pki, scrub, start, status};
-
-/// The longest wait for a node's answer.
-const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+use crate::{journal, orders, pki, reload, scrub, start, status};
 
 /// A replicated store that speaks the Redis protocol and says OK only when the copies that you
 /// asked for exist.
@@ -106,8 +105,35 @@ enum Verb {
     Restore(RestoreArgs),
     /// Have one stopped node go on alone, when too few are left to elect a primary; may lose writes
     Recover(RecoverArgs),
-    /// Stop a node in order
-    Shutdown(AdminArgs),
+    /// Take a node out of service: a primary hands leadership over, and the node takes none
+    Drain {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Break a running cluster on purpose, and see what its clients see
+    Drill {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        verb: DrillVerb,
+        /// As JSON
+        #[arg(long, global = true)]
+        json: bool,
+    },
+    /// Let a paused process go on: for the node that starts this, in a drill
+    #[command(hide = true)]
+    Resume { pid: i32, after_ms: u64 },
+    /// Stop a node in order, and say what that achieved
+    Shutdown {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Look at a journal's files
     #[command(subcommand)]
     Journal(JournalVerb),
@@ -221,6 +247,24 @@ enum PkiVerb {
         #[arg(long)]
         force: bool,
     },
+    /// Replace certificates while the cluster runs; nodes take them over at `config reload`
+    Rotate {
+        /// A node: a new key and certificate with the names of the present one
+        #[arg(long, conflicts_with_all = ["ca", "retire"])]
+        id: Option<u64>,
+        /// The authority: a new one signs, and those before are trusted until they are retired
+        #[arg(long, conflicts_with = "retire")]
+        ca: bool,
+        /// Trust only the newest authority from now on
+        #[arg(long)]
+        retire: bool,
+        /// Name of the cluster, as in its configuration
+        #[arg(long, default_value = "quorate")]
+        cluster: String,
+        /// Folder that holds the files
+        #[arg(long, default_value = "tls")]
+        dir: PathBuf,
+    },
     /// Show whom certificates name and how long they are valid
     Show {
         /// PEM files
@@ -238,6 +282,14 @@ enum ConfigVerb {
     Show(ConfigArgs),
     /// Check the file, the environment and every file that they name
     Check(ConfigArgs),
+    /// Have a running node read its configuration and certificates again: all of it, or nothing
+    Reload {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -263,7 +315,12 @@ impl Cli {
             Verb::Backup { admin, verb, json } => backup::run(&admin.admin, &verb, json),
             Verb::Restore(args) => backup::restore(&args),
             Verb::Recover(args) => recover::run(&args),
-            Verb::Shutdown(args) => shutdown(&args.admin),
+            Verb::Drain { admin, json } => orders::drain(&admin.admin, json),
+            Verb::Drill { admin, verb, json } => drill::run(&admin.admin, &verb, json),
+            Verb::Resume { pid, after_ms } => {
+                resume(pid, std::time::Duration::from_millis(after_ms))
+            }
+            Verb::Shutdown { admin, json } => orders::shutdown(&admin.admin, json),
             Verb::Journal(JournalVerb::Inspect { path, entries, json }) => {
                 journal::inspect(&path, entries, json)
             }
@@ -285,6 +342,7 @@ impl Cli {
                 say(format_args!("{}: valid", args.config.display()));
                 Ok(())
             }
+            Verb::Config(ConfigVerb::Reload { admin, json }) => reload::ask(&admin.admin, json),
             Verb::Version { json } => {
                 version(json);
                 Ok(())
@@ -302,15 +360,6 @@ impl Cli {
 /// Reads a configuration and lets the environment override it.
 fn load(path: &Path) -> Result<Source, Failure> {
     Source::load(path, std::env::vars()).map_err(|errors| Failure::Usage(errors.to_string()))
-}
-
-fn shutdown(admin: &AdminUrl) -> Result<(), Failure> {
-    let answer = admin.post("/admin/shutdown", "{}", ANSWER_LIMIT)?;
-    if answer.status != 202 {
-        return Err(Failure::Failed(format!("{admin} answers {}: {}", answer.status, answer.body)));
-    }
-    say("stopping");
-    Ok(())
 }
 
 fn init(args: &InitArgs) -> Result<(), Failure> {
@@ -340,6 +389,21 @@ fn run_pki(verb: PkiVerb) -> Result<(), Failure> {
         }
         PkiVerb::Node { id, cluster, host, dir, force } => {
             let files = pki::create_node(&dir, id, &cluster, &host, force).map_err(failed)?;
+            say(format_args!("wrote {} and {}", files.cert.display(), files.key.display()));
+        }
+        PkiVerb::Rotate { id, ca, retire, cluster, dir } => {
+            let files = match (id, ca, retire) {
+                (Some(id), _, _) => pki::rotate_node(&dir, id, &cluster).map_err(failed)?,
+                (None, true, _) => pki::rotate_authority(&dir, &cluster).map_err(failed)?,
+                (None, false, true) => {
+                    let retired = pki::retire_authorities(&dir).map_err(failed)?;
+                    say(format_args!("{retired} authorities are trusted no more"));
+                    return Ok(());
+                }
+                (None, false, false) => {
+                    return Err(Failure::Usage("name --id, --ca or --retire".to_owned()));
+                }
+            };
             say(format_args!("wrote {} and {}", files.cert.display(), files.key.display()));
         }
         PkiVerb::Show { files, json } => {

@@ -1,10 +1,12 @@
 //! The `quorate` command: runs a node, makes what it needs, and asks running nodes how they are.
 
+mod adapter;
 mod admin;
 mod backup;
 mod cli;
 mod config;
 mod dev;
+mod drill;
 mod failure;
 mod http;
 mod journal;
@@ -17,9 +19,11 @@ mod output;
 mod pki;
 mod policy;
 mod recover;
+mod reload;
 mod scrub;
 mod start;
 mod status;
+mod stop;
 mod storage;
 mod tail;
 

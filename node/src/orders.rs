@@ -1,4 +1,4 @@
-//! `quorate promote`: an order for the primary's admin port.
+//! `quorate promote`, `quorate drain` and `quorate shutdown`: orders for a node's admin port.
 
 use std::time::Duration;
 
@@ -7,9 +7,13 @@ use serde_json::json;
 use crate::failure::Failure;
 use crate::http::AdminUrl;
 use crate::output::say;
+use crate::stop::StopReport;
 
 /// The longest wait for an answer: more than the node allows itself.
 const ANSWER_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long a node may take to stop: longer than any deadline that makes sense for it.
+const STOP_LIMIT: Duration = Duration::from_secs(600);
 
 /// Hands leadership over.
 pub(crate) fn promote(admin: &AdminUrl, to: Option<u64>, as_json: bool) -> Result<(), Failure> {
@@ -25,4 +29,47 @@ pub(crate) fn promote(admin: &AdminUrl, to: Option<u64>, as_json: bool) -> Resul
         None => say("leadership was handed over; the new primary was not heard yet"),
     }
     Ok(())
+}
+
+/// Takes a node out of service.
+pub(crate) fn drain(admin: &AdminUrl, as_json: bool) -> Result<(), Failure> {
+    let answer = admin.post("/admin/drain", "{}", ANSWER_LIMIT)?.json(admin)?;
+    if as_json {
+        say(answer);
+        return Ok(());
+    }
+    let leads = match answer["primary"].as_u64() {
+        Some(primary) => format!("node-{primary} leads"),
+        None => "no primary is known yet".to_owned(),
+    };
+    match answer["drained"].as_str().unwrap_or_default() {
+        "starting" => say("the node is starting: there is nothing to drain"),
+        "replica" => say(format_args!("draining; {leads}, as before")),
+        "handed_over" => say(format_args!("draining; {leads}")),
+        _ => say("draining; there is no other voter to lead, so new writes are refused"),
+    }
+    Ok(())
+}
+
+/// Stops a node, and returns when it has stopped.
+pub(crate) fn shutdown(admin: &AdminUrl, as_json: bool) -> Result<(), Failure> {
+    let answer = admin.post("/admin/shutdown", "{}", STOP_LIMIT)?;
+    let report: StopReport = answer.parsed(admin)?;
+    if as_json {
+        say(serde_json::json!(report));
+        return report.outcome();
+    }
+    let StopReport { journal_flushed, final_checkpoint, backup_uploaded, .. } = report;
+    let word = |done| if done { "yes" } else { "no" };
+    say(format_args!(
+        "stopped in {:.2} s, from {} to {}: journal flushed {}, final checkpoint {}, backup \
+         uploaded {}",
+        report.duration_seconds,
+        report.started_at,
+        report.completed_at,
+        word(journal_flushed),
+        word(final_checkpoint),
+        word(backup_uploaded),
+    ));
+    report.outcome()
 }

@@ -77,18 +77,72 @@ pub(crate) struct Description {
 
 /// Makes `ca.crt` and `ca.key`.
 pub(crate) fn create_authority(dir: &Path, cluster: &str, force: bool) -> Result<Files, PkiError> {
-    let files = Files { cert: dir.join("ca.crt"), key: dir.join("ca.key") };
+    let files = authority_files(dir);
     prepare(dir, &files, force)?;
+    let (cert, key) = make_authority(cluster)?;
+    store(&files, &cert, &key)?;
+    Ok(files)
+}
+
+/// Makes a new authority. `ca.crt` then holds its certificate and those that were there before, so
+/// that certificates of either are accepted; `ca.key` is the new one's, which signs from now on.
+pub(crate) fn rotate_authority(dir: &Path, cluster: &str) -> Result<Files, PkiError> {
+    let files = authority_files(dir);
+    let before = read(&files.cert)?;
+    let (cert, key) = make_authority(cluster)?;
+    // The key first: with it alone `pki node` fails, while with the bundle alone it would sign by a
+    // key that doesn't fit.
+    store(&files, &format!("{cert}{before}"), &key)?;
+    Ok(files)
+}
+
+/// Leaves only the newest authority in `ca.crt`: certificates of the others are refused from then on.
+/// Returns how many were removed.
+pub(crate) fn retire_authorities(dir: &Path) -> Result<usize, PkiError> {
+    let files = authority_files(dir);
+    let bundle = read(&files.cert)?;
+    let mut certificates = bundle.split_inclusive("-----END CERTIFICATE-----");
+    let newest = certificates.next().unwrap_or_default();
+    let retired = certificates.filter(|text| text.contains("BEGIN CERTIFICATE")).count();
+    if retired > 0 {
+        write(&files.cert, &format!("{newest}\n"), 0o644)?;
+    }
+    Ok(retired)
+}
+
+/// Makes a new key and certificate for a node, with the names that its present one has.
+pub(crate) fn rotate_node(dir: &Path, id: u64, cluster: &str) -> Result<Files, PkiError> {
+    let present = describe(&dir.join(format!("node-{id}.crt")))?;
+    let own = format!("node-{id}.{cluster}");
+    let names = present.into_iter().next().map(|first| first.names).unwrap_or_default();
+    if !names.contains(&own) {
+        return Err(PkiError::NotACertificate {
+            path: dir.join(format!("node-{id}.crt")),
+            reason: format!("it is not for {own}, but for {}", names.join(", ")),
+        });
+    }
+    let hosts: Vec<String> = names.into_iter().filter(|name| *name != own).collect();
+    create_node(dir, id, cluster, &hosts, true)
+}
+
+fn authority_files(dir: &Path) -> Files {
+    Files { cert: dir.join("ca.crt"), key: dir.join("ca.key") }
+}
+
+/// Certificate and key, as PEM.
+fn make_authority(cluster: &str) -> Result<(String, String), PkiError> {
     let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name.push(DnType::CommonName, format!("Quorate CA {cluster}"));
+    // Two authorities of one name would be taken for one another where a chain is built.
+    let made = OffsetDateTime::now_utc();
+    let name = format!("Quorate CA {cluster} {}", made.unix_timestamp_nanos());
+    params.distinguished_name.push(DnType::CommonName, name);
     // It signs nodes, never another authority.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut params, AUTHORITY_DAYS);
     let key = KeyPair::generate()?;
     let cert = params.self_signed(&key)?;
-    store(&files, &cert.pem(), &key.serialize_pem())?;
-    Ok(files)
+    Ok((cert.pem(), key.serialize_pem()))
 }
 
 /// Makes `node-<id>.crt` and `node-<id>.key`, signed by the authority in the same folder.
@@ -252,6 +306,18 @@ mod tests {
         let shown = &describe(&authority.cert).expect("readable")[0];
         assert!(shown.authority);
         assert_eq!(shown.days_left, 3649);
+        rotate_authority(&dir, "shop").expect("a second one");
+        let authorities = describe(&authority.cert).expect("readable");
+        assert_eq!(authorities.len(), 2, "the old one is trusted still");
+        rotate_node(&dir, 2, "shop").expect("renewed");
+        let renewed = &describe(&node.cert).expect("readable")[0];
+        assert_eq!(renewed.names, ["node-2.shop", "10.0.0.2", "db-2.example.com"]);
+        assert_eq!(renewed.issuer, authorities[0].subject, "the new one signs");
+        assert!(rotate_node(&dir, 2, "other").is_err(), "it is for another cluster");
+        assert_eq!(retire_authorities(&dir).expect("retired"), 1);
+        let left = describe(&authority.cert).expect("readable");
+        assert_eq!((left.len(), &left[0].subject), (1, &authorities[0].subject));
+        assert_eq!(retire_authorities(&dir).expect("nothing to do"), 0);
         let again = create_node(&dir, 2, "shop", &[], false).expect_err("it exists");
         assert!(matches!(again, PkiError::Exists(_)));
         assert!(describe(&node.key).is_err(), "a key is no certificate");

@@ -6,27 +6,22 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use quorate_actors::archive::{Archive, ArchiveStatus};
-use quorate_actors::clock;
-use quorate_actors::health::{Health, HealthView};
 use quorate_actors::metrics::Metrics;
-use quorate_actors::node::{RunningNode, ShutdownReport};
-use quorate_actors::orders::OrderDesk;
-use quorate_actors::quorum::QuorumHandle;
-use quorate_actors::scrub::Scrubber;
-use quorate_actors::snapshot::{SnapshotProgress, SnapshotStats};
-use quorate_actors::storage::state::{CompactError, Compacted, StateReader};
-use quorate_actors::storage::{Freed, MemoryRelief};
-use quorate_actors::supervisor::{Phase, Supervisor};
-use quorate_actors::view::Published;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use quorate_actors::node::{Certificates, NodeConfig, RunningNode};
+use quorate_actors::supervisor::Lifecycle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::admin::{AdminState, ContentHash, NodeView, Positions, router, serve_orders};
+use crate::adapter::Adapter;
+use crate::admin::status::EXPIRY_WARNING_DAYS;
+use crate::admin::{AdminState, Front, StartingNode, router, serve_orders};
 use crate::config::{self, Settings, Source};
 use crate::failure::Failure;
+use crate::logging::Log;
+use crate::output::say;
+use crate::reload::Reloader;
+use crate::stop::{Stop, StopReport, Told};
 use crate::{logging, notify};
 
 /// Threads for work that reads disks: metrics, hashes, certificates.
@@ -35,17 +30,27 @@ const BLOCKING_THREADS_MAX: usize = 8;
 /// A stop keeps its deadline by itself. One that hangs beyond it is given up.
 const STOP_MARGIN: Duration = Duration::from_secs(3);
 
+/// Tells a node that restarts by itself how long the snapshot took that it restarts for, in
+/// milliseconds.
+const INSTALL_MS: &str = "QUORATE_SNAPSHOT_INSTALL_MS";
+
+/// How often it is looked whether a certificate is about to expire.
+const EXPIRY_PERIOD: Duration = Duration::from_hours(24);
+
 /// How long the last tasks may take to end once the node has stopped.
 const LAST_TASKS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs the node until it is told to stop, or until it must. The flag adds to what the settings
 /// say.
 pub(crate) fn run(source: &Source, allow_volatile: bool) -> Result<(), Failure> {
-    let started = Instant::now();
+    let lifecycle = Arc::new(Lifecycle::default());
+    if let Some(ms) = std::env::var(INSTALL_MS).ok().and_then(|ms| ms.parse().ok()) {
+        lifecycle.snapshot_installed(Duration::from_millis(ms));
+    }
     let mut settings =
         config::resolve_checked(source).map_err(|errors| Failure::Usage(errors.to_string()))?;
     settings.node.allow_volatile |= allow_volatile;
-    logging::start(&settings.log)?;
+    let log = logging::start(&settings.log)?;
     if let (Some(file), true) = (&settings.log.file, std::io::stderr().is_terminal()) {
         eprintln!("node {} logs to {}", settings.node.node, file.display());
     }
@@ -56,7 +61,7 @@ pub(crate) fn run(source: &Source, allow_volatile: bool) -> Result<(), Failure> 
         .enable_all()
         .build()
         .map_err(|error| Failure::failed("client threads", error))?;
-    let outcome = runtime.block_on(serve(settings, started));
+    let outcome = runtime.block_on(serve((source.clone(), settings, log), lifecycle));
     if let Err(failure) = &outcome {
         tracing::error!("{failure}");
     }
@@ -65,7 +70,7 @@ pub(crate) fn run(source: &Source, allow_volatile: bool) -> Result<(), Failure> 
     runtime.shutdown_timeout(LAST_TASKS_LIMIT);
     match outcome? {
         End::Stopped => Ok(()),
-        End::Superseded => Err(restart()),
+        End::Superseded { installed } => Err(restart(installed)),
     }
 }
 
@@ -80,111 +85,156 @@ enum End {
     /// It was told to.
     Stopped,
     /// Its state was replaced, or must be.
-    Superseded,
+    Superseded {
+        /// How long the snapshot took that replaced it.
+        installed: Option<Duration>,
+    },
 }
 
 /// Replaces this process's program by itself: the same binary, arguments and process id, and
 /// nothing left of the old node, which is what makes the switch to a snapshot an ordinary start.
 /// Returns only where that fails.
-fn restart() -> Failure {
+fn restart(installed: Option<Duration>) -> Failure {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_else(|| "quorate".into());
     // Not the path, where an upgrade may have put another binary.
-    let error = Command::new("/proc/self/exe").arg0(name).args(arguments).exec();
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(name).args(arguments).env_remove(INSTALL_MS);
+    if let Some(took) = installed {
+        command.env(INSTALL_MS, took.as_millis().to_string());
+    }
+    let error = command.exec();
     Failure::failed("the node has a new state and can't restart by itself", error)
 }
 
-async fn serve(settings: Settings, started: Instant) -> Result<End, Failure> {
-    let failed = |error| Failure::failed("signals", error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let Settings { node: node_config, pid_file, public_metrics, .. } = settings;
-    let deadline = node_config.timers.shutdown_deadline;
-    let cluster_name: Arc<str> = node_config.cluster.name.as_str().into();
-    tracing::info!(
-        node = node_config.node.0,
-        version = env!("CARGO_PKG_VERSION"),
-        data_dir = %node_config.data_dir.display(),
-        clients = %node_config.client.listen,
-        peers = %node_config.peer.listen,
-        admin = %node_config.admin_listen,
-        "starting"
-    );
+async fn serve(
+    (source, settings, log): (Source, Settings, Log),
+    lifecycle: Arc<Lifecycle>,
+) -> Result<End, Failure> {
+    let Settings { node: config, pid_file, public_metrics, .. } = settings.clone();
+    let deadline = config.timers.shutdown_deadline;
+    let cluster_name: Arc<str> = config.cluster.name.as_str().into();
+    let drill_allowed = config.drill_allowed;
+    let admin = |node| {
+        let cluster_name = cluster_name.clone();
+        AdminState { node, cluster_name, public_metrics, drill_allowed }
+    };
+    let stop = Arc::new(Stop::default());
+    let mut told = Told::new(&stop)?;
+    let hangup = signal(SignalKind::hangup());
+    let hangup = hangup.map_err(|error| Failure::failed("signals", error))?;
+    announce(&config);
     // From the beginning: a node that has restarted by itself is watched already.
     let watchdog = tokio::spawn(keep_watchdog_quiet());
-    // Before the node shows itself to others: a port in use is found out first.
-    let admin = bind(node_config.admin_listen)?;
-    let node = RunningNode::start(node_config)
-        .await
-        .map_err(|error| Failure::failed("the node doesn't start", error))?;
-    let pid_file = PidFile::write(&pid_file)?;
-
-    let asked = Arc::new(Notify::new());
-    let state = AdminState {
-        node: Arc::new(Adapter::new(&node, asked.clone())),
-        cluster_name,
-        started,
-        public_metrics,
+    let metrics = metrics_of(lifecycle.clone())?;
+    // Before the node shows itself to others: a port in use is found out first. And before it
+    // recovers, so that its probes are answered meanwhile.
+    let starting = StartingNode::new(config.node, lifecycle.clone(), metrics.clone(), stop.clone());
+    let front = Front::serve(bind(config.admin_listen)?, router(admin(Arc::new(starting))));
+    let node = tokio::select! {
+        started = RunningNode::start(config, lifecycle, metrics) => {
+            started.map_err(|error| Failure::failed("the node doesn't start", error))?
+        }
+        by = told.overdue(deadline) => {
+            return Err(Failure::Failed(format!(
+                "told to stop by {by}, and recovery did not end within {deadline:?}: the next \
+                 start begins it anew"
+            )));
+        }
     };
+    let pid_file = PidFile::write(&pid_file)?;
+    let reloader = Arc::new(Reloader::new(source, settings, log, node.reload().clone()));
+    let state = admin(Arc::new(Adapter::new(&node, stop.clone(), reloader.clone())));
     if let Some(inbox) = node.take_order_inbox() {
         // Ends when the node stops, which closes the inbox.
         tokio::spawn(serve_orders(state.clone(), inbox));
     }
-    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    let http = tokio::spawn(async move { axum::serve(admin, service).await });
+    front.open(router(state));
     notify::notify("READY=1");
+    let upkeep = [
+        tokio::spawn(reload_on(hangup, reloader.clone())),
+        tokio::spawn(warn_of_expiry(node.certificates().clone())),
+    ];
 
-    let (why, end) = tokio::select! {
-        _ = terminate.recv() => ("SIGTERM", End::Stopped),
-        _ = interrupt.recv() => ("SIGINT", End::Stopped),
-        () = asked.notified() => ("an operator's request", End::Stopped),
-        why = node.superseded() => (why, End::Superseded),
+    let (why, superseded) = tokio::select! {
+        by = told.wait() => (by, false),
+        why = node.superseded() => (why, true),
         reason = node.failure() => {
             pid_file.remove();
             return Err(Failure::Failed(format!("the node can't go on: {reason}")));
         }
     };
     tracing::info!(why, "stopping");
-    if let End::Stopped = end {
+    if !superseded {
         notify::notify("STOPPING=1");
     }
-    // A second signal waits for the same stop: nothing may skip the last sync. The handlers stay
-    // registered, so it doesn't kill the process either.
-    let stopped = tokio::time::timeout(deadline + STOP_MARGIN, node.shutdown(deadline)).await;
+    let installed = node.snapshots().fetching_since().map(|since| since.elapsed());
+    // A second signal waits for the same stop: nothing may skip the last sync.
+    let deadline = reloader.shutdown_deadline();
+    let limit = deadline + STOP_MARGIN;
+    let report = match tokio::time::timeout(limit, node.shutdown(deadline)).await {
+        Ok(report) => StopReport::of(&report),
+        Err(_) => StopReport::given_up(limit),
+    };
+    stop.done(report.clone());
+    front.close().await;
     watchdog.abort();
-    http.abort();
+    upkeep.iter().for_each(tokio::task::JoinHandle::abort);
     pid_file.remove();
-    if let End::Superseded = end {
-        let told = async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                () = asked.notified() => {}
-            }
-        };
-        // A restart would forget that it was told to stop meanwhile.
-        if tokio::time::timeout(Duration::ZERO, told).await.is_err() {
-            // The next start proves what this one left, as after any end.
-            return Ok(End::Superseded);
-        }
+    // A restart would forget that it was told to stop meanwhile.
+    if superseded && !told.was_told().await {
+        // The next start proves what this one left, as after any end.
+        return Ok(End::Superseded { installed });
     }
-    match stopped {
-        Ok(report) => finish(&report).map(|()| End::Stopped),
-        Err(_) => Err(Failure::Failed(format!("the stop took longer than {deadline:?}"))),
-    }
+    finish(&report).map(|()| End::Stopped)
+}
+
+fn announce(config: &NodeConfig) {
+    tracing::info!(
+        node = config.node.0,
+        version = env!("CARGO_PKG_VERSION"),
+        data_dir = %config.data_dir.display(),
+        clients = %config.client.listen,
+        peers = %config.peer.listen,
+        admin = %config.admin_listen,
+        "starting"
+    );
+}
+
+fn metrics_of(lifecycle: Arc<Lifecycle>) -> Result<Metrics, Failure> {
+    let metrics = Metrics::new().and_then(|metrics| {
+        metrics.watch_lifecycle(lifecycle)?;
+        Ok(metrics)
+    });
+    metrics.map_err(|error| Failure::failed("metrics", error))
 }
 
 /// Prints what the stop achieved.
-fn finish(report: &ShutdownReport) -> Result<(), Failure> {
-    let ShutdownReport { journal_synced, state_flushed, clean, duration } = report;
-    tracing::info!(journal_synced, state_flushed, clean, ?duration, "stopped");
-    if *clean {
-        Ok(())
-    } else {
-        Err(Failure::Failed(format!(
-            "stopped without a clean mark (journal synced: {journal_synced}, state flushed: \
-             {state_flushed}); the next start proves the journal's tail"
-        )))
+fn finish(report: &StopReport) -> Result<(), Failure> {
+    let text = serde_json::to_string(report).map_err(|error| Failure::failed("report", error))?;
+    tracing::info!(report = text, "stopped");
+    say(text);
+    report.outcome()
+}
+
+/// Reads the configuration again at each SIGHUP.
+async fn reload_on(mut hangup: Signal, reloader: Arc<Reloader>) {
+    while hangup.recv().await.is_some() {
+        let reloader = reloader.clone();
+        // It says in the log what came of it.
+        let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+    }
+}
+
+/// A line in the log each day while a certificate is about to expire.
+async fn warn_of_expiry(certificates: Arc<Certificates>) {
+    let mut days = tokio::time::interval(EXPIRY_PERIOD);
+    loop {
+        days.tick().await;
+        let days_left = certificates.days_left();
+        if days_left < EXPIRY_WARNING_DAYS {
+            tracing::warn!(days_left, "a certificate expires: replace it and reload");
+        }
     }
 }
 
@@ -222,117 +272,5 @@ impl PidFile {
     fn remove(self) {
         // One that stays is recognised as stale: no process of that id runs this configuration.
         let _ = std::fs::remove_file(self.0);
-    }
-}
-
-/// What the admin port sees of the running node.
-struct Adapter {
-    published: Arc<Published>,
-    supervisor: Supervisor,
-    metrics: Metrics,
-    state: StateReader,
-    relief: MemoryRelief,
-    health: Arc<Health>,
-    snapshots: Arc<SnapshotStats>,
-    quorum: QuorumHandle,
-    scrubber: Scrubber,
-    orders: OrderDesk,
-    archive: Archive,
-    asked: Arc<Notify>,
-}
-
-impl Adapter {
-    fn new(node: &RunningNode, asked: Arc<Notify>) -> Self {
-        Self {
-            published: node.published().clone(),
-            supervisor: node.supervisor().clone(),
-            metrics: node.metrics().clone(),
-            state: node.state().clone(),
-            relief: node.relief().clone(),
-            health: node.health().clone(),
-            snapshots: node.snapshots().clone(),
-            quorum: node.quorum().clone(),
-            scrubber: node.scrubber().clone(),
-            orders: node.orders().clone(),
-            archive: node.archive().clone(),
-            asked,
-        }
-    }
-}
-
-impl NodeView for Adapter {
-    fn phase(&self) -> Phase {
-        self.supervisor.phase()
-    }
-
-    fn published(&self) -> &Published {
-        &self.published
-    }
-
-    fn quorum(&self) -> &QuorumHandle {
-        &self.quorum
-    }
-
-    fn orders(&self) -> Option<&OrderDesk> {
-        Some(&self.orders)
-    }
-
-    fn scrubber(&self) -> Option<&Scrubber> {
-        Some(&self.scrubber)
-    }
-
-    fn positions(&self) -> Positions {
-        Positions {
-            committed: self.published.committed().0,
-            acknowledgeable: self.published.acknowledgeable().0,
-            applied: self.published.applied().0,
-        }
-    }
-
-    fn may_read(&self) -> bool {
-        self.published.may_read(clock::now())
-    }
-
-    fn health(&self) -> Arc<HealthView> {
-        self.health.view()
-    }
-
-    fn archive(&self) -> Arc<ArchiveStatus> {
-        self.archive.status()
-    }
-
-    fn archiver(&self) -> Option<&Archive> {
-        Some(&self.archive)
-    }
-
-    fn receiving(&self) -> Option<SnapshotProgress> {
-        self.snapshots.progress()
-    }
-
-    fn metrics(&self) -> Result<String, String> {
-        self.metrics.render().map_err(|error| error.to_string())
-    }
-
-    fn flush(&self) -> Result<u64, String> {
-        let flushed = self.state.flush().and_then(|()| self.state.flushed());
-        flushed.map(|position| position.id.seq.0).map_err(|error| error.to_string())
-    }
-
-    fn compact(&self) -> Result<Compacted, CompactError> {
-        self.state.compact()
-    }
-
-    fn relieve(&self) -> Freed {
-        self.relief.relieve()
-    }
-
-    fn content_hash(&self) -> Result<ContentHash, String> {
-        let hash = self.state.content_hash().map_err(|error| error.to_string())?;
-        let hex = hash.hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(ContentHash { applied_seq: hash.id.seq.0, keys: hash.keys, content_hash: hex })
-    }
-
-    fn request_shutdown(&self) {
-        self.asked.notify_one();
     }
 }

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use crate::admin::status::{MemberStatus, Receiving, Status};
+use crate::admin::status::{EXPIRY_WARNING_DAYS, MemberStatus, Receiving, Status};
 use crate::failure::Failure;
 use crate::http::AdminUrl;
 use crate::output::{say, table};
@@ -65,7 +65,13 @@ fn render(status: &Status) -> String {
             "a snapshot of node-{from} through {last_seq}: {received_bytes} of {total_bytes} bytes"
         )
     });
+    let expiring = status.certificate_days.filter(|days| *days < EXPIRY_WARNING_DAYS);
+    let expiring = expiring.map(|days| match days {
+        ..0 => "a certificate of this node has expired".to_owned(),
+        0.. => format!("a certificate of this node expires in {days} days"),
+    });
     for (what, why) in [
+        ("CERTIFICATE", &expiring),
         ("DEGRADED", &status.degraded),
         ("UNHEALTHY", &status.unhealthy),
         ("DISK FULL", &disk_full),

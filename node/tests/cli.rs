@@ -90,9 +90,19 @@ fn wrong_arguments_exit_with_2() {
 #[test]
 fn every_verb_has_help() {
     let folder = Folder::new("help");
-    for verb in
-        ["dev", "start", "status", "shutdown", "journal", "init", "pki", "config", "completions"]
-    {
+    for verb in [
+        "dev",
+        "start",
+        "status",
+        "drain",
+        "drill",
+        "shutdown",
+        "journal",
+        "init",
+        "pki",
+        "config",
+        "completions",
+    ] {
         let output = quorate(&folder.0, &[verb, "--help"]);
         assert_eq!(code(&output), 0, "{verb}");
         assert!(out(&output).contains("Usage:"), "{verb}");

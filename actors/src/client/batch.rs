@@ -121,12 +121,13 @@ async fn admit(
     deadline: Deadline,
 ) -> Result<OwnedSemaphorePermit, Refusal> {
     // A batch above the whole budget is admitted alone.
-    let bytes = bytes.min(shared.options.settings.admission_bytes_max);
+    let live = shared.live();
+    let bytes = bytes.min(live.settings.admission_bytes_max);
     let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-    if let Ok(permit) = shared.admission.clone().try_acquire_many_owned(bytes) {
+    if let Ok(permit) = live.admission.clone().try_acquire_many_owned(bytes) {
         return Ok(permit);
     }
-    let waiting = shared.admission.clone().acquire_many_owned(bytes);
+    let waiting = live.admission.clone().acquire_many_owned(bytes);
     match tokio::time::timeout_at(deadline.at.into(), waiting).await {
         Ok(Ok(permit)) => Ok(permit),
         // The budget is closed only when the node stops.

@@ -53,7 +53,8 @@ struct Connection<'a> {
 
 impl<'a> Connection<'a> {
     fn new(shared: &'a Shared, client: &'a Client, stream: &'a mut TcpStream, mode: Mode) -> Self {
-        let settings = &shared.options.settings;
+        let live = shared.live();
+        let settings = &live.settings;
         let open = settings.requirepass.is_none();
         client.set_authenticated(open);
         let mut parser = RequestParser::new(Limits {

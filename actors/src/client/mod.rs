@@ -23,7 +23,7 @@ mod shared;
 mod slowlog;
 mod transaction;
 
-pub use server::{ClientServer, ListenError};
+pub use server::{ClientControl, ClientServer, ListenError};
 pub use shared::{ClientOptions, ClientParts, State, StateFault};
 
 #[cfg(test)]

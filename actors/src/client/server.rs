@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::connection;
 use super::session::Mode;
 use super::shared::{ClientOptions, ClientParts, Shared};
+use crate::node::config::ClientSettings;
 
 /// After so long without traffic the kernel asks whether the client is still there.
 pub(super) const KEEPALIVE: Duration = Duration::from_mins(1);
@@ -33,6 +34,20 @@ pub struct ClientServer {
     tasks: Vec<JoinHandle<()>>,
     listen: SocketAddr,
     listen_plain: Option<SocketAddr>,
+}
+
+/// Changes settings while clients are served. Cheap to clone.
+#[derive(Clone)]
+pub struct ClientControl {
+    shared: Arc<Shared>,
+}
+
+impl ClientControl {
+    /// These from now on; the listeners stay where they are. What a connection may send and let
+    /// wait is settled when it is accepted.
+    pub fn set_settings(&self, settings: ClientSettings) {
+        self.shared.set_settings(settings);
+    }
 }
 
 /// A listener can't be opened.
@@ -86,6 +101,12 @@ impl ClientServer {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.registry.count()
+    }
+
+    /// Changes the settings of a server that runs.
+    #[must_use]
+    pub fn control(&self) -> ClientControl {
+        ClientControl { shared: self.shared.clone() }
     }
 
     /// Stops accepting, lets each connection finish its round and ends it. Returns whether all
@@ -153,8 +174,8 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr, mode: Mod
         tracing::debug!(%error, "a client left before it was accepted");
         return;
     }
-    let local = stream.local_addr().unwrap_or(shared.options.settings.listen);
-    let limit = shared.options.settings.maxclients;
+    let local = stream.local_addr().unwrap_or(shared.live().settings.listen);
+    let limit = shared.live().settings.maxclients;
     let Some(client) = shared.registry.enter(address, local, limit) else {
         shared.metrics.rejected();
         // A courtesy: the client is cut whether it fits or not.
@@ -179,7 +200,7 @@ async fn sweep(shared: Arc<Shared>) {
     loop {
         tick.tick().await;
         let idle = Duration::from_secs(shared.idle_timeout_s.load(Ordering::Relaxed));
-        if idle.is_zero() && shared.options.settings.requirepass.is_none() {
+        if idle.is_zero() && shared.live().settings.requirepass.is_none() {
             continue;
         }
         for client in shared.registry.all() {

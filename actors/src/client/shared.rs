@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use quorate_protocol::command::execute::{execute_read, execute_walk, watch};
 use quorate_protocol::command::{Lookup, Read, Walk, Watched};
@@ -143,10 +144,7 @@ pub(super) struct Shared {
     pub health: Arc<Health>,
     pub metrics: ClientMetrics,
     pub registry: Registry,
-    /// Bytes of batches that may wait to be sealed.
-    pub admission: Arc<Semaphore>,
-    /// Turns of stores, loads and removes.
-    pub limits: Limits,
+    live: ArcSwap<Live>,
     pub slowlog: SlowLog,
     pub started: Instant,
     /// Seconds without a command after which a connection is closed; 0 is never.
@@ -156,7 +154,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(options: ClientOptions, parts: ClientParts) -> Arc<Self> {
-        let budget = options.settings.admission_bytes_max.min(Semaphore::MAX_PERMITS);
+        let live = ArcSwap::from_pointee(Live::new(options.settings.clone(), None));
         Arc::new(Self {
             published: parts.published,
             quorum: parts.quorum,
@@ -164,14 +162,23 @@ impl Shared {
             health: parts.health,
             metrics: parts.metrics,
             registry: Registry::default(),
-            admission: Arc::new(Semaphore::new(budget)),
-            limits: Limits::new(&options.settings.concurrency),
+            live,
             slowlog: SlowLog::default(),
             started: Instant::now(),
             idle_timeout_s: AtomicU64::new(0),
             pause: Pause::default(),
             options,
         })
+    }
+
+    /// The settings now. A command keeps those that it began with.
+    pub(super) fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// These from now on, but for the listeners' addresses.
+    pub(super) fn set_settings(&self, settings: ClientSettings) {
+        self.live.store(Arc::new(Live::new(settings, Some(&self.live()))));
     }
 
     /// Cluster time for reads, in milliseconds.
@@ -231,6 +238,34 @@ fn touches_one_key(read: &Read) -> bool {
         | Read::GetBit { .. }
         | Read::BitCount { .. }
         | Read::BitPos { .. } => true,
+    }
+}
+
+/// What may change while connections are served.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub settings: ClientSettings,
+    /// Bytes of batches that may wait to be sealed.
+    pub admission: Arc<Semaphore>,
+    /// Turns of stores, loads and removes.
+    pub limits: Arc<Limits>,
+}
+
+impl Live {
+    /// What is under way under another limit than before goes on beside the new one.
+    fn new(settings: ClientSettings, before: Option<&Self>) -> Self {
+        let budget = settings.admission_bytes_max;
+        let same = before.filter(|before| before.settings.admission_bytes_max == budget);
+        let admission = same.map_or_else(
+            || Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
+            |before| before.admission.clone(),
+        );
+        let same = before.filter(|before| before.settings.concurrency == settings.concurrency);
+        let limits = same.map_or_else(
+            || Arc::new(Limits::new(&settings.concurrency)),
+            |before| before.limits.clone(),
+        );
+        Self { settings, admission, limits }
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Health {
     /// a sample can't be lost.
     judged: Mutex<Judged>,
     view: ArcSwap<HealthView>,
-    latch_options: LatchOptions,
+    latch_options: Mutex<LatchOptions>,
     disk_options: DiskOptions,
     started: Instant,
 }
@@ -83,10 +83,15 @@ impl Health {
         Arc::new(Self {
             judged: Mutex::default(),
             view: ArcSwap::default(),
-            latch_options,
+            latch_options: Mutex::new(latch_options),
             disk_options,
             started: Instant::now(),
         })
+    }
+
+    /// From the next look on the latch closes and opens by these.
+    pub fn set_latch_options(&self, options: LatchOptions) {
+        *self.latch_options.lock() = options;
     }
 
     /// What is known now.
@@ -203,7 +208,8 @@ impl Health {
     fn advance(&self, judged: &mut Judged, input: &Input) {
         let now = MonoTime(self.started.elapsed().as_micros() as u64);
         let latch = std::mem::take(&mut judged.latch);
-        let (latch, transitions) = step(latch, input, now, &self.latch_options);
+        let options = *self.latch_options.lock();
+        let (latch, transitions) = step(latch, input, now, &options);
         judged.latch = latch;
         for transition in transitions {
             match transition {

@@ -17,6 +17,7 @@ use crate::storage::identity::{Current, DataDir, DataDirOptions, OpenStorage, St
 use crate::storage::journal::{Covered, JournalOptions, OpenJournal};
 use crate::storage::options::RocksOptions;
 use crate::storage::state::{State, StateError, StateWriter, damage, position_in};
+use crate::supervisor::{ColdStep, Lifecycle};
 
 /// Commands that may wait for the journal: one for each append of a full lane of the transport.
 const JOURNAL_COMMANDS_MAX: usize = 1 << 17;
@@ -36,8 +37,8 @@ pub(super) struct Opened {
 }
 
 /// Opens directory, hard state, journal and state, and fits them together.
-pub(super) fn open(config: &NodeConfig) -> Result<Opened, StartError> {
-    let opened = open_for_recovery(config)?;
+pub(super) fn open(config: &NodeConfig, lifecycle: &Lifecycle) -> Result<Opened, StartError> {
+    let opened = open_for_recovery(config, lifecycle)?;
     let newest = opened.found.as_ref().and_then(|found| found.configs.last());
     match newest.map(|(_, config)| config.generation) {
         Some(log) if log < opened.generation => {
@@ -48,7 +49,11 @@ pub(super) fn open(config: &NodeConfig) -> Result<Opened, StartError> {
 }
 
 /// The same, where a lossy recovery may have been cut short.
-pub(super) fn open_for_recovery(config: &NodeConfig) -> Result<Opened, StartError> {
+pub(super) fn open_for_recovery(
+    config: &NodeConfig,
+    lifecycle: &Lifecycle,
+) -> Result<Opened, StartError> {
+    lifecycle.begin(ColdStep::JournalReplay);
     config.disk().make_room().map_err(StartError::Reserve)?;
     let journal_options = JournalOptions {
         segment_bytes: config.journal.segment_bytes,
@@ -67,6 +72,7 @@ pub(super) fn open_for_recovery(config: &NodeConfig) -> Result<Opened, StartErro
         journal: journal_options,
         witness_dir: Some(WITNESS_DIR.into()),
     })?;
+    lifecycle.begin(ColdStep::Restore);
     let current = Current::load(&config.data_dir)?;
     let state_dir = Current::state_dir(&config.data_dir, current.as_ref());
     // What the journal doesn't hold from the beginning must come from another member.
@@ -74,6 +80,7 @@ pub(super) fn open_for_recovery(config: &NodeConfig) -> Result<Opened, StartErro
     let may_rebuild = whole_journal || config.cluster.initial_members.len() > 1;
     let OpenState { state, writer, position, rebuilt } =
         open_state(&state_dir, &config.rocksdb, may_rebuild)?;
+    lifecycle.begin(ColdStep::WarmUp);
     let mut hard = storage.hard;
     let Recovery { journal, mut found, behind_state, lacking } =
         recover(storage.journal, &position, current.as_ref(), hard.state().core)?;

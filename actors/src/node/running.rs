@@ -2,20 +2,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use quorate_protocol::core::HandoverRefused;
 use quorate_protocol::types::Incarnation;
 
 use super::consensus::ConsensusThread;
+use super::draining::Drain;
+use super::reload::{Certificates, Reload};
 use crate::archive::Archive;
 use crate::client::ClientServer;
 use crate::gate::GateHandle;
 use crate::health::{DiskWatch, Health, HealthMonitor, MemoryWatch};
 use crate::metrics::Metrics;
 use crate::orders::{OrderDesk, OrderInbox};
-use crate::quorum::{QuorumHandle, TransferError};
+use crate::quorum::QuorumHandle;
 use crate::scrub::Scrubber;
 use crate::snapshot::{SnapshotService, SnapshotStats};
 use crate::storage::hardstate::HardStateWriter;
@@ -55,7 +56,7 @@ pub struct RunningNode {
     pub(super) health: Arc<Health>,
     pub(super) quorum: QuorumHandle,
     pub(super) incarnation: Incarnation,
-    pub(super) started: Instant,
+    pub(super) reload: Reload,
     pub(super) parts: Parts,
 }
 
@@ -85,6 +86,10 @@ pub struct ShutdownReport {
     pub clean: bool,
     /// How long it took.
     pub duration: Duration,
+    /// When it began.
+    pub started_at: SystemTime,
+    /// When it was done.
+    pub completed_at: SystemTime,
 }
 
 impl RunningNode {
@@ -136,22 +141,32 @@ impl RunningNode {
         self.incarnation
     }
 
-    /// Where the node is in its life.
+    /// Takes new settings over.
     #[must_use]
-    pub fn phase(&self) -> Phase {
-        self.supervisor.phase()
+    pub fn reload(&self) -> &Reload {
+        &self.reload
+    }
+
+    /// Until when the certificates in use are valid.
+    #[must_use]
+    pub fn certificates(&self) -> &Arc<Certificates> {
+        &self.reload.certificates
+    }
+
+    /// Takes the node out of service.
+    #[must_use]
+    pub fn draining(&self) -> Drain {
+        Drain {
+            supervisor: self.supervisor.clone(),
+            quorum: self.quorum.clone(),
+            published: self.published.clone(),
+        }
     }
 
     /// The supervisor: phase and failures, for tasks that outlive a borrow of the node.
     #[must_use]
     pub fn supervisor(&self) -> &Supervisor {
         &self.supervisor
-    }
-
-    /// When the start began.
-    #[must_use]
-    pub fn started(&self) -> Instant {
-        self.started
     }
 
     /// Completes when the node must end by itself; its process should then exit at once.
@@ -197,9 +212,8 @@ impl RunningNode {
     /// committed, journal synced, state flushed, and last the clean mark. What `deadline` cuts off
     /// is reported as not done; the next start then proves what is there.
     pub async fn shutdown(self, deadline: Duration) -> ShutdownReport {
-        let began = Instant::now();
-        self.supervisor.enter(Phase::Draining);
-        hand_over(&self.quorum, &self.published, deadline.min(HANDOVER_DEADLINE)).await;
+        let (began, started_at) = (Instant::now(), SystemTime::now());
+        self.draining().run(deadline.min(HANDOVER_DEADLINE)).await;
         let parts = self.parts;
         self.supervisor.enter(Phase::ShuttingDown);
         // The quorum actor first: its last act answers or refuses what clients wait for.
@@ -231,22 +245,8 @@ impl RunningNode {
             state_flushed: closed.state_flushed,
             clean,
             duration: began.elapsed(),
+            started_at,
+            completed_at: SystemTime::now(),
         }
-    }
-}
-
-/// A primary that stops lets another one lead first, so that no one waits for an election. What
-/// waits here is then sent to the new primary.
-async fn hand_over(quorum: &QuorumHandle, published: &Published, limit: Duration) {
-    let deadline = Instant::now() + limit;
-    match quorum.transfer(None, deadline).await {
-        // One that began because the node is unhealthy will do.
-        Ok(_) | Err(TransferError::Refused(HandoverRefused::UnderWay(_))) => {
-            let primary = tokio::time::timeout_at(deadline.into(), published.other_primary()).await;
-            tracing::info!(primary = ?primary.ok(), "handed leadership over");
-        }
-        // A replica, or alone.
-        Err(TransferError::Refused(HandoverRefused::NotPrimary | HandoverRefused::NoOther)) => {}
-        Err(error) => tracing::warn!(%error, "leadership was not handed over"),
     }
 }

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -20,10 +19,11 @@ use super::consensus::MakePhase;
 use super::describe::first_entry;
 use super::error::StartError;
 use super::open::{Opened, open};
+use super::reload::Reload;
 use super::running::{Parts, RunningNode};
 use super::wiring::Wiring;
 use crate::health::Health;
-use crate::metrics::StorageSources;
+use crate::metrics::{Metrics, StorageSources};
 use crate::quorum::{
     Driver, DriverParts, FormingDriver, Found, Phase as QuorumPhase, Ports, QuorumHandle,
     QuorumQueues, RebuildingDriver, Seen,
@@ -40,20 +40,29 @@ use crate::storage::journal::{Journal, JournalReader};
 use crate::storage::state::StateReader;
 use crate::storage::state::damage::StateLoss;
 use crate::submit::GateInput;
-use crate::supervisor::Phase;
+use crate::supervisor::{Lifecycle, Phase};
 
 impl RunningNode {
     /// Starts a node on the current runtime, which serves its clients; consensus, journal, hard
-    /// state and apply loop get threads of their own.
+    /// state and apply loop get threads of their own. `lifecycle` tells how far it is.
     ///
     /// # Errors
     /// [`StartError`]: names what and where.
-    pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
-        let started = Instant::now();
+    pub async fn start(
+        config: NodeConfig,
+        lifecycle: Arc<Lifecycle>,
+        metrics: Metrics,
+    ) -> Result<Self, StartError> {
         let tls = config.check_tls()?;
-        let opened = open(&config)?;
-        let wiring = Wiring::new(config, &opened).await?;
-        wiring.start(tls, opened, started).await.inspect_err(|_| {
+        let life = lifecycle.clone();
+        // Reads disks for as long as it takes: whoever asks meanwhile is answered.
+        let opening = tokio::task::spawn_blocking(move || {
+            let opened = open(&config, &life);
+            opened.map(|opened| (config, opened))
+        });
+        let (config, opened) = opening.await.map_err(|_| StartError::Ended("recovery"))??;
+        let wiring = Wiring::new(config, &opened, (lifecycle, metrics)).await?;
+        wiring.start(tls, opened).await.inspect_err(|_| {
             // The error says it all: what ends now ends because of it.
             wiring.supervisor.enter(Phase::ShuttingDown);
         })
@@ -62,14 +71,8 @@ impl RunningNode {
 
 impl Wiring {
     /// Everything after storage is open.
-    async fn start(
-        &self,
-        tls: TlsMaterial,
-        opened: Opened,
-        started: Instant,
-    ) -> Result<RunningNode, StartError> {
-        let wake = self.wake.wake.clone();
-        let (quorum, asked) = QuorumHandle::new(wake.clone());
+    async fn start(&self, tls: TlsMaterial, opened: Opened) -> Result<RunningNode, StartError> {
+        let (quorum, asked) = QuorumHandle::new(self.wake.wake.clone());
         let state = opened.state.reader().clone();
         // Bound before anything is shown to peers: a port in use is found out first.
         let clients = self.start_clients(quorum.clone(), &state)?;
@@ -91,10 +94,10 @@ impl Wiring {
         };
         let snapshots = self.start_snapshots(tls.clone(), &sources)?;
         let data_dir = Arc::new(Mutex::new(opened.data_dir));
-        let events = PeerEvents::new(move || wake.wake());
+        let events = self.peer_events();
         let replication = ReplicationOptions {
             bind: self.config.peer.listen,
-            tls,
+            tls: tls.clone(),
             hello: hello.clone(),
             events: events.clone(),
             source,
@@ -113,13 +116,15 @@ impl Wiring {
             gate: self.gate.input(),
             data_dir: data_dir.clone(),
             health: self.health.clone(),
+            lifecycle: self.supervisor.lifecycle().clone(),
             loss: loss.clone(),
             snapshots: snapshots.handle().clone(),
             first: first_entry(&journal)?,
         };
         let beginning = Beginning::of(opened.found, opened.lacking, opened.generation, reservation);
         let phase = self.phase(local, Queues { asked, report_in_memory }, beginning)?;
-        let consensus = self.start_consensus(replication, phase).await?;
+        let (consensus, transport) = self.start_consensus(replication, phase).await?;
+        let reload = self.reload(&tls, transport, clients.control(), snapshots.handle().clone())?;
         let hold = snapshots.hold().clone();
         let storage = self.start_storage(state.clone(), journal, apply, hold.clone()).await?;
         let parts = Parts {
@@ -135,17 +140,23 @@ impl Wiring {
             hard,
             data_dir,
         };
-        self.supervisor.enter(Phase::Ready);
-        Ok(self.running((state, relief, loss), quorum, started, parts))
+        Ok(self.running((state, relief, loss), quorum, reload, parts))
     }
 
+    fn peer_events(&self) -> Arc<PeerEvents> {
+        let wake = self.wake.wake.clone();
+        PeerEvents::new(move || wake.wake())
+    }
+
+    /// Everything runs.
     fn running(
         &self,
         (state, relief, loss): (StateReader, MemoryRelief, Arc<StateLoss>),
         quorum: QuorumHandle,
-        started: Instant,
+        reload: Reload,
         parts: Parts,
     ) -> RunningNode {
+        self.supervisor.enter(Phase::Ready);
         RunningNode {
             published: self.published.clone(),
             supervisor: self.supervisor.clone(),
@@ -156,7 +167,7 @@ impl Wiring {
             health: self.health.clone(),
             quorum,
             incarnation: self.incarnation,
-            started,
+            reload,
             parts,
         }
     }
@@ -176,6 +187,7 @@ struct LocalPorts {
     gate: mpsc::Sender<GateInput>,
     data_dir: Arc<Mutex<DataDir>>,
     health: Arc<Health>,
+    lifecycle: Arc<Lifecycle>,
     loss: Arc<StateLoss>,
     snapshots: SnapshotHandle,
     first: Option<(Bytes, Arc<ClusterEntry>)>,
@@ -242,6 +254,7 @@ impl Wiring {
                 gate: local.gate,
                 data_dir: local.data_dir,
                 health: local.health,
+                lifecycle: local.lifecycle,
                 loss: local.loss,
                 snapshots: local.snapshots,
                 first: local.first,

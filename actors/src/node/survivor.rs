@@ -23,6 +23,7 @@ use crate::clock;
 use crate::quorum::Found;
 use crate::storage::hardstate::NodeHardState;
 use crate::storage::journal::{Journal, JournalFault, JournalHooks};
+use crate::supervisor::Lifecycle;
 
 /// A stopped node that can go on alone.
 pub struct Survivor {
@@ -69,7 +70,7 @@ impl Survivor {
     /// # Errors
     /// It is in use, can't be opened, or holds nothing to go on with.
     pub fn open(config: &NodeConfig) -> Result<Self, RecoverError> {
-        let mut opened = open_for_recovery(config)?;
+        let mut opened = open_for_recovery(config, &Lifecycle::default())?;
         if opened.lacking.is_some() {
             return Err(RecoverError::Unfit(
                 "its state is lost, and its journal doesn't begin at 1",

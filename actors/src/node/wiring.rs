@@ -23,7 +23,7 @@ use crate::metrics::{
     StorageSources,
 };
 use crate::quorum::{CopyTimesBoard, QuorumHandle, QuorumWake};
-use crate::replication::{LogSource, ReplicationOptions, TlsMaterial};
+use crate::replication::{LogSource, Replication, ReplicationOptions, TlsMaterial};
 use crate::snapshot::{SnapshotParts, SnapshotService};
 use crate::storage::apply::{Apply, ApplyHooks, ApplyOptions, ApplyParts};
 use crate::storage::hardstate::{HardStateFile, HardStateHooks, HardStateWriter};
@@ -31,7 +31,7 @@ use crate::storage::journal::{Journal, JournalHooks, OpenJournal};
 use crate::storage::state::damage::StateLoss;
 use crate::storage::state::{StateReader, StateWriter};
 use crate::storage::{JournalHold, MemoryRelief, StorageHandle, StorageParts, UpkeepOptions};
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Lifecycle, Supervisor};
 use crate::view::Published;
 
 /// How long a node whose journal has failed tries to note that before it ends.
@@ -58,9 +58,12 @@ pub(super) struct Wiring {
 
 impl Wiring {
     /// Starts what the others report to and answer through: supervisor and gate.
-    pub(super) async fn new(config: NodeConfig, opened: &Opened) -> Result<Self, StartError> {
-        let supervisor = Supervisor::spawn().await.map_err(StartError::actor)?;
-        let metrics = Metrics::new()?;
+    pub(super) async fn new(
+        config: NodeConfig,
+        opened: &Opened,
+        (lifecycle, metrics): (Arc<Lifecycle>, Metrics),
+    ) -> Result<Self, StartError> {
+        let supervisor = Supervisor::spawn(lifecycle).await.map_err(StartError::actor)?;
         let gate = GateHandle::spawn(&metrics, Some(supervisor.cell()))
             .await
             .map_err(StartError::actor)?;
@@ -262,7 +265,7 @@ impl Wiring {
         &self,
         replication: ReplicationOptions,
         phase: MakePhase,
-    ) -> Result<ConsensusThread, StartError> {
+    ) -> Result<(ConsensusThread, Replication), StartError> {
         let parts = ConsensusParts {
             peers: self.peers(),
             replication,
@@ -270,7 +273,7 @@ impl Wiring {
             phase,
             supervisor: self.supervisor.cell(),
         };
-        Ok(ConsensusThread::start(parts).await?.0)
+        ConsensusThread::start(parts).await
     }
 
     pub(super) async fn start_archive(

@@ -33,10 +33,12 @@ pub enum OrderKind {
     Promote = 1,
     /// Replace the durability policy.
     SetPolicy = 2,
+    /// Break yourself, for a drill.
+    Drill = 64,
 }
 
 impl OrderKind {
-    const ALL: [Self; 2] = [Self::Promote, Self::SetPolicy];
+    const ALL: [Self; 3] = [Self::Promote, Self::SetPolicy, Self::Drill];
 
     /// As it is named in logs.
     #[must_use]
@@ -44,6 +46,7 @@ impl OrderKind {
         match self {
             Self::Promote => "promote",
             Self::SetPolicy => "policy set",
+            Self::Drill => "drill",
         }
     }
 

@@ -9,9 +9,9 @@ mod durability;
 mod peers;
 mod publishing;
 mod random;
+mod relief;
 mod sampling;
 mod snapshots;
-mod unhealthy;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -42,11 +42,10 @@ use crate::submit::{Batch, DoubtReason, GateInput, Refusal, Sealed};
 use crate::view::Published;
 
 use super::ports::{Fatal, Ports};
-use unhealthy::Relief;
-
 use crossing::Crossing;
 use durability::Further;
 use random::Random;
+use relief::Relief;
 
 /// Bytes of one entry's payload, unless a single batch is larger.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
@@ -67,7 +66,7 @@ pub(crate) struct Driver {
     orders: Orders,
     /// Until when batches wait for the primary that leadership goes to.
     parked_until: MonoTime,
-    /// Attempts to hand over while this node is unhealthy.
+    /// Attempts to hand over while another voter should lead.
     relief: Relief,
     /// Chain after the log's last entry.
     chain: Chain,
@@ -216,7 +215,7 @@ impl Driver {
         while let Some(order) = self.orders.take() {
             self.step(now, order, Vec::new())?;
         }
-        self.hand_over_if_unhealthy(now)?;
+        self.hand_over_if_unfit(now)?;
         self.give_up_lost_state(now)?;
         self.take_batches();
         self.seal_waiting(now)?;

@@ -26,6 +26,7 @@ use crate::storage::journal::{Journal, JournalReader, Progress};
 use crate::storage::state::StateReader;
 use crate::storage::state::damage::StateLoss;
 use crate::submit::GateInput;
+use crate::supervisor::Lifecycle;
 
 /// Why the node must stop.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +99,8 @@ pub(crate) struct Ports {
     pub data_dir: Arc<Mutex<DataDir>>,
     /// Whether writes must be refused.
     pub health: Arc<Health>,
+    /// Whether the node drains.
+    pub lifecycle: Arc<Lifecycle>,
     /// Gives the state up.
     pub loss: Arc<StateLoss>,
     /// Fetches and installs snapshots.

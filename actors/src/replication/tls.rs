@@ -119,8 +119,13 @@ impl TlsMaterial {
     /// When the node's own certificate expires, in seconds since 1970.
     #[must_use]
     pub fn expires_at(&self) -> Option<i64> {
-        let (_, certificate) = X509Certificate::from_der(self.certificate()?).ok()?;
-        Some(certificate.validity().not_after.timestamp())
+        expiry(self.certificate()?)
+    }
+
+    /// When the first of the authorities' certificates expires, in seconds since 1970.
+    #[must_use]
+    pub fn authorities_expire_at(&self) -> Option<i64> {
+        self.roots.iter().filter_map(expiry).min()
     }
 
     /// Checks that the certificate is `node`'s and fits its key.
@@ -230,6 +235,11 @@ impl fmt::Debug for TlsMaterial {
         // The key must not reach a log.
         f.debug_struct("TlsMaterial").finish_non_exhaustive()
     }
+}
+
+fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 /// The DNS name that `node`'s certificate carries.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -51,20 +51,22 @@ enum ServeError {
 /// Keeps all transfers together below a rate.
 #[derive(Debug)]
 pub(super) struct Pace {
-    bytes_per_second: u64,
+    bytes_per_second: Arc<AtomicU64>,
     due: Mutex<Instant>,
 }
 
 impl Pace {
-    pub(super) fn new(bytes_per_second: u64) -> Self {
-        Self { bytes_per_second: bytes_per_second.max(1), due: Mutex::new(Instant::now()) }
+    /// The rate may change while transfers run.
+    pub(super) fn new(bytes_per_second: Arc<AtomicU64>) -> Self {
+        Self { bytes_per_second, due: Mutex::new(Instant::now()) }
     }
 
     /// Waits until so many bytes may be sent.
     async fn take(&self, bytes: usize) {
         let mut due = self.due.lock().await;
         let now = Instant::now();
-        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+        let rate = self.bytes_per_second.load(Ordering::Relaxed).max(1);
+        let cost = Duration::from_secs_f64(bytes as f64 / rate as f64);
         *due = (*due).max(now) + cost;
         let ready = *due - cost;
         drop(due);

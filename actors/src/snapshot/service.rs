@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use quorate_protocol::core::Snapshot;
 use quorate_protocol::types::{DiskId, EntryId, NodeId};
@@ -92,6 +93,8 @@ pub(crate) struct SnapshotHandle {
     installed: Arc<Notify>,
     scrubber: Scrubber,
     orders: OrderDesk,
+    tls: Arc<ArcSwap<TlsMaterial>>,
+    bytes_per_second: Arc<AtomicU64>,
 }
 
 /// The core needs a snapshot.
@@ -152,6 +155,12 @@ impl SnapshotHandle {
         &self.scrubber
     }
 
+    /// Certificates for connections from now on, and the rate of what is sent.
+    pub(crate) fn configure(&self, tls: TlsMaterial, bytes_per_second: u64) {
+        self.tls.store(Arc::new(tls));
+        self.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
+    }
+
     /// Asks other nodes to do something.
     pub(crate) fn orders(&self) -> &OrderDesk {
         &self.orders
@@ -191,6 +200,8 @@ impl SnapshotService {
             stats: Arc::default(),
             installed: Arc::default(),
             scrubber: Scrubber { orders: scrubs },
+            tls: Arc::new(ArcSwap::from_pointee(parts.tls.clone())),
+            bytes_per_second: Arc::new(AtomicU64::new(parts.bytes_per_second)),
             orders,
         };
         let worker = Worker::new(parts, &handle, &stopping, reception);
@@ -248,11 +259,11 @@ struct Worker {
     receiving_dir: PathBuf,
     listen: SocketAddr,
     cluster_name: String,
-    tls: TlsMaterial,
     served: Arc<Served>,
     wake: Arc<Wake>,
     handle: SnapshotHandle,
-    dialler: Option<Arc<BulkDialler>>,
+    /// With the certificates that it dials by.
+    dialler: Option<(Arc<TlsMaterial>, Arc<BulkDialler>)>,
     fetching: JoinSet<Result<Receiving, FetchError>>,
     received: Option<Receiving>,
     published: Arc<Published>,
@@ -298,10 +309,9 @@ impl Worker {
             receiving_dir,
             listen: parts.listen,
             cluster_name: parts.cluster_name,
-            tls: parts.tls,
             served: Arc::new(Served {
                 source: Arc::new(source),
-                pace: Pace::new(parts.bytes_per_second),
+                pace: Pace::new(handle.bytes_per_second.clone()),
                 examiner,
                 orders,
             }),
@@ -364,6 +374,7 @@ impl Worker {
                 {
                     tracing::warn!(%error, "a snapshot of no use stays behind");
                 }
+                *self.handle.stats.fetching_since.lock() = None;
                 self.retry_later();
             }
         }
@@ -378,18 +389,23 @@ impl Worker {
         let dialler = self.dialler()?;
         let dir = self.receiving_dir.clone();
         let stats = self.handle.stats.clone();
+        stats.fetching_since.lock().get_or_insert_with(std::time::Instant::now);
         let fetch = Fetch { from, address, above, dir, dialler, stats };
         self.fetching.spawn(fetch.run());
         Ok(())
     }
 
     fn dialler(&mut self) -> Result<Arc<BulkDialler>, String> {
-        if let Some(dialler) = &self.dialler {
+        let tls = self.handle.tls.load_full();
+        if let Some((used, dialler)) = &self.dialler
+            && Arc::ptr_eq(used, &tls)
+        {
             return Ok(dialler.clone());
         }
-        let bound = BulkDialler::bind(self.listen, &self.cluster_name, &self.tls);
+        let bound = BulkDialler::bind(self.listen, &self.cluster_name, &tls);
         let dialler = Arc::new(bound.map_err(|error| error.to_string())?);
-        Ok(self.dialler.insert(dialler).clone())
+        self.dialler = Some((tls, dialler.clone()));
+        Ok(dialler)
     }
 
     /// One at a time.

@@ -1,6 +1,7 @@
 //! What was sent and received, for status and metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use quorate_protocol::types::{EntryId, NodeId};
@@ -13,6 +14,8 @@ pub struct SnapshotStats {
     pub(super) received: AtomicU64,
     pub(super) received_bytes: AtomicU64,
     pub(super) progress: Mutex<Option<SnapshotProgress>>,
+    /// When the first attempt began to fetch what is to be installed.
+    pub(super) fetching_since: Mutex<Option<Instant>>,
 }
 
 /// A snapshot that this node is receiving.
@@ -51,6 +54,12 @@ impl SnapshotStats {
     #[must_use]
     pub fn received_bytes(&self) -> u64 {
         self.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Since when a snapshot has been fetched that isn't installed yet, failed attempts included.
+    #[must_use]
+    pub fn fetching_since(&self) -> Option<Instant> {
+        *self.fetching_since.lock()
     }
 
     /// What is being received now.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 use tokio::sync::watch;
 
-use super::phase::{Phase, PhaseCell};
+use super::lifecycle::Lifecycle;
+use super::phase::Phase;
 
 /// Why the node ends by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,20 +35,19 @@ pub enum SupervisorMessage {
 pub struct Supervisor {
     actor: ActorRef<SupervisorMessage>,
     exit: Exit,
-    phase: Arc<PhaseCell>,
+    lifecycle: Arc<Lifecycle>,
 }
 
 impl Supervisor {
-    /// Starts the supervisor.
+    /// Starts the supervisor, which alone moves the phase from now on.
     ///
     /// # Errors
     /// When the actor can't be started.
-    pub async fn spawn() -> Result<Self, SpawnErr> {
+    pub async fn spawn(lifecycle: Arc<Lifecycle>) -> Result<Self, SpawnErr> {
         let exit = Exit(watch::Sender::new(None));
-        let phase = Arc::new(PhaseCell::default());
-        let state = SupervisorState { exit: exit.clone(), phase: phase.clone() };
+        let state = SupervisorState { exit: exit.clone(), lifecycle: lifecycle.clone() };
         let (actor, _) = Actor::spawn(None, LifecycleSupervisor, state).await?;
-        Ok(Self { actor, exit, phase })
+        Ok(Self { actor, exit, lifecycle })
     }
 
     /// The node must end because of this. It holds before this returns, so that what fails
@@ -59,14 +59,20 @@ impl Supervisor {
     /// The node enters this phase; ignored if it lies behind.
     pub fn enter(&self, phase: Phase) {
         // At once for readers; the message keeps the log in order.
-        self.phase.advance(phase);
+        self.lifecycle.enter(phase);
         let _ = self.actor.send_message(SupervisorMessage::Enter(phase));
     }
 
     /// The phase now.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        self.phase.get()
+        self.lifecycle.phase()
+    }
+
+    /// Phase, steps of the start, and when.
+    #[must_use]
+    pub fn lifecycle(&self) -> &Arc<Lifecycle> {
+        &self.lifecycle
     }
 
     /// Completes when the node must end by itself.
@@ -97,7 +103,7 @@ struct Exit(watch::Sender<Option<ExitReason>>);
 #[derive(Debug)]
 pub(super) struct SupervisorState {
     exit: Exit,
-    phase: Arc<PhaseCell>,
+    lifecycle: Arc<Lifecycle>,
 }
 
 impl Exit {
@@ -148,7 +154,7 @@ impl Actor for LifecycleSupervisor {
         match event {
             SupervisionEvent::ActorFailed(_, error) => state.exit.set("actor", &error.to_string()),
             SupervisionEvent::ActorTerminated(_, _, reason)
-                if state.phase.get() < Phase::Draining =>
+                if state.lifecycle.phase() < Phase::ShuttingDown =>
             {
                 let reason = reason.unwrap_or_else(|| "ended unasked".to_owned());
                 state.exit.set("actor", &reason);

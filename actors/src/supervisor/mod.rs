@@ -4,9 +4,11 @@
 //! dead one, because the others keep counting on it.
 
 mod actor;
+mod lifecycle;
 mod phase;
 mod spawn;
 
 pub use actor::{ExitReason, Supervisor, SupervisorMessage};
-pub use phase::{Phase, PhaseCell};
+pub use lifecycle::{ColdStep, Lifecycle};
+pub use phase::Phase;
 pub(crate) use spawn::spawn;

@@ -31,14 +31,13 @@ impl fmt::Display for Phase {
     }
 }
 
-/// The current phase, readable everywhere, moved by the supervisor only.
+/// The current phase.
 #[derive(Debug, Default)]
-pub struct PhaseCell(AtomicU8);
+pub(super) struct PhaseCell(AtomicU8);
 
 impl PhaseCell {
     /// The phase now.
-    #[must_use]
-    pub fn get(&self) -> Phase {
+    pub(super) fn get(&self) -> Phase {
         match self.0.load(Ordering::Acquire) {
             0 => Phase::Starting,
             1 => Phase::Ready,
@@ -49,7 +48,7 @@ impl PhaseCell {
     }
 
     /// Moves forward; a phase that lies behind is ignored.
-    pub(crate) fn advance(&self, phase: Phase) {
+    pub(super) fn advance(&self, phase: Phase) {
         self.0.fetch_max(phase as u8, Ordering::AcqRel);
     }
 }

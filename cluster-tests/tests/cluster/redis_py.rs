@@ -15,17 +15,17 @@ use serde::Deserialize;
 
 /// What the script prints at its end.
 #[derive(Debug, Deserialize)]
-struct Report {
-    acknowledged_sets: HashMap<String, String>,
-    in_doubt_sets: HashMap<String, String>,
+pub(crate) struct Report {
+    pub(crate) acknowledged_sets: HashMap<String, String>,
+    pub(crate) in_doubt_sets: HashMap<String, String>,
     acknowledged_incrs: i64,
-    in_doubt_incrs: i64,
+    pub(crate) in_doubt_incrs: i64,
     sent_incrs: i64,
-    errors: Vec<String>,
+    pub(crate) errors: Vec<String>,
 }
 
 /// The running script; it is killed when this is dropped.
-struct Script {
+pub(crate) struct Script {
     child: Child,
     control: Option<ChildStdin>,
     done: Arc<AtomicU64>,
@@ -33,7 +33,7 @@ struct Script {
 }
 
 impl Script {
-    fn start(arguments: &[String]) -> Self {
+    pub(crate) fn start(arguments: &[String]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/failover_load.py");
         let mut child = Command::new(python())
             .arg(script)
@@ -50,14 +50,14 @@ impl Script {
         Self { child, control, done, reader }
     }
 
-    fn wait_for_commands(&self, more: u64) {
+    pub(crate) fn wait_for_commands(&self, more: u64) {
         let goal = self.done.load(Ordering::Relaxed) + more;
         poll(RECOVERY_LIMIT, "redis-py to go on", || {
             (self.done.load(Ordering::Relaxed) >= goal).then_some(())
         });
     }
 
-    fn finish(mut self) -> Report {
+    pub(crate) fn finish(mut self) -> Report {
         let mut control = self.control.take().expect("taken once");
         control.write_all(b"stop\n").expect("the script reads");
         let last = self.reader.take().expect("taken once").join().expect("the reader");

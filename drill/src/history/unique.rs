@@ -74,10 +74,7 @@ pub fn judge(
 /// The same, with the counts of what is true beside what is not.
 #[allow(clippy::implicit_hasher)]
 #[must_use]
-pub fn count(
-    writes: &[UniqueWrite],
-    store: &HashMap<String, String>,
-) -> (Verdict, Vec<Violation>) {
+pub fn count(writes: &[UniqueWrite], store: &HashMap<String, String>) -> (Verdict, Vec<Violation>) {
     let mut verdict = Verdict::default();
     let mut violations = Vec::new();
     for write in writes {

@@ -6,7 +6,7 @@ use quorate_actors::supervisor::Phase;
 use quorate_actors::view::{Role, View};
 use serde::{Deserialize, Serialize};
 
-use super::Positions;
+use super::{NodeView, Positions};
 
 /// A node that applied all but this many committed entries counts as caught up.
 const LAG_ENTRIES_MAX: u64 = 1_000;
@@ -35,8 +35,17 @@ pub(super) struct Readiness {
     pub(super) reason: Option<String>,
 }
 
-/// Whether the node can serve the purpose now.
-pub(super) fn readiness(
+/// Whether this node can serve the purpose now.
+pub(super) fn readiness_of(node: &dyn NodeView, purpose: Purpose) -> Readiness {
+    if let Some(step) = node.lifecycle().starting() {
+        return Readiness { ready: false, reason: Some(step.to_owned()) };
+    }
+    let now = (node.positions(), node.may_read());
+    readiness(node.phase(), &node.health(), &node.view(), now, purpose)
+}
+
+/// Whether a node of which this is known can serve the purpose.
+fn readiness(
     phase: Phase,
     health: &HealthView,
     view: &View,
@@ -45,8 +54,8 @@ pub(super) fn readiness(
 ) -> Readiness {
     let reason = by_phase(phase, purpose)
         .or_else(|| by_health(health, purpose))
-        .or_else(|| by_cluster(view))
-        .or_else(|| by_purpose(view, positions, may_read, purpose));
+        .or_else(|| by_cluster(phase, view, purpose))
+        .or_else(|| by_purpose(phase, view, (positions, may_read), purpose));
     Readiness { ready: reason.is_none(), reason }
 }
 
@@ -78,26 +87,28 @@ pub(super) fn disk_full(health: &HealthView) -> String {
     format!("disk_full: {available} bytes available of {min} that must stay free, {inodes} inodes")
 }
 
-fn by_cluster(view: &View) -> Option<String> {
+fn by_cluster(phase: Phase, view: &View, purpose: Purpose) -> Option<String> {
     if view.config.is_none() {
         let waiting = view.waiting.as_deref().unwrap_or("the cluster is not formed yet");
         let what = if view.rebuilding { "snapshot_install" } else { "forming" };
         return Some(format!("{what}: {waiting}"));
     }
-    view.primary.is_none().then(|| "no_primary".to_owned())
+    // Leadership leaves a draining node, and what it holds can be read all the while.
+    let handing_over = (phase, purpose) == (Phase::Draining, Purpose::Read);
+    (view.primary.is_none() && !handing_over).then(|| "no_primary".to_owned())
 }
 
 fn by_purpose(
+    phase: Phase,
     view: &View,
-    positions: Positions,
-    may_read: bool,
+    (positions, may_read): (Positions, bool),
     purpose: Purpose,
 ) -> Option<String> {
     let lag = positions.committed.saturating_sub(positions.applied);
     let behind = || (lag > LAG_ENTRIES_MAX).then(|| format!("catching_up: {lag} entries to apply"));
     match purpose {
         Purpose::Any => None,
-        Purpose::Read if view.role == Role::Primary => {
+        Purpose::Read if view.role == Role::Primary && phase != Phase::Draining => {
             (!may_read).then(|| "no_lease".to_owned()).or_else(behind)
         }
         Purpose::Read | Purpose::Sync => behind(),
@@ -171,6 +182,9 @@ mod tests {
     fn draining_keeps_reads() {
         let primary = view(Role::Primary, Some(1));
         assert_eq!(reason(Phase::Draining, &primary, true, Purpose::Read), None);
+        assert_eq!(reason(Phase::Draining, &primary, false, Purpose::Read), None, "no lease");
+        let between = view(Role::Replica, None);
+        assert_eq!(reason(Phase::Draining, &between, false, Purpose::Read), None, "no primary");
         let write = reason(Phase::Draining, &primary, true, Purpose::Write);
         assert_eq!(write.as_deref(), Some("draining"));
         let starting = reason(Phase::Starting, &primary, true, Purpose::Any);

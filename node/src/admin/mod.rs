@@ -2,34 +2,54 @@
 
 mod access;
 mod backup;
+pub(crate) mod drill;
+mod front;
 mod health;
+mod lifecycle;
 mod orders;
 mod policy;
 mod routes;
 mod scrub;
+mod starting;
 pub(crate) mod status;
 mod storage;
 
+pub(crate) use front::Front;
 pub(crate) use orders::serve_orders;
 pub(crate) use routes::{AdminState, router};
+pub(crate) use starting::StartingNode;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_actors::archive::{Archive, ArchiveStatus};
 use quorate_actors::health::HealthView;
+use quorate_actors::node::Drained;
 use quorate_actors::orders::OrderDesk;
 use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::scrub::Scrubber;
 use quorate_actors::snapshot::SnapshotProgress;
 use quorate_actors::storage::Freed;
 use quorate_actors::storage::state::{CompactError, Compacted};
-use quorate_actors::supervisor::Phase;
+use quorate_actors::supervisor::{Lifecycle, Phase};
 use quorate_actors::view::{Published, View};
-use std::sync::Arc;
+
+use crate::reload::ReloadReport;
+use crate::stop::Stop;
+
+/// An answer that takes time.
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What the admin port needs to know of a node. A trait, so that its answers are tested without
 /// one.
 pub(crate) trait NodeView: Send + Sync + 'static {
-    /// Where the node is in its life.
-    fn phase(&self) -> Phase;
+    /// Where the node is in its life, and how it got there.
+    fn lifecycle(&self) -> &Lifecycle;
+    /// Its phase.
+    fn phase(&self) -> Phase {
+        self.lifecycle().phase()
+    }
     /// Its published state.
     fn published(&self) -> &Published;
     /// The slowly changing part of it.
@@ -64,8 +84,18 @@ pub(crate) trait NodeView: Send + Sync + 'static {
     fn relieve(&self) -> Freed;
     /// Hash over the whole state; reads all of it.
     fn content_hash(&self) -> Result<ContentHash, String>;
-    /// Asks for an orderly stop. The report comes when it is done.
-    fn request_shutdown(&self);
+    /// Takes the node out of service; handing over may take until the limit.
+    fn drain(&self, limit: Duration) -> BoxFuture<'_, Drained>;
+    /// Where a stop is asked for, and its report.
+    fn stop(&self) -> &Stop;
+    /// Reads the configuration again, once the node runs; reads disks.
+    fn reload(&self) -> Option<ReloadReport> {
+        None
+    }
+    /// Whole days until the first certificate expires, once they are in use.
+    fn certificate_days(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// Positions in the log, as counts of entries.

@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use super::drill::break_here;
 use super::routes::AdminState;
 
 /// How long an order may take: more than a transfer's own deadline, and than an election.
@@ -108,6 +109,15 @@ pub(super) async fn set_policy(
     order(&state, OrderKind::SetPolicy, caller, body).await.into_response()
 }
 
+/// `POST /admin/drill`
+pub(super) async fn break_primary(
+    State(state): State<AdminState>,
+    ConnectInfo(caller): ConnectInfo<SocketAddr>,
+    body: Bytes,
+) -> Response {
+    order(&state, OrderKind::Drill, caller, body).await.into_response()
+}
+
 /// Carries out what other members ask, until the node stops.
 pub(crate) async fn serve_orders(state: AdminState, mut inbox: OrderInbox) {
     let mut working = JoinSet::new();
@@ -190,6 +200,10 @@ async fn perform(state: &AdminState, kind: OrderKind, actor: &str, body: &[u8]) 
         },
         OrderKind::SetPolicy => match parse(body) {
             Ok(SetPolicy { policy }) => replace_policy(state, &policy).await,
+            Err(verdict) => verdict,
+        },
+        OrderKind::Drill => match parse(body) {
+            Ok(order) => break_here(state, actor, order).await,
             Err(verdict) => verdict,
         },
     };

@@ -1,26 +1,27 @@
 //! The admin port over real sockets, with a node that is made up.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quorate_actors::archive::{Archive, ArchiveStatus};
 use quorate_actors::health::HealthView;
+use quorate_actors::node::Drained;
 use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::storage::Freed;
 use quorate_actors::storage::state::{CompactError, Compacted};
+use quorate_actors::supervisor::{ColdStep, Lifecycle, Phase, Supervisor};
 use quorate_actors::view::{Published, Role, View};
 use quorate_actors::wake::Wake;
 use quorate_protocol::types::NodeId;
 
 use super::*;
-use crate::admin::{ContentHash, Positions};
+use crate::admin::{BoxFuture, ContentHash, Positions};
 use crate::http::{AdminUrl, Answer};
+use crate::stop::{Stop, StopReport, Told};
 
 struct Fake {
-    phase: Mutex<Phase>,
-    stopped: AtomicBool,
+    lifecycle: Arc<Lifecycle>,
+    stop: Stop,
     published: Arc<Published>,
     quorum: QuorumHandle,
 }
@@ -30,8 +31,8 @@ impl NodeView for Fake {
         None
     }
 
-    fn phase(&self) -> Phase {
-        *self.phase.lock().expect("not poisoned")
+    fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
     }
 
     fn published(&self) -> &Published {
@@ -90,15 +91,20 @@ impl NodeView for Fake {
         Ok(ContentHash { applied_seq: 7, keys: 1, content_hash: "ab".to_owned() })
     }
 
-    fn request_shutdown(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
+    fn drain(&self, _: Duration) -> BoxFuture<'_, Drained> {
+        Box::pin(std::future::ready(Drained::HandedOver(Some(NodeId(3)))))
+    }
+
+    fn stop(&self) -> &Stop {
+        &self.stop
     }
 }
 
 struct Server {
     node: Arc<Fake>,
+    supervisor: Supervisor,
     url: AdminUrl,
-    _runtime: tokio::runtime::Runtime,
+    runtime: tokio::runtime::Runtime,
 }
 
 impl Server {
@@ -112,17 +118,18 @@ impl Server {
         });
         // Nobody is behind its queues.
         let (quorum, _) = QuorumHandle::new(Arc::new(Wake::new(|| {})));
+        let lifecycle: Arc<Lifecycle> = Arc::default();
         let node = Arc::new(Fake {
-            phase: Mutex::new(Phase::Starting),
-            stopped: AtomicBool::new(false),
+            lifecycle: lifecycle.clone(),
+            stop: Stop::default(),
             published,
             quorum,
         });
         let state = AdminState {
             node: node.clone(),
             cluster_name: "test".into(),
-            started: Instant::now(),
             public_metrics: false,
+            drill_allowed: false,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -134,7 +141,8 @@ impl Server {
         let url = AdminUrl::at(listener.local_addr().expect("bound"));
         let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
         runtime.spawn(async move { axum::serve(listener, service).await });
-        Self { node, url, _runtime: runtime }
+        let supervisor = runtime.block_on(Supervisor::spawn(lifecycle)).expect("it starts");
+        Self { node, supervisor, url, runtime }
     }
 
     fn get(&self, path: &str) -> Answer {
@@ -146,8 +154,17 @@ impl Server {
 fn health_follows_the_phase() {
     let server = Server::start();
     assert_eq!(server.get("/health/live").status, 200);
-    assert_eq!(server.get("/health/startup").status, 503);
-    *server.node.phase.lock().expect("not poisoned") = Phase::Ready;
+    server.node.lifecycle.begin(ColdStep::JournalReplay);
+    let startup = server.get("/health/startup");
+    assert_eq!(startup.status, 503);
+    let body: serde_json::Value = serde_json::from_str(&startup.body).expect("JSON");
+    assert_eq!((&body["reason"], &body["phase"]), (&json!("journal_recovery"), &json!("starting")));
+    let ready = server.get("/health/ready?for=read");
+    assert!(ready.status == 503 && ready.body.contains("journal_recovery"), "{}", ready.body);
+    let hash = server.get("/admin/content-hash");
+    assert!(hash.status == 503 && hash.body.contains("starting: journal"), "{}", hash.body);
+    assert_eq!(server.get("/status").status, 200);
+    server.supervisor.enter(Phase::Ready);
     assert_eq!(server.get("/health/startup").status, 200);
     let ready = server.get("/health/ready?for=write");
     assert_eq!(ready.status, 503);
@@ -158,6 +175,7 @@ fn health_follows_the_phase() {
 #[test]
 fn status_metrics_and_hash_are_served() {
     let server = Server::start();
+    server.supervisor.enter(Phase::Ready);
     let status: Status = serde_json::from_str(&server.get("/status").body).expect("a status");
     assert_eq!((status.node, status.committed_seq, status.applied_seq), (2, 9, 7));
     assert_eq!((status.role.as_str(), status.archive.as_str()), ("replica", "off"));
@@ -170,19 +188,41 @@ fn status_metrics_and_hash_are_served() {
 }
 
 #[test]
-fn only_a_json_post_stops_the_node() {
+fn everyone_who_stops_the_node_gets_the_same_report() {
     let server = Server::start();
-    assert_eq!(server.get("/admin/shutdown").status, 405);
-    assert!(!server.node.stopped.load(Ordering::SeqCst));
-    let answer =
-        server.url.post("/admin/shutdown", "{}", Duration::from_secs(5)).expect("an answer");
-    assert_eq!(answer.status, 202);
-    assert!(server.node.stopped.load(Ordering::SeqCst));
+    server.supervisor.enter(Phase::Ready);
+    assert_eq!(server.get("/admin/shutdown").status, 405, "only by POST");
+    let node = server.node.clone();
+    server.runtime.spawn(async move {
+        let mut told = Told::new(&node.stop).expect("signals");
+        told.wait().await;
+        node.stop.done(StopReport::given_up(Duration::from_secs(1)));
+    });
+    let ask =
+        || server.url.post("/admin/shutdown", "{}", Duration::from_secs(5)).expect("answered");
+    let (first, others) = std::thread::scope(|scope| {
+        let others = [scope.spawn(ask), scope.spawn(ask)];
+        (ask(), others.map(|other| other.join().expect("no panic")))
+    });
+    assert!(first.status == 500 && first.body.contains("took longer than 1s"), "{}", first.body);
+    assert!(others.iter().all(|other| other.body == first.body));
+    assert_eq!(ask().body, first.body, "a later call, too");
+}
+
+#[test]
+fn draining_says_who_leads() {
+    let server = Server::start();
+    server.supervisor.enter(Phase::Ready);
+    let answer = server.url.post("/admin/drain", "{}", Duration::from_secs(5)).expect("answered");
+    let body: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+    assert_eq!((answer.status, &body["drained"]), (200, &json!("handed_over")));
+    assert_eq!(body["primary"], 3);
 }
 
 #[test]
 fn any_node_flushes_compacts_and_relieves_for_itself() {
     let server = Server::start();
+    server.supervisor.enter(Phase::Ready);
     let limit = Duration::from_secs(5);
     let post = |path| server.url.post(path, "{}", limit).expect("an answer");
     let field = |answer: &Answer, name: &str| {
@@ -197,6 +237,7 @@ fn any_node_flushes_compacts_and_relieves_for_itself() {
 #[test]
 fn a_policy_is_explained_and_a_wrong_one_refused() {
     let server = Server::start();
+    server.supervisor.enter(Phase::Ready);
     let answer = server.get("/policy/explain?policy=in_memory%3E%3D2&voters=3");
     let body: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
     assert_eq!((answer.status, body["preset"].as_str()), (200, Some("memory")));

@@ -6,7 +6,12 @@ use quorate_protocol::cluster::{Member, MemberKind};
 use quorate_protocol::types::NodeId;
 use serde::{Deserialize, Serialize};
 
+use super::health::{Purpose, readiness_of};
+use super::lifecycle::ColdStart;
 use super::{NodeView, Positions};
+
+/// Certificates that end sooner than this are warned of.
+pub(crate) const EXPIRY_WARNING_DAYS: i64 = 30;
 
 /// What one node knows of itself and of its cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,8 +29,14 @@ pub(crate) struct Status {
     pub(crate) version: String,
     /// starting, ready, draining, shutting_down, stopped.
     pub(crate) phase: String,
+    /// Why this node can't serve a linearizable read, itself or by way of another.
+    #[serde(default)]
+    pub(crate) reason: Option<String>,
     /// Seconds since the process started.
     pub(crate) uptime_seconds: f64,
+    /// How long the steps of the start took, in seconds.
+    #[serde(default)]
+    pub(crate) cold_start_seconds: ColdStart,
     /// How many times this node has started.
     pub(crate) incarnation: u64,
     /// primary, replica, candidate or learner.
@@ -42,6 +53,9 @@ pub(crate) struct Status {
     pub(crate) unhealthy: Option<String>,
     /// Whether this node refuses writes that need space.
     pub(crate) disk_full: bool,
+    /// Whole days until the first certificate in use expires; negative once one has.
+    #[serde(default)]
+    pub(crate) certificate_days: Option<i64>,
     /// Whether the journal is archived outside the node: off.
     pub(crate) archive: String,
     /// What the cluster waits for before it is formed.
@@ -121,7 +135,7 @@ pub(crate) struct Cursors {
 
 impl Status {
     /// What the node says now.
-    pub(super) fn of(node: &dyn NodeView, cluster_name: &str, uptime_seconds: f64) -> Self {
+    pub(super) fn of(node: &dyn NodeView, cluster_name: &str) -> Self {
         let view = node.view();
         let positions = node.positions();
         let health = node.health();
@@ -132,7 +146,9 @@ impl Status {
             generation: view.config.as_ref().map_or(0, |config| config.generation.0),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             phase: node.phase().to_string(),
-            uptime_seconds,
+            reason: readiness_of(node, Purpose::Any).reason,
+            uptime_seconds: node.lifecycle().uptime().as_secs_f64(),
+            cold_start_seconds: ColdStart::of(node.lifecycle()),
             incarnation: view.incarnation.0,
             role: role(&view).to_owned(),
             epoch: view.epoch.0,
@@ -141,6 +157,7 @@ impl Status {
             degraded: view.degraded.clone(),
             unhealthy: health.unhealthy.clone(),
             disk_full: health.disk_full,
+            certificate_days: node.certificate_days(),
             archive: node.archive().to_string(),
             waiting: view.waiting.clone(),
             memory_loss: view.memory_loss,

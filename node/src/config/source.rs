@@ -9,9 +9,15 @@ use super::error::{ConfigError, ConfigErrors, Origin};
 use super::keys::{self, KEYS, Key, Kind, SECTIONS};
 use super::value::Value;
 
-/// Variables that start like overrides but are not: the command line reads them.
-const OTHER_VARIABLES: [&str; 5] =
-    ["QUORATE_ADMIN", "QUORATE_CONFIG", "QUORATE_TARGET_DIR", "QUORATE_PYTHON", "QUORATE_BIN"];
+/// Variables that start like overrides but are not: the command line and the node itself read them.
+const OTHER_VARIABLES: [&str; 6] = [
+    "QUORATE_ADMIN",
+    "QUORATE_CONFIG",
+    "QUORATE_TARGET_DIR",
+    "QUORATE_PYTHON",
+    "QUORATE_BIN",
+    "QUORATE_SNAPSHOT_INSTALL_MS",
+];
 
 /// Largest configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;

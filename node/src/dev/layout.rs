@@ -45,7 +45,7 @@ struct Shape {
 
 /// A folder with a cluster in it.
 #[derive(Clone, Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     dir: PathBuf,
     /// As it was given: shorter to type.
     given: PathBuf,
@@ -92,7 +92,7 @@ pub(super) fn clear(dir: &Path) -> Result<(), Failure> {
 
 impl Layout {
     /// The cluster in the folder, if there is one.
-    pub(super) fn find(dir: &Path) -> Result<Option<Self>, Failure> {
+    pub(crate) fn find(dir: &Path) -> Result<Option<Self>, Failure> {
         let path = dir.join("cluster.json");
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
@@ -127,7 +127,7 @@ impl Layout {
     }
 
     /// The folder.
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
@@ -142,7 +142,7 @@ impl Layout {
     }
 
     /// The numbers of the nodes.
-    pub(super) fn ids(&self) -> std::ops::RangeInclusive<u16> {
+    pub(crate) fn ids(&self) -> std::ops::RangeInclusive<u16> {
         1..=self.shape.nodes
     }
 
@@ -152,7 +152,7 @@ impl Layout {
     }
 
     /// Where a node listens for cluster-mode clients.
-    pub(super) fn client(&self, id: u16) -> SocketAddr {
+    pub(crate) fn client(&self, id: u16) -> SocketAddr {
         self.port(id, 0)
     }
 
@@ -162,7 +162,7 @@ impl Layout {
     }
 
     /// Where it listens for operators.
-    pub(super) fn admin(&self, id: u16) -> SocketAddr {
+    pub(crate) fn admin(&self, id: u16) -> SocketAddr {
         self.port(id, 20)
     }
 
@@ -172,12 +172,17 @@ impl Layout {
     }
 
     /// A node's configuration.
-    pub(super) fn config(&self, id: u16) -> PathBuf {
+    pub(crate) fn config(&self, id: u16) -> PathBuf {
         self.node(id).join("quorate.toml")
     }
 
+    /// A node's data directory.
+    pub(crate) fn data(&self, id: u16) -> PathBuf {
+        self.node(id).join("data")
+    }
+
     /// The nodes' processes, not looked for yet.
-    pub(super) fn processes(&self) -> Vec<NodeProcess> {
+    pub(crate) fn processes(&self) -> Vec<NodeProcess> {
         self.ids().map(|id| NodeProcess::new(id, self.node(id), self.config(id))).collect()
     }
 

@@ -22,8 +22,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::failure::Failure;
 use crate::output::say;
 
-use layout::{Layout, Wanted};
-use process::NodeProcess;
+pub(crate) use layout::Layout;
+pub(crate) use process::NodeProcess;
+
+use layout::Wanted;
 
 /// How long the first write may take to succeed.
 const READY_DEADLINE: Duration = Duration::from_secs(60);

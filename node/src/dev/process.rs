@@ -12,7 +12,7 @@ use crate::failure::Failure;
 
 /// A node's process, where there is one.
 #[derive(Debug)]
-pub(super) struct NodeProcess {
+pub(crate) struct NodeProcess {
     id: u16,
     dir: PathBuf,
     config: PathBuf,
@@ -43,7 +43,7 @@ impl NodeProcess {
     }
 
     /// The node's number.
-    pub(super) fn id(&self) -> u16 {
+    pub(crate) fn id(&self) -> u16 {
         self.id
     }
 
@@ -54,7 +54,7 @@ impl NodeProcess {
 
     /// Starts it as a child, in a process group of its own: Ctrl-C in the terminal reaches
     /// `quorate dev`, which then stops the nodes in order.
-    pub(super) fn spawn(&mut self) -> Result<(), Failure> {
+    pub(crate) fn spawn(&mut self) -> Result<(), Failure> {
         let failed =
             |error: std::io::Error| Failure::failed(format_args!("node-{}", self.id), error);
         let program = std::env::current_exe().map_err(failed)?;
@@ -83,7 +83,7 @@ impl NodeProcess {
     }
 
     /// Looks for a process that runs this node, where none is known.
-    pub(super) fn adopt(&mut self) -> bool {
+    pub(crate) fn adopt(&mut self) -> bool {
         if self.is_running() {
             return true;
         }
@@ -119,7 +119,7 @@ impl NodeProcess {
     }
 
     /// Asks it to stop in order.
-    pub(super) fn terminate(&mut self) {
+    pub(crate) fn terminate(&mut self) {
         if let (true, Some(pid)) = (self.is_running(), self.pid()) {
             // It may end at this very moment, which is what is wanted.
             let _ = kill(pid, Signal::SIGTERM);

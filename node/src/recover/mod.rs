@@ -193,9 +193,9 @@ fn ask(question: &str, option: &str) -> Result<String, Failure> {
 fn stop_others(survey: &Survey) -> Result<(), Failure> {
     for seen in &survey.seen {
         let Place::Running(admin) = &seen.place else { continue };
-        let asked = admin.post("/admin/shutdown", "{}", ANSWER_LIMIT)?;
+        // It answers when it has stopped.
+        let asked = admin.post("/admin/shutdown", "{}", STOP_LIMIT)?;
         let deadline = Instant::now() + STOP_LIMIT;
-        // It answers until it has stopped.
         while admin.get("/health/live", ANSWER_LIMIT).is_ok() {
             if Instant::now() > deadline {
                 let status = asked.status;

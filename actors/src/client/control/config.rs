@@ -36,7 +36,8 @@ fn get(shared: &Shared, patterns: &[Bytes]) -> Reply {
 /// What clients and tools ask for, with what is true here: every acknowledged write is synced
 /// (`appendonly yes`), and nothing is evicted.
 fn values(shared: &Shared) -> Vec<(&'static str, String)> {
-    let settings = &shared.options.settings;
+    let live = shared.live();
+    let settings = &live.settings;
     let yes = || "yes".to_owned();
     let no = || "no".to_owned();
     vec![

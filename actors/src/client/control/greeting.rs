@@ -64,7 +64,8 @@ impl Control<'_> {
     }
 
     pub(super) fn auth(&mut self, user: Option<&[u8]>, password: &[u8]) -> Reply {
-        let Some(expected) = &self.shared.options.settings.requirepass else {
+        let live = self.shared.live();
+        let Some(expected) = &live.settings.requirepass else {
             return if user.is_none_or(|user| user == b"default") {
                 if user.is_some() {
                     return Reply::OK;
@@ -88,7 +89,7 @@ impl Control<'_> {
     }
 
     pub(super) fn reset(&mut self) -> Reply {
-        let open = self.shared.options.settings.requirepass.is_none();
+        let open = self.shared.live().settings.requirepass.is_none();
         self.session.reset(open);
         self.client.set_authenticated(open);
         let mut details = self.client.details.lock();

@@ -64,7 +64,8 @@ macro_rules! lines {
 
 fn server(shared: &Shared, mode: Mode, out: &mut String) {
     let view = shared.published.view();
-    let settings = &shared.options.settings;
+    let live = shared.live();
+    let settings = &live.settings;
     let (port, mode) = match mode {
         Mode::Cluster => (settings.listen.port(), "cluster"),
         Mode::Plain => (settings.listen_plain.map_or(0, |plain| plain.port()), "standalone"),
@@ -96,7 +97,7 @@ fn clients(shared: &Shared, _: Mode, out: &mut String) {
     lines!(out,
         "connected_clients" => shared.registry.count(),
         "cluster_connections" => 0,
-        "maxclients" => shared.options.settings.maxclients,
+        "maxclients" => shared.live().settings.maxclients,
         "blocked_clients" => 0,
     );
 }

@@ -26,7 +26,7 @@ pub(in crate::client) async fn wait(shared: &Shared, session: &Session, wanted: 
     }
     let now = Instant::now();
     let until = match wanted.timeout_ms {
-        0 => session.deadline(now, shared.options.settings.store_deadline).at,
+        0 => session.deadline(now, shared.live().settings.store_deadline).at,
         ms => now + Duration::from_millis(ms),
     };
     let mut watch = None;

@@ -280,7 +280,7 @@ impl<'a, 's> Round<'a, 's> {
         let work = if frees_space { Work::Remove } else { Work::Store };
         let answer = match self.shared.health.refusal(frees_space) {
             Some(refusal) => Answer::Refused(refusal),
-            None => match self.shared.limits.turn(work, terms.deadline).await {
+            None => match self.shared.live().limits.turn(work, terms.deadline).await {
                 Ok(_turn) => batch::run(self.shared, &encoded, self.started, terms).await,
                 Err(refusal) => Answer::Refused(refusal),
             },
@@ -462,11 +462,11 @@ impl<'a, 's> Round<'a, 's> {
     }
 
     fn deadline(&self) -> Deadline {
-        self.session.deadline(self.started, self.shared.options.settings.store_deadline)
+        self.session.deadline(self.started, self.shared.live().settings.store_deadline)
     }
 
     fn primary_until(&self) -> Instant {
-        (self.started + self.shared.options.settings.primary_wait).min(self.deadline().at)
+        (self.started + self.shared.live().settings.primary_wait).min(self.deadline().at)
     }
 }
 

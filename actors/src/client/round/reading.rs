@@ -18,7 +18,7 @@ impl Round<'_, '_> {
             return Ok(());
         }
         let mut asks = std::mem::take(&mut self.reads);
-        let _turn = match self.shared.limits.turn(Work::Load, self.deadline()).await {
+        let _turn = match self.shared.live().limits.turn(Work::Load, self.deadline()).await {
             Ok(turn) => turn,
             Err(refusal) => {
                 self.deny(&asks, &Denied::Refused(refusal));
@@ -101,7 +101,7 @@ impl Round<'_, '_> {
         self.counts.reads += 1;
         self.settle().await?;
         let mut confirm = false;
-        let turn = self.shared.limits.turn(Work::Load, self.deadline()).await;
+        let turn = self.shared.live().limits.turn(Work::Load, self.deadline()).await;
         let reply = loop {
             let right = match &turn {
                 Ok(_) => self.right(confirm).await,

@@ -85,6 +85,7 @@ impl Driver {
             Err(Refused::Degraded(unmet)) => {
                 Some(Refusal::NoReplicas { clause: unmet.to_string() })
             }
+            Ok(()) if self.drains_alone() => Some(Refusal::Draining),
             Ok(()) => {
                 let lag = self.core.committed().0.saturating_sub(self.published.applied().0);
                 let overloaded = (lag > APPLY_LAG_MAX).then_some(Refusal::Overloaded);

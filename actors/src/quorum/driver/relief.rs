@@ -1,12 +1,13 @@
-//! A primary whose own node is unhealthy lets a healthy one lead: it refuses writes, and reads its
-//! state at the price of errors.
+//! A primary lets another voter lead while its own node drains, or is unhealthy: it then refuses
+//! writes, and reads its state at the price of errors.
 
 use quorate_protocol::core::message::Message;
-use quorate_protocol::core::{Event, HandoverOutcome};
+use quorate_protocol::core::{Event, HandoverOutcome, HandoverRefused};
 use quorate_protocol::types::{MonoTime, NodeId};
 
 use super::super::ports::Fatal;
 use super::Driver;
+use crate::supervisor::Phase;
 
 /// Between two attempts: each one stops the sealing of batches while it lasts.
 const RETRY_US: u64 = 2_000_000;
@@ -22,14 +23,15 @@ pub(super) struct Relief {
     loss_due: MonoTime,
     /// The voter that did not take over last time: it may be unhealthy, too.
     unwilling: Option<NodeId>,
+    /// Whether there was no one to hand over to.
+    alone: bool,
 }
 
 impl Driver {
-    /// Begins to hand over if this node leads and is unhealthy. Goes on trying: a primary that
-    /// refuses writes is of use only while there is no other.
-    pub(super) fn hand_over_if_unhealthy(&mut self, now: MonoTime) -> Result<(), Fatal> {
-        let wanted = self.was_primary && self.ports.health.is_unhealthy();
-        if !wanted || now < self.relief.not_before {
+    /// Begins to hand over if this node leads and another should. Goes on trying: such a primary
+    /// is of use only while there is no other.
+    pub(super) fn hand_over_if_unfit(&mut self, now: MonoTime) -> Result<(), Fatal> {
+        if !self.was_primary || !self.is_unfit() || now < self.relief.not_before {
             return Ok(());
         }
         self.relief.not_before = now.plus(RETRY_US);
@@ -64,13 +66,28 @@ impl Driver {
         if let HandoverOutcome::TimedOut(to) = outcome {
             self.relief.unwilling = Some(*to);
         }
-        tracing::debug!(?outcome, "this node is unhealthy and tried to hand leadership over");
+        self.relief.alone = *outcome == HandoverOutcome::Refused(HandoverRefused::NoOther);
+        tracing::debug!(?outcome, "this node should not lead and tried to hand leadership over");
         true
     }
 
-    /// An unhealthy node doesn't take leadership over; the primary goes on, or asks another.
+    /// A node that should not lead doesn't take leadership over; the primary goes on, or asks
+    /// another.
     pub(super) fn declines(&self, message: &Message) -> bool {
-        matches!(message, Message::TimeoutNow(_)) && self.ports.health.is_unhealthy()
+        matches!(message, Message::TimeoutNow(_)) && self.is_unfit()
+    }
+
+    /// Whether the node drains, and no other voter is there that writes could be sent to.
+    pub(super) fn drains_alone(&self) -> bool {
+        self.is_draining() && self.relief.alone
+    }
+
+    fn is_unfit(&self) -> bool {
+        self.is_draining() || self.ports.health.is_unhealthy()
+    }
+
+    fn is_draining(&self) -> bool {
+        self.ports.lifecycle.phase() >= Phase::Draining
     }
 
     fn voter_other_than(&self, unwilling: NodeId) -> Option<NodeId> {

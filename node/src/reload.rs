@@ -1,0 +1,204 @@
+//! New settings for a running node: the configuration is read again, and what may change without a
+//! restart is taken over; all of it, or nothing.
+
+use parking_lot::Mutex;
+use quorate_actors::node::Reload;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{self, KEYS, Settings, Source};
+use crate::failure::Failure;
+use crate::http::AdminUrl;
+use crate::logging::{Log, parse_filter};
+use crate::output::{say, table};
+
+/// The longest wait for an answer.
+const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Keys that take effect without a restart.
+const RELOADABLE: [&str; 22] = [
+    "node.shutdown_deadline",
+    "client.requirepass",
+    "client.requirepass_file",
+    "client.maxclients",
+    "client.max_value_bytes",
+    "client.request_bytes_max",
+    "client.output_bytes_max",
+    "client.admission_bytes_max",
+    "client.primary_wait",
+    "peer.snapshot_bytes_per_second",
+    "tls.ca",
+    "tls.cert",
+    "tls.key",
+    "storage.store_deadline",
+    "storage.limit_concurrent_stores",
+    "storage.limit_concurrent_loads",
+    "storage.limit_concurrent_removes",
+    "health.error_latch_duration",
+    "health.error_unlatch_duration",
+    "health.allow_error_unlatch",
+    "log.level",
+    "log.filter",
+];
+
+/// What came of a changed key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum KeyOutcome {
+    /// It holds from now on.
+    Applied,
+    /// It could have been, but nothing was.
+    NotApplied,
+    /// Only a restart takes it over; so nothing was.
+    NeedsRestart,
+}
+
+/// One changed key, or one whose file has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeyResult {
+    pub(crate) key: String,
+    pub(crate) result: KeyOutcome,
+}
+
+/// What came of a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReloadReport {
+    /// Whether the node runs with the configuration as it is now.
+    pub(crate) applied: bool,
+    /// Keys that have changed, in the order of the example.
+    pub(crate) keys: Vec<KeyResult>,
+    /// What is wrong with the configuration; then no key is listed.
+    pub(crate) error: Option<String>,
+}
+
+/// Takes new settings over, one reload at a time.
+pub(crate) struct Reloader {
+    in_force: Mutex<(Source, Settings)>,
+    log: Log,
+    node: Reload,
+}
+
+impl Reloader {
+    /// The node runs with these settings, which come from this source.
+    pub(crate) fn new(source: Source, settings: Settings, log: Log, node: Reload) -> Self {
+        Self { in_force: Mutex::new((source, settings)), log, node }
+    }
+
+    /// How long a stop may take now.
+    pub(crate) fn shutdown_deadline(&self) -> std::time::Duration {
+        self.in_force.lock().1.node.timers.shutdown_deadline
+    }
+
+    /// Reads file and environment again, and takes over what has changed. Reads disks.
+    pub(crate) fn reload(&self) -> ReloadReport {
+        let report = self.try_reload().unwrap_or_else(|failure| ReloadReport {
+            applied: false,
+            keys: Vec::new(),
+            error: Some(failure.to_string()),
+        });
+        let changed: Vec<&str> = report.keys.iter().map(|key| key.key.as_str()).collect();
+        if report.applied {
+            tracing::info!(?changed, "configuration reloaded");
+        } else {
+            let error = report.error.as_deref();
+            tracing::error!(?changed, error, "the configuration was not reloaded: nothing changed");
+        }
+        report
+    }
+
+    fn try_reload(&self) -> Result<ReloadReport, Failure> {
+        let mut in_force = self.in_force.lock();
+        let (old_source, old) = &*in_force;
+        let wrong = |errors: config::ConfigErrors| Failure::Usage(errors.to_string());
+        let source = Source::load(&old_source.path, std::env::vars()).map_err(wrong)?;
+        let mut settings = config::resolve_checked(&source).map_err(wrong)?;
+        // A flag of the command line may have set it.
+        settings.node.allow_volatile |= old.node.allow_volatile;
+        let changed = changed_keys((old_source, old), (&source, &settings));
+        let applied = changed.iter().all(|key| RELOADABLE.contains(key));
+        if applied {
+            let filter = parse_filter(&settings.log.filter)?;
+            self.log.renew(settings.log.file.as_deref(), filter)?;
+            let taken = self.node.apply(&settings.node);
+            taken.map_err(|error| Failure::failed("tls", error))?;
+            *in_force = (source, settings);
+        }
+        let result = |key: &str| match (applied, RELOADABLE.contains(&key)) {
+            (true, _) => KeyOutcome::Applied,
+            (false, true) => KeyOutcome::NotApplied,
+            (false, false) => KeyOutcome::NeedsRestart,
+        };
+        let keys =
+            changed.into_iter().map(|key| KeyResult { key: key.to_owned(), result: result(key) });
+        Ok(ReloadReport { applied, keys: keys.collect(), error: None })
+    }
+}
+
+/// Keys that are set otherwise than before, and those whose files hold something else.
+fn changed_keys(
+    (old_source, old): (&Source, &Settings),
+    (source, settings): (&Source, &Settings),
+) -> Vec<&'static str> {
+    let value = |source: &Source, key| source.get(key).map(|(value, _)| value.clone());
+    let file_changed = |key| match key {
+        "tls.ca" => old.node.tls.ca_pem != settings.node.tls.ca_pem,
+        "tls.cert" => old.node.tls.cert_pem != settings.node.tls.cert_pem,
+        "tls.key" => old.node.tls.key_pem != settings.node.tls.key_pem,
+        "client.requirepass_file" => {
+            let is_set = source.get(key).is_some();
+            is_set && old.node.client.requirepass != settings.node.client.requirepass
+        }
+        _ => false,
+    };
+    let changed =
+        |key: &&'static str| value(old_source, key) != value(source, key) || file_changed(key);
+    KEYS.iter().map(|key| key.path).filter(changed).collect()
+}
+
+/// `quorate config reload`: has a node read its configuration again.
+pub(crate) fn ask(admin: &AdminUrl, as_json: bool) -> Result<(), Failure> {
+    let answer = admin.post("/admin/reload", "{}", ANSWER_LIMIT)?;
+    let report: ReloadReport = match answer.status {
+        // Its body tells of each key, too.
+        409 => serde_json::from_str(&answer.body)
+            .map_err(|error| Failure::failed(format_args!("the answer of {admin}"), error))?,
+        _ => answer.parsed(admin)?,
+    };
+    if as_json {
+        say(serde_json::json!(report));
+    } else {
+        say(render(&report).trim_end());
+    }
+    match (report.applied, report.error) {
+        (true, _) => Ok(()),
+        (false, Some(error)) => Err(Failure::Failed(error)),
+        (false, None) => Err(Failure::Failed(
+            "nothing was changed: some of the changed keys need a restart".to_owned(),
+        )),
+    }
+}
+
+fn render(report: &ReloadReport) -> String {
+    if report.keys.is_empty() {
+        return if report.applied { "nothing has changed" } else { "" }.to_owned();
+    }
+    let word = |result| match result {
+        KeyOutcome::Applied => "applied",
+        KeyOutcome::NotApplied => "not applied",
+        KeyOutcome::NeedsRestart => "needs a restart",
+    };
+    let mut rows = vec![vec!["KEY".to_owned(), "RESULT".to_owned()]];
+    rows.extend(report.keys.iter().map(|key| vec![key.key.clone(), word(key.result).to_owned()]));
+    table(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reloadable_key_exists() {
+        for key in RELOADABLE {
+            assert!(KEYS.iter().any(|known| known.path == key), "{key}");
+        }
+    }
+}
