@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Restarts the nodes of a cluster one after another, without a failed write for cluster-mode clients:
-# each is drained, stopped, started, and has caught up before the next one.
+# each is drained, stopped, started, and has caught up and sees all others before the next one.
 #
 #   deploy/rolling-restart.sh http://10.0.0.1:7421 http://10.0.0.2:7421 http://10.0.0.3:7421
 #
@@ -25,8 +25,8 @@ in_sync() {
 }
 
 field() { # URL, name of a field of /status
-    curl --silent --fail --max-time 5 "$1/status" |
-        sed -n "s/.*\"$2\":\([0-9]*\).*/\1/p"
+    curl --silent --fail --max-time 5 "$1/status" | tr ',{' '\n\n' |
+        awk -F: -v name="\"$2\"" '$1 == name && !seen { print $2; seen = 1 }'
 }
 
 wait_for_sync() { # URL, the start before, or nothing
@@ -40,10 +40,26 @@ wait_for_sync() { # URL, the start before, or nothing
     done
 }
 
+# A node that is primary next needs the others at once: all have to see each other before one goes.
+wait_for_sessions() {
+    local deadline=$((SECONDS + wait)) url
+    for url in "$@"; do
+        until curl --silent --fail --max-time 5 "$url/status" | grep --quiet '"connected":true' &&
+            ! curl --silent --max-time 5 "$url/status" | grep --quiet '"connected":false'; do
+            if [ $SECONDS -ge $deadline ]; then
+                echo "$url does not see all members within $wait s" >&2
+                exit 1
+            fi
+            sleep 0.1
+        done
+    done
+}
+
 for url in "$@"; do
     wait_for_sync "$url"
 done
 for url in "$@"; do
+    wait_for_sessions "$@"
     node=$(field "$url" node)
     start=$(field "$url" incarnation)
     echo "node-$node"

@@ -123,6 +123,9 @@ enum Verb {
         #[arg(long, global = true)]
         json: bool,
     },
+    /// After all nodes run a newer binary
+    #[command(subcommand)]
+    Upgrade(UpgradeVerb),
     /// Let a paused process go on: for the node that starts this, in a drill
     #[command(hide = true)]
     Resume { pid: i32, after_ms: u64 },
@@ -277,6 +280,18 @@ enum PkiVerb {
 }
 
 #[derive(Debug, Subcommand)]
+enum UpgradeVerb {
+    /// Raise the cluster version, once all members' binaries follow it; older ones can't return then
+    Finish {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum ConfigVerb {
     /// Print what holds for every key, and where it was set
     Show(ConfigArgs),
@@ -317,6 +332,9 @@ impl Cli {
             Verb::Recover(args) => recover::run(&args),
             Verb::Drain { admin, json } => orders::drain(&admin.admin, json),
             Verb::Drill { admin, verb, json } => drill::run(&admin.admin, &verb, json),
+            Verb::Upgrade(UpgradeVerb::Finish { admin, json }) => {
+                orders::finish_upgrade(&admin.admin, json)
+            }
             Verb::Resume { pid, after_ms } => {
                 resume(pid, std::time::Duration::from_millis(after_ms))
             }

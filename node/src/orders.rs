@@ -51,6 +51,24 @@ pub(crate) fn drain(admin: &AdminUrl, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Raises the cluster version to what the primary's binary brings.
+pub(crate) fn finish_upgrade(admin: &AdminUrl, as_json: bool) -> Result<(), Failure> {
+    let answer = admin.post("/admin/upgrade", "{}", ANSWER_LIMIT)?.json(admin)?;
+    if as_json {
+        say(answer);
+        return Ok(());
+    }
+    let version = &answer["cluster_version"];
+    if answer["raised"] == true {
+        say(format_args!(
+            "the cluster version is {version} now; older binaries don't start any more"
+        ));
+    } else {
+        say(format_args!("the cluster version is {version} already"));
+    }
+    Ok(())
+}
+
 /// Stops a node, and returns when it has stopped.
 pub(crate) fn shutdown(admin: &AdminUrl, as_json: bool) -> Result<(), Failure> {
     let answer = admin.post("/admin/shutdown", "{}", STOP_LIMIT)?;

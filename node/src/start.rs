@@ -50,6 +50,9 @@ pub(crate) fn run(source: &Source, allow_volatile: bool) -> Result<(), Failure> 
     let mut settings =
         config::resolve_checked(source).map_err(|errors| Failure::Usage(errors.to_string()))?;
     settings.node.allow_volatile |= allow_volatile;
+    if let Some(version) = pretended_version() {
+        settings.node.cluster_version_max = version;
+    }
     let log = logging::start(&settings.log)?;
     if let (Some(file), true) = (&settings.log.file, std::io::stderr().is_terminal()) {
         eprintln!("node {} logs to {}", settings.node.node, file.display());
@@ -72,6 +75,11 @@ pub(crate) fn run(source: &Source, allow_volatile: bool) -> Result<(), Failure> 
         End::Stopped => Ok(()),
         End::Superseded { installed } => Err(restart(installed)),
     }
+}
+
+/// For tests of an upgrade alone: this binary acts as one that follows this cluster version.
+fn pretended_version() -> Option<u32> {
+    std::env::var("QUORATE_PRETEND_CLUSTER_VERSION").ok()?.parse().ok()
 }
 
 /// Threads that serve clients. Consensus, journal, hard state and the apply loop have their own, and
@@ -114,10 +122,10 @@ async fn serve(
     let Settings { node: config, pid_file, public_metrics, .. } = settings.clone();
     let deadline = config.timers.shutdown_deadline;
     let cluster_name: Arc<str> = config.cluster.name.as_str().into();
-    let drill_allowed = config.drill_allowed;
+    let NodeConfig { drill_allowed, cluster_version_max, .. } = config;
     let admin = |node| {
         let cluster_name = cluster_name.clone();
-        AdminState { node, cluster_name, public_metrics, drill_allowed }
+        AdminState { node, cluster_name, public_metrics, drill_allowed, cluster_version_max }
     };
     let stop = Arc::new(Stop::default());
     let mut told = Told::new(&stop)?;

@@ -27,6 +27,8 @@ pub struct NodeConfig {
     pub allow_volatile: bool,
     /// Whether `quorate drill` may break this node without being asked twice.
     pub drill_allowed: bool,
+    /// The newest cluster version that this binary follows: a cluster raised above it is refused.
+    pub cluster_version_max: u32,
     /// What the cluster is formed with.
     pub cluster: ClusterSettings,
     /// Timers that may differ between nodes.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::core::Tuning;
-use quorate_protocol::formation::{Addresses, CLUSTER_VERSION, FIRST_ENTRY, Plan};
+use quorate_protocol::formation::{Addresses, FIRST_ENTRY, Plan};
 use quorate_protocol::types::DiskId;
 use quorate_protocol::wire::{Hello, WIRE_VERSION, decode_cluster};
 
@@ -37,7 +37,7 @@ impl Wiring {
             disk: self.disk,
             incarnation: self.incarnation,
             binary_version: env!("CARGO_PKG_VERSION").to_owned(),
-            cluster_version_max: CLUSTER_VERSION,
+            cluster_version_max: self.config.cluster_version_max,
             formed,
             reservation,
             peer_addr: self.config.peer.advertise.clone(),

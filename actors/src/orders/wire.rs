@@ -35,10 +35,12 @@ pub enum OrderKind {
     SetPolicy = 2,
     /// Break yourself, for a drill.
     Drill = 64,
+    /// Raise the cluster version.
+    FinishUpgrade = 65,
 }
 
 impl OrderKind {
-    const ALL: [Self; 3] = [Self::Promote, Self::SetPolicy, Self::Drill];
+    const ALL: [Self; 4] = [Self::Promote, Self::SetPolicy, Self::Drill, Self::FinishUpgrade];
 
     /// As it is named in logs.
     #[must_use]
@@ -47,6 +49,7 @@ impl OrderKind {
             Self::Promote => "promote",
             Self::SetPolicy => "policy set",
             Self::Drill => "drill",
+            Self::FinishUpgrade => "upgrade finish",
         }
     }
 

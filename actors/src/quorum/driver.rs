@@ -23,7 +23,6 @@ use quorate_protocol::core::{
     Boot, Command, Core, Event, HandoverOutcome, HardState, Log, Role, Tuning,
 };
 use quorate_protocol::entry::Entry;
-use quorate_protocol::formation::CLUSTER_VERSION;
 use quorate_protocol::gate::Degradation;
 use quorate_protocol::policy::Policy;
 use quorate_protocol::types::{
@@ -163,7 +162,7 @@ impl Driver {
             configs: found.configs,
             committed: found.committed,
             time: found.time,
-            version_max: CLUSTER_VERSION,
+            version_max: parts.ports.hello.cluster_version_max,
         };
         // What is in the state was committed in this epoch or an earlier one.
         parts.published.set_committed_epoch(hard.epoch);

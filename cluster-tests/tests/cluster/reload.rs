@@ -1,6 +1,7 @@
 //! New settings and certificates for running nodes.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
@@ -36,7 +37,7 @@ fn an_authority_is_replaced_and_retired_while_clients_write() {
     let primary = cluster.wait_until_writable();
     let epoch = cluster.status(primary).expect("it answers").epoch;
     let days = json(&cluster, primary, &["status"])["certificate_days"].as_i64();
-    assert_eq!(days, Some(364));
+    assert!(matches!(days, Some(364 | 365)), "{days:?}");
     let expiry = "quorate_certificate_expiry_timestamp_seconds{certificate=\"authority\"}";
     let expires = real_metric(&cluster, primary, expiry);
     let writers = UniqueWriters::start("w", &cluster.client_addresses(), WriterOptions::default());
@@ -93,6 +94,8 @@ fn limits_change_at_a_hangup_and_nothing_does_where_a_key_needs_a_restart() {
         Value::Array(vec![Value::Bulk(b"maxclients".to_vec()), Value::Bulk(count.into())])
     };
     let file = cluster.settings(id).config_file();
+    // It will hold a secret.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("changed");
     let text = fs::read_to_string(&file).expect("it is there");
     let set = |lines: &str| {
         let text = text.replace("[client]\n", &format!("[client]\n{lines}"));

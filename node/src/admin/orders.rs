@@ -118,6 +118,15 @@ pub(super) async fn break_primary(
     order(&state, OrderKind::Drill, caller, body).await.into_response()
 }
 
+/// `POST /admin/upgrade`
+pub(super) async fn finish_upgrade(
+    State(state): State<AdminState>,
+    ConnectInfo(caller): ConnectInfo<SocketAddr>,
+    body: Bytes,
+) -> Response {
+    order(&state, OrderKind::FinishUpgrade, caller, body).await.into_response()
+}
+
 /// Carries out what other members ask, until the node stops.
 pub(crate) async fn serve_orders(state: AdminState, mut inbox: OrderInbox) {
     let mut working = JoinSet::new();
@@ -202,6 +211,7 @@ async fn perform(state: &AdminState, kind: OrderKind, actor: &str, body: &[u8]) 
             Ok(SetPolicy { policy }) => replace_policy(state, &policy).await,
             Err(verdict) => verdict,
         },
+        OrderKind::FinishUpgrade => raise_version(state).await,
         OrderKind::Drill => match parse(body) {
             Ok(order) => break_here(state, actor, order).await,
             Err(verdict) => verdict,
@@ -266,6 +276,24 @@ async fn replace_policy(state: &AdminState, policy: &str) -> Verdict {
                 "seq": id.seq.0,
                 "warning": parsed.weakness(voters).map(|weakness| weakness.to_string()),
             }))
+        }
+        Err(error) => not_changed(state, &error),
+    }
+}
+
+/// Raises the cluster version to the one that the primary's binary brings, and answers once it is in
+/// force: older binaries then don't start any more.
+async fn raise_version(state: &AdminState) -> Verdict {
+    let version = state.cluster_version_max;
+    let before = state.node.view().config.as_ref().map(|config| config.version);
+    if before == Some(version) {
+        return Verdict::done(json!({ "cluster_version": version, "raised": false }));
+    }
+    let change = ClusterChange::RaiseVersion(version);
+    match state.node.quorum().change(change, Instant::now() + ORDER_LIMIT).await {
+        Ok(id) => {
+            tracing::info!(version, entry = %id, "cluster version raised by an operator");
+            Verdict::done(json!({ "cluster_version": version, "raised": true }))
         }
         Err(error) => not_changed(state, &error),
     }

@@ -23,6 +23,8 @@ pub(crate) struct AdminState {
     pub(crate) public_metrics: bool,
     /// Whether `quorate drill` may break this node without being asked twice.
     pub(crate) drill_allowed: bool,
+    /// The newest cluster version that this binary follows.
+    pub(crate) cluster_version_max: u32,
 }
 
 /// All routes. Serve it with the callers' addresses (`ConnectInfo`).
@@ -45,6 +47,7 @@ pub(crate) fn router(state: AdminState) -> Router {
         .route("/admin/relieve", post(storage::relieve))
         .route("/admin/scrub", post(scrub::scrub))
         .route("/admin/backup", post(backup::create))
+        .route("/admin/upgrade", post(orders::finish_upgrade))
         .route("/admin/reload", post(reload))
         .route("/admin/drill", post(orders::break_primary))
         .route("/admin/drain", post(lifecycle::drain))

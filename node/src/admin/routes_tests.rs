@@ -130,6 +130,7 @@ impl Server {
             cluster_name: "test".into(),
             public_metrics: false,
             drill_allowed: false,
+            cluster_version_max: 1,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)

@@ -47,6 +47,9 @@ pub(crate) struct Status {
     pub(crate) primary: Option<u64>,
     /// The durability policy in force.
     pub(crate) policy: Option<String>,
+    /// What all members follow; it rises by `quorate upgrade finish`.
+    #[serde(default)]
+    pub(crate) cluster_version: Option<u32>,
     /// Why the policy can't be met now.
     pub(crate) degraded: Option<String>,
     /// Why this node refuses writes for trouble of its own.
@@ -154,6 +157,7 @@ impl Status {
             epoch: view.epoch.0,
             primary: view.primary.map(|id| id.0),
             policy: view.config.as_ref().map(|config| config.policy.to_string()),
+            cluster_version: view.config.as_ref().map(|config| config.version),
             degraded: view.degraded.clone(),
             unhealthy: health.unhealthy.clone(),
             disk_full: health.disk_full,

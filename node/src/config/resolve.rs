@@ -13,6 +13,7 @@ use quorate_actors::node::config::{
 };
 use quorate_actors::storage::options::RocksOptions;
 use quorate_protocol::cluster::SafetyTimers;
+use quorate_protocol::formation::CLUSTER_VERSION;
 use quorate_protocol::policy::Policy;
 use quorate_protocol::types::NodeId;
 
@@ -68,6 +69,7 @@ impl Reader<'_> {
                 data_dir,
                 allow_volatile: self.flag("storage.allow_volatile"),
                 drill_allowed: self.flag("node.drill_allowed"),
+                cluster_version_max: CLUSTER_VERSION,
                 cluster,
                 timers,
                 client,

@@ -10,13 +10,14 @@ use super::keys::{self, KEYS, Key, Kind, SECTIONS};
 use super::value::Value;
 
 /// Variables that start like overrides but are not: the command line and the node itself read them.
-const OTHER_VARIABLES: [&str; 6] = [
+const OTHER_VARIABLES: [&str; 7] = [
     "QUORATE_ADMIN",
     "QUORATE_CONFIG",
     "QUORATE_TARGET_DIR",
     "QUORATE_PYTHON",
     "QUORATE_BIN",
     "QUORATE_SNAPSHOT_INSTALL_MS",
+    "QUORATE_PRETEND_CLUSTER_VERSION",
 ];
 
 /// Largest configuration file.
