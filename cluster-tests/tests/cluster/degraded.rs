@@ -51,7 +51,7 @@ fn write_until_refused(cluster: &Cluster, primary: u64) -> (String, Vec<Client>)
 }
 
 /// `quorate policy set`: whether it worked, and what it said.
-fn set_policy(cluster: &Cluster, id: u64, policy: &str) -> (bool, String) {
+pub(crate) fn set_policy(cluster: &Cluster, id: u64, policy: &str) -> (bool, String) {
     let admin = format!("http://{}", cluster.settings(id).ports.admin);
     let output = Command::new(binary())
         .args(["policy", "set", policy, "--yes", "--admin", &admin])

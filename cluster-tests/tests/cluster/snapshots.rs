@@ -1,13 +1,14 @@
 //! A replica that was away for longer than the journal reaches back.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, Receiving, poll};
 use quorate_cluster_tests::resp::Value;
 use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions};
 
 use crate::common::{metric, noise, settle, wait_for_writes};
+use crate::degraded::set_policy;
 
 /// Journals that are trimmed soon. The state is flushed once 64 MiB of journal depend on it.
 const EXTRA: &str =
@@ -150,4 +151,29 @@ fn a_source_killed_in_the_middle_is_replaced_by_the_next_primary() {
     cluster.wait_until_writable();
     cluster.start_node(primary);
     cluster.wait_until_equal();
+}
+
+/// A replica that waits for a snapshot answers heartbeats, and holds no copy of anything new: a policy
+/// that needs it can't be met, and clients are told so at once.
+#[test]
+fn writes_that_need_a_replica_below_the_journal_are_refused_and_not_left_waiting() {
+    let mut cluster = start("below-journal-all");
+    let (replica, primary) = leave_behind(&mut cluster);
+    let (done, said) = set_policy(&cluster, primary, "all");
+    assert!(done, "{said}");
+    cluster.start_node(replica);
+    wait_for_transfer(&cluster, replica);
+    let mut client = cluster.connect(primary);
+    let began = Instant::now();
+    let reply = client.command(&["SET", "k", "v"]).expect("a reply");
+    println!("{reply:?} after {:?}", began.elapsed());
+    let expected = "NOREPLICAS The durability policy can't be met: persisted>=all needs 3 voters";
+    assert!(matches!(&reply, Value::Error(text) if text.starts_with(expected)), "{reply:?}");
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(cluster.status(replica).is_some_and(|s| s.receiving.is_some()), "it still receives");
+    wait_for_snapshot(&cluster, replica);
+    cluster.wait_until_writable();
+    let primary = cluster.wait_for_primary();
+    let reply = cluster.connect(primary).command(&["SET", "k", "v"]).expect("a reply");
+    assert_eq!(reply, Value::Simple("OK".into()));
 }

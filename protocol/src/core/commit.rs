@@ -3,7 +3,7 @@
 
 use super::event::Command;
 use super::primary::Tenure;
-use super::progress::Progress;
+use super::progress::{Flow, Progress};
 use super::state::{Core, Duty};
 use crate::cluster::ClusterEntry;
 use crate::mutants::mutant;
@@ -160,8 +160,13 @@ impl Core {
         own.into_iter().chain(peers).collect()
     }
 
+    /// A peer that needs entries which no journal has any more holds no copy of new ones before it
+    /// has installed a snapshot: a policy that waited for it would wait for that.
     pub(super) fn is_in_view(&self, progress: &Progress, now: MonoTime) -> bool {
         let silence_us = self.tuning.election_timeout_max_us;
+        if progress.flow == Flow::BelowJournal {
+            return false;
+        }
         progress.answered.is_some_and(|at| now.since(at) <= silence_us)
     }
 }
