@@ -54,6 +54,8 @@ verify-long: need-build need-test ## The long forms of the tests of `make test`
 		--test cluster -- --nocapture no_election_happens
 	QUORATE_BOUNDED_SECONDS=600 cargo test --release $(CARGO_FLAGS) --package quorate-cluster-tests \
 		--test cluster -- --nocapture cost_no_memory
+	QUORATE_ATTRIBUTION_PAIRS=120 cargo test --release $(CARGO_FLAGS) --package quorate-cluster-tests \
+		--test cluster -- --nocapture costs_next_to_nothing
 	"$(CARGO_TARGET_DIR)/release/modelcheck"
 	"$(CARGO_TARGET_DIR)/release/modelcheck" --mutants
 	"$(CARGO_TARGET_DIR)/release/simulate" --mutants --seeds 5000

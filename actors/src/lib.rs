@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod client;
 pub mod clock;
+pub mod divergence;
 pub mod gate;
 pub mod health;
 pub mod metrics;

@@ -4,6 +4,7 @@
 //! Each node owns its registry: several nodes may run in one process.
 
 mod archive;
+mod chain;
 mod client;
 mod gate;
 mod health;
@@ -26,6 +27,7 @@ use prometheus::{
 };
 
 pub use archive::ArchiveMetrics;
+pub use chain::ChainMetrics;
 pub use client::{ClientMetrics, InfoStats, RoundCounts};
 pub use gate::{GateMetrics, GateWaits};
 pub use health::HealthCollector;
@@ -35,6 +37,7 @@ pub use snapshot::SnapshotCollector;
 pub use stages::{Stage, Stages};
 pub use storage::{StorageCollector, StorageMetrics, StorageSources};
 
+use crate::gate::Attribution;
 use crate::supervisor::Lifecycle;
 
 /// Bounds in seconds, from the cost of a wake-up to a deadline.
@@ -65,6 +68,8 @@ pub struct Metrics {
     pub storage: StorageMetrics,
     /// What scrubs find.
     pub scrub: ScrubMetrics,
+    /// What comparisons with other nodes' logs find.
+    pub chain: ChainMetrics,
 }
 
 impl Metrics {
@@ -74,15 +79,17 @@ impl Metrics {
     /// Two metrics share a name: a mistake in this file.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let gate = GateMetrics::new(&registry)?;
+        let attribution = Attribution::default();
+        let gate = GateMetrics::new(&registry, attribution.clone())?;
         let archive = ArchiveMetrics::new(&registry)?;
-        let client = ClientMetrics::new(&registry)?;
+        let client = ClientMetrics::new(&registry, attribution)?;
         let stages = Stages::new(&registry)?;
         let storage = StorageMetrics::new(&registry, &stages)?;
         let scrub = ScrubMetrics::new(&registry)?;
+        let chain = ChainMetrics::new(&registry)?;
         build_info(&registry)?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        Ok(Self { registry, gate, archive, client, stages, storage, scrub })
+        Ok(Self { registry, gate, archive, client, stages, storage, scrub, chain })
     }
 
     /// Adds phase and steps of the start.
@@ -214,7 +221,7 @@ mod tests {
         let one = Metrics::new().expect("names are unique");
         let other = Metrics::new().expect("names are unique");
         let mut waits = one.gate.waits();
-        waits.released(&Waits::default());
+        waits.released(Some(&Waits::default()));
         waits.flush();
         assert!(one.render().expect("text").contains("quorate_gate_released_total 1"));
         assert!(other.render().expect("text").contains("quorate_gate_released_total 0"));

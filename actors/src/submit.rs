@@ -43,8 +43,8 @@ pub enum Outcome {
         index: u32,
         /// One reply for each command, in order.
         replies: Vec<Reply>,
-        /// What it waited for.
-        waits: Waits,
+        /// What it waited for; `None` while that isn't noted.
+        waits: Option<Waits>,
     },
     /// Certainly did not happen.
     Refused(Refusal),

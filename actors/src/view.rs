@@ -93,8 +93,20 @@ pub struct View {
     pub peers: Vec<PeerView>,
     /// What this node waits for before the cluster can be formed or joined.
     pub waiting: Option<String>,
-    /// Whether it is a member already, and waits for a snapshot because its state is lost.
-    pub rebuilding: bool,
+    /// Why it takes part in nothing, where it doesn't.
+    pub absence: Absence,
+}
+
+/// Why a node without a configuration takes part in nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Absence {
+    /// It has no log yet; or it takes part.
+    #[default]
+    Forming,
+    /// It is a member, and waits for a snapshot because its state is lost.
+    SnapshotInstall,
+    /// It is a member, and asks the voters whether its log is theirs.
+    JournalRecovery,
 }
 
 /// A primary's view of one other member.

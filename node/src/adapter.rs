@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use quorate_actors::archive::{Archive, ArchiveStatus};
 use quorate_actors::clock;
+use quorate_actors::divergence::Divergence;
 use quorate_actors::health::{Health, HealthView};
 use quorate_actors::metrics::Metrics;
 use quorate_actors::node::{Certificates, Drain, Drained, RunningNode};
@@ -12,7 +13,7 @@ use quorate_actors::orders::OrderDesk;
 use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::scrub::Scrubber;
 use quorate_actors::snapshot::{SnapshotProgress, SnapshotStats};
-use quorate_actors::storage::state::{CompactError, Compacted, StateReader};
+use quorate_actors::storage::state::{CompactError, CompactProgress, Compacted, StateReader};
 use quorate_actors::storage::{Freed, MemoryRelief};
 use quorate_actors::supervisor::Lifecycle;
 use quorate_actors::view::Published;
@@ -30,6 +31,7 @@ pub(crate) struct Adapter {
     relief: MemoryRelief,
     health: Arc<Health>,
     snapshots: Arc<SnapshotStats>,
+    divergence: Arc<Divergence>,
     quorum: QuorumHandle,
     scrubber: Scrubber,
     orders: OrderDesk,
@@ -50,6 +52,7 @@ impl Adapter {
             relief: node.relief().clone(),
             health: node.health().clone(),
             snapshots: node.snapshots().clone(),
+            divergence: node.divergence().clone(),
             quorum: node.quorum().clone(),
             scrubber: node.scrubber().clone(),
             orders: node.orders().clone(),
@@ -105,6 +108,14 @@ impl NodeView for Adapter {
 
     fn archive(&self) -> Arc<ArchiveStatus> {
         self.archive.status()
+    }
+
+    fn divergence(&self) -> Option<String> {
+        self.divergence.told()
+    }
+
+    fn compacting(&self) -> Option<CompactProgress> {
+        self.state.compact_progress()
     }
 
     fn receiving(&self) -> Option<SnapshotProgress> {

@@ -87,6 +87,9 @@ enum Verb {
     Scrub {
         #[command(flatten)]
         admin: AdminArgs,
+        /// Have nodes that differ from most rebuild their state from the others
+        #[arg(long)]
+        repair: bool,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -326,7 +329,7 @@ impl Cli {
             Verb::Promote { admin, to, json } => orders::promote(&admin.admin, to, json),
             Verb::Storage { admin, verb, json } => storage::run(&admin.admin, verb, json),
             Verb::Policy { admin, verb, json } => policy::run(&admin.admin, &verb, json),
-            Verb::Scrub { admin, json } => scrub::run(&admin.admin, json),
+            Verb::Scrub { admin, repair, json } => scrub::run(&admin.admin, repair, json),
             Verb::Backup { admin, verb, json } => backup::run(&admin.admin, &verb, json),
             Verb::Restore(args) => backup::restore(&args),
             Verb::Recover(args) => recover::run(&args),

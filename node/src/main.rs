@@ -18,6 +18,7 @@ mod orders;
 mod output;
 mod pki;
 mod policy;
+mod progress;
 mod recover;
 mod reload;
 mod scrub;

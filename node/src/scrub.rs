@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Failure;
 use crate::http::AdminUrl;
 use crate::output::{say, table};
+use crate::progress;
 
 /// The longest wait for an answer: all nodes read everything that they hold.
 const ANSWER_LIMIT: Duration = Duration::from_mins(35);
@@ -22,6 +23,9 @@ pub(crate) struct Scrubbed {
     pub(crate) nodes: Vec<NodeScrubbed>,
     /// Where they differ.
     pub(crate) differences: Vec<Different>,
+    /// Nodes that were told to rebuild their state.
+    #[serde(default)]
+    pub(crate) repaired: Vec<u64>,
 }
 
 /// What one voter said.
@@ -49,8 +53,11 @@ pub(crate) struct Different {
 }
 
 /// Has the cluster scrubbed. Fails if anything is wrong.
-pub(crate) fn run(admin: &AdminUrl, as_json: bool) -> Result<(), Failure> {
-    let report: Scrubbed = admin.post("/admin/scrub", "{}", ANSWER_LIMIT)?.parsed(admin)?;
+pub(crate) fn run(admin: &AdminUrl, repair: bool, as_json: bool) -> Result<(), Failure> {
+    let body = if repair { r#"{"repair":true}"# } else { "{}" };
+    let order = || admin.post("/admin/scrub", body, ANSWER_LIMIT);
+    let answer = progress::shown(admin, "all nodes read what they hold", |_| None, order);
+    let report: Scrubbed = answer?.parsed(admin)?;
     if as_json {
         let text = serde_json::to_string(&report);
         say(text.map_err(|error| Failure::failed("the report", error))?);
@@ -80,6 +87,9 @@ fn render(report: &Scrubbed) -> String {
         let nodes: Vec<String> = nodes.iter().map(|node| format!("node-{node}")).collect();
         let odd = nodes.join(", ");
         text += &format!("slots {first_slot} to {last_slot}: different content on {odd}\n");
+    }
+    for node in &report.repaired {
+        text += &format!("node-{node} rebuilds its state from the others\n");
     }
     text
 }

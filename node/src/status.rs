@@ -77,6 +77,7 @@ fn render(status: &Status) -> String {
         ("DISK FULL", &disk_full),
         ("WAITING", &status.waiting),
         ("RECEIVING", &receiving),
+        ("DIVERGENCE", &status.divergence),
     ] {
         if let Some(why) = why {
             text.push_str(&format!("{what}: {why}\n"));

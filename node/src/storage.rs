@@ -7,6 +7,7 @@ use clap::Subcommand;
 use crate::failure::Failure;
 use crate::http::AdminUrl;
 use crate::output::say;
+use crate::progress::{self, Progress};
 
 /// Flushing writes what memory holds.
 const FLUSH_LIMIT: Duration = Duration::from_mins(5);
@@ -24,6 +25,13 @@ pub(crate) enum StorageVerb {
     Flush,
 }
 
+/// How far a compaction is, by `/status`.
+fn compacted(status: &serde_json::Value) -> Option<Progress> {
+    let compacting = &status["compacting"];
+    let number = |name: &str| compacting[name].as_u64();
+    Some(Progress { done: number("done_bytes")?, total: number("total_bytes")? })
+}
+
 /// Does it and shows what came of it.
 pub(crate) fn run(admin: &AdminUrl, verb: StorageVerb, as_json: bool) -> Result<(), Failure> {
     let (path, limit) = match verb {
@@ -31,7 +39,12 @@ pub(crate) fn run(admin: &AdminUrl, verb: StorageVerb, as_json: bool) -> Result<
         StorageVerb::Compact => ("/admin/compact", COMPACT_LIMIT),
         StorageVerb::Flush => ("/admin/flush", FLUSH_LIMIT),
     };
-    let answer = admin.post(path, "{}", limit)?.json(admin)?;
+    let order = || admin.post(path, "{}", limit);
+    let answer = match verb {
+        StorageVerb::Relieve | StorageVerb::Flush => order(),
+        StorageVerb::Compact => progress::shown(admin, "compacting", compacted, order),
+    };
+    let answer = answer?.json(admin)?;
     if as_json {
         say(answer);
         return Ok(());

@@ -31,7 +31,7 @@ pub(super) enum Answer {
         /// One reply per command.
         replies: Vec<Reply>,
         /// What they waited for.
-        waits: Waits,
+        waits: Option<Waits>,
     },
     /// May have happened.
     InDoubt {

@@ -264,13 +264,13 @@ impl Gate {
             self.metrics.waiting(self.queue.len(), self.queue.oldest());
             return;
         }
-        let now = Instant::now();
+        let (now, attributes) = (Instant::now(), self.metrics.attribution.is_on());
         for release in self.out.drain(..) {
             // A failed send means that the connection is gone: nobody is left to be told.
             let _ = match release {
                 Release::Done { waiter: (accepted, reply), id, index, replies, wait } => {
-                    let waits = split(accepted, &wait, now);
-                    self.waits.released(&waits);
+                    let waits = attributes.then(|| split(accepted, &wait, now));
+                    self.waits.released(waits.as_ref());
                     reply.send(Outcome::Done { id, index, replies, waits })
                 }
                 Release::InDoubt { waiter: (_, reply), id, index, reason } => {
@@ -332,7 +332,8 @@ mod tests {
         let Ok(Outcome::Done { replies, waits, .. }) = within(outcome).await else {
             panic!("it is done");
         };
-        assert_eq!((replies, waits.by), (vec![Reply::Integer(7)], by));
+        let by_then = waits.expect("it is noted").by;
+        assert_eq!((replies, by_then), (vec![Reply::Integer(7)], by));
     }
 
     #[tokio::test]

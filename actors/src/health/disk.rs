@@ -85,6 +85,19 @@ impl DiskOptions {
         self.min_free_inodes.unwrap_or_else(|| (space.total_inodes / 10).min(MIN_FREE_INODES_MAX))
     }
 
+    /// Whether there is clearly more than must stay free. `false` before the first look.
+    #[must_use]
+    pub fn is_comfortable(&self, look: &DiskLook) -> bool {
+        look.space.total_bytes > 0 && self.limits(look).iter().all(Limit::is_comfortable)
+    }
+
+    fn limits(&self, look: &DiskLook) -> [Limit; 2] {
+        [
+            Limit { free: look.available_bytes(), min: self.min_free_bytes(&look.space) },
+            Limit { free: look.space.free_inodes, min: self.min_free_inodes(&look.space) },
+        ]
+    }
+
     /// When to look again: before a fast writer can have used up what is above the limit.
     #[must_use]
     pub fn next_look(&self, gate: DiskGate, look: &DiskLook) -> Duration {
@@ -102,10 +115,7 @@ impl DiskGate {
     /// The gate after a look at the disk.
     #[must_use]
     pub fn step(self, look: &DiskLook, options: &DiskOptions) -> Self {
-        let limits = [
-            Limit { free: look.available_bytes(), min: options.min_free_bytes(&look.space) },
-            Limit { free: look.space.free_inodes, min: options.min_free_inodes(&look.space) },
-        ];
+        let limits = options.limits(look);
         let full = if self.full {
             !limits.iter().all(Limit::is_comfortable)
         } else {

@@ -3,6 +3,9 @@
 //! An error that puts the stored data in doubt latches at once. Others latch only when trouble
 //! lasts. Once latched, the node stays so until both counts of errors have been still for long
 //! enough; then they are the new baseline, and only growth beyond them counts again.
+//!
+//! Errors that came while the disk was full are a matter of space: nothing is in doubt, and where
+//! there were no others it ends with the first space, without waiting for calm.
 
 use std::time::Duration;
 
@@ -54,6 +57,13 @@ pub enum Input {
         /// Errors since the store was opened.
         background_errors: u64,
     },
+    /// The disk was looked at.
+    Disk {
+        /// Whether writes that need space are refused.
+        full: bool,
+        /// As in a sample.
+        background_errors: u64,
+    },
 }
 
 /// The latch's state.
@@ -70,6 +80,8 @@ pub struct Latch {
     background_baseline: u64,
     /// What failed last.
     last_error: String,
+    /// Whether the disk was full at the last look.
+    disk_full: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,10 +91,13 @@ enum Condition {
     /// Not latched yet.
     Troubled {
         since: MonoTime,
+        /// Whether all of it came while the disk was full.
+        for_space: bool,
     },
     Latched {
         reason: String,
         calm_since: MonoTime,
+        for_space: bool,
     },
 }
 
@@ -137,14 +152,32 @@ pub fn step(
         Input::Error { severity, what } => {
             latch.foreground += 1;
             latch.last_error.clone_from(what);
-            if let Condition::Latched { calm_since, .. } = &mut latch.condition {
-                *calm_since = now;
-            } else if *severity == Severity::Damage {
-                transitions.push(latch.set(what.clone(), now));
+            let for_error = latch.disk_full && *severity == Severity::Soft;
+            match &mut latch.condition {
+                Condition::Latched { calm_since, for_space, .. } => {
+                    *calm_since = now;
+                    *for_space &= for_error;
+                }
+                Condition::Healthy | Condition::Troubled { .. }
+                    if *severity == Severity::Damage =>
+                {
+                    transitions.push(latch.set(what.clone(), now, false));
+                }
+                Condition::Troubled { for_space, .. } => *for_space &= for_error,
+                Condition::Healthy => {}
             }
         }
         Input::Sample { background_errors } => {
             latch.sample(*background_errors, now, options, &mut transitions);
+        }
+        Input::Disk { full, background_errors } => {
+            let space = latch.disk_full && !full;
+            // Growth up to here is of the time when it was full.
+            if space {
+                latch.sample(*background_errors, now, options, &mut transitions);
+                latch.get_over_lack_of_space(&mut transitions);
+            }
+            latch.disk_full = *full;
         }
     }
     (latch, transitions)
@@ -177,19 +210,25 @@ impl Latch {
             self.last_error = format!("{background} background errors of RocksDB");
         }
         let troubled = foreground_grew || background > self.background_baseline;
+        let grew = foreground_grew || background_grew;
         match self.condition {
-            Condition::Healthy if troubled => self.condition = Condition::Troubled { since: now },
+            Condition::Healthy if troubled => {
+                let for_space = self.disk_full;
+                self.condition = Condition::Troubled { since: now, for_space };
+            }
             Condition::Healthy => {}
             Condition::Troubled { .. } if !troubled => self.condition = Condition::Healthy,
-            Condition::Troubled { since } => {
+            Condition::Troubled { since, ref mut for_space } => {
+                *for_space &= self.disk_full || !grew;
                 if now.since(since) >= micros(options.latch_after) {
-                    let reason = self.last_error.clone();
-                    transitions.push(self.set(reason, now));
+                    let (reason, for_space) = (self.last_error.clone(), *for_space);
+                    transitions.push(self.set(reason, now, for_space));
                 }
             }
-            Condition::Latched { ref mut calm_since, .. } => {
-                if foreground_grew || background_grew {
+            Condition::Latched { ref mut calm_since, ref mut for_space, .. } => {
+                if grew {
                     *calm_since = now;
+                    *for_space &= self.disk_full;
                 } else if options.may_unlatch
                     && now.since(*calm_since) >= micros(options.unlatch_after)
                 {
@@ -201,8 +240,20 @@ impl Latch {
         }
     }
 
-    fn set(&mut self, reason: String, now: MonoTime) -> Transition {
-        self.condition = Condition::Latched { reason: reason.clone(), calm_since: now };
+    /// What failed for lack of space, and nothing else, is forgotten.
+    fn get_over_lack_of_space(&mut self, transitions: &mut Vec<Transition>) {
+        match self.condition {
+            Condition::Latched { for_space: true, .. } => transitions.push(Transition::Unlatched),
+            Condition::Troubled { for_space: true, .. } => {}
+            Condition::Healthy | Condition::Troubled { .. } | Condition::Latched { .. } => return,
+        }
+        self.condition = Condition::Healthy;
+        self.foreground_sampled = self.foreground;
+        self.background_baseline = self.background.unwrap_or_default();
+    }
+
+    fn set(&mut self, reason: String, now: MonoTime, for_space: bool) -> Transition {
+        self.condition = Condition::Latched { reason: reason.clone(), calm_since: now, for_space };
         Transition::Latched { reason }
     }
 }
@@ -222,8 +273,10 @@ mod tests {
     enum Row {
         Error(u64, Severity, bool),
         Sample(u64, u64, bool),
+        Full(u64, u64, bool),
+        Space(u64, u64, bool),
     }
-    use Row::{Error, Sample};
+    use Row::{Error, Full, Sample, Space};
 
     /// Plays the rows with 15 s and 300 s and gives all transitions.
     fn play(rows: &[Row], may_unlatch: bool) -> Vec<Transition> {
@@ -237,6 +290,14 @@ mod tests {
                 }
                 Sample(second, background_errors, latched) => {
                     (second, Input::Sample { background_errors: *background_errors }, latched)
+                }
+                Full(second, background_errors, latched) => {
+                    let background_errors = *background_errors;
+                    (second, Input::Disk { full: true, background_errors }, latched)
+                }
+                Space(second, background_errors, latched) => {
+                    let background_errors = *background_errors;
+                    (second, Input::Disk { full: false, background_errors }, latched)
                 }
             };
             let (next, transitions) = step(latch, &input, MonoTime(second * 1_000_000), &options);
@@ -344,6 +405,69 @@ mod tests {
                 Sample(499, 1, true),
                 Sample(500, 1, false),
             ],
+            true,
+        );
+    }
+
+    #[test]
+    fn what_only_lacked_space_ends_with_the_first_space() {
+        let rows = [
+            Sample(0, 0, false),
+            Full(4, 0, false),
+            Sample(5, 1, false),
+            Sample(20, 3, true),
+            Error(21, SOFT, true),
+            Full(22, 3, true),
+            // One more since the last sample: it failed for want of space, too.
+            Space(23, 4, false),
+            Sample(25, 4, false),
+            Sample(100, 4, false),
+            // Beyond that it counts like any other.
+            Sample(105, 5, false),
+            Sample(120, 5, true),
+            Space(121, 5, true),
+        ];
+        let transitions = play(&rows, false);
+        assert!(transitions.contains(&Transition::Unlatched), "{transitions:?}");
+        // Before it latched at all.
+        play(
+            &[
+                Sample(0, 0, false),
+                Full(1, 0, false),
+                Sample(5, 1, false),
+                Space(6, 1, false),
+                Sample(60, 1, false),
+            ],
+            true,
+        );
+    }
+
+    #[test]
+    fn other_trouble_waits_for_calm_though_the_disk_was_full_as_well() {
+        // Before, after and beside.
+        play(
+            &[
+                Sample(0, 0, false),
+                Sample(5, 1, false),
+                Full(6, 1, false),
+                Sample(20, 2, true),
+                Space(21, 2, true),
+            ],
+            true,
+        );
+        play(
+            &[
+                Sample(0, 0, false),
+                Full(1, 0, false),
+                Sample(5, 1, false),
+                Sample(20, 2, true),
+                Error(21, DAMAGE, true),
+                Space(22, 2, true),
+            ],
+            true,
+        );
+        play(
+            &[Full(0, 0, false), Error(1, DAMAGE, true), Space(2, 0, true), Sample(5, 0, true)],
             true,
         );
     }

@@ -146,8 +146,16 @@ impl Health {
         self.advance(&mut judged, &input);
     }
 
-    /// Judges a look at the disk and returns the gate.
-    pub(crate) fn looked_at_disk(&self, look: &DiskLook) -> DiskGate {
+    /// Whether this node may be asked to lead: it takes writes, and has room for some time.
+    pub(crate) fn may_lead(&self) -> bool {
+        let judged = self.judged.lock();
+        let view = &judged.view;
+        let roomy = self.disk_options.is_comfortable(&view.disk);
+        view.unhealthy.is_none() && !view.disk_full && !view.memory_full && roomy
+    }
+
+    /// Judges a look at the disk, at so many background errors of RocksDB, and returns the gate.
+    pub(crate) fn looked_at_disk(&self, look: &DiskLook, background_errors: u64) -> DiskGate {
         let mut judged = self.judged.lock();
         let gate = judged.gate.step(look, &self.disk_options);
         let min_free_bytes = self.disk_options.min_free_bytes(&look.space);
@@ -171,7 +179,7 @@ impl Health {
         judged.view.disk = *look;
         judged.view.disk_min_free_bytes = min_free_bytes;
         judged.view.disk_full = gate.is_full();
-        self.publish(&judged);
+        self.advance(&mut judged, &Input::Disk { full: gate.is_full(), background_errors });
         gate
     }
 
@@ -266,10 +274,10 @@ mod tests {
     #[test]
     fn a_full_disk_refuses_what_needs_space_until_there_is_some() {
         let health = Health::new(LatchOptions::default(), DiskOptions::default());
-        assert!(health.looked_at_disk(&look(99)).is_full());
+        assert!(health.looked_at_disk(&look(99), 0).is_full());
         assert_eq!(health.refusal(false), Some(Refusal::DiskFull));
         assert_eq!(health.refusal(true), None);
-        assert!(!health.looked_at_disk(&look(500)).is_full());
+        assert!(!health.looked_at_disk(&look(500), 0).is_full());
         assert_eq!(health.refusal(false), None);
         assert_eq!(health.view().disk_full_count, 1);
     }

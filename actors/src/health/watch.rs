@@ -140,7 +140,8 @@ impl DiskWatchParts {
                 return Looked { next: LOOK_EVERY_MAX, given_up: false };
             }
         };
-        let gate = self.health.looked_at_disk(&look);
+        let errors = self.state.property(c"rocksdb.background-errors").unwrap_or(0);
+        let gate = self.health.looked_at_disk(&look, errors);
         if let Err(error) = self.disk.keep_reserve(gate, &look) {
             tracing::warn!(%error, "the reserve for a full disk can't be kept");
         }

@@ -9,12 +9,15 @@ use prometheus::{Histogram, IntCounter, IntGauge, Registry};
 use quorate_protocol::command;
 
 use super::{counter, counters, gauge, histograms, part};
+use crate::gate::Attribution;
 use crate::submit::Refusal;
 
 /// What client connections count. `INFO` reads the same figures, less what they were at the last
 /// `CONFIG RESETSTAT`: a counter itself never goes back.
 #[derive(Clone, Debug)]
 pub struct ClientMetrics {
+    /// Whether it is noted what writes wait for.
+    pub attribution: Attribution,
     connected: IntGauge,
     connections: IntCounter,
     rejected: IntCounter,
@@ -115,7 +118,10 @@ struct ResetAt {
 }
 
 impl ClientMetrics {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(
+        registry: &Registry,
+        attribution: Attribution,
+    ) -> Result<Self, prometheus::Error> {
         let commands = counters(
             registry,
             "quorate_commands_total",
@@ -144,6 +150,7 @@ impl ClientMetrics {
         let bytes =
             counters(registry, "quorate_client_bytes_total", "Bytes from and to clients", "way")?;
         Ok(Self {
+            attribution,
             connected: gauge(registry, "quorate_clients_connected", "Client connections")?,
             connections: counter(registry, "quorate_clients_accepted_total", "Clients accepted")?,
             rejected: counter(

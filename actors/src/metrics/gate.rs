@@ -7,11 +7,14 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Opts, Registry}
 use quorate_protocol::gate::WaitedFor;
 
 use super::{Since, counter, counters, gauge, histogram, part};
+use crate::gate::Attribution;
 use crate::submit::{DoubtReason, Waits};
 
 /// What the durability gate counts.
 #[derive(Clone, Debug)]
 pub struct GateMetrics {
+    /// Whether it is noted what releases waited for.
+    pub attribution: Attribution,
     waiting: IntGauge,
     oldest: Since,
     released: IntCounter,
@@ -43,7 +46,10 @@ pub struct GateWaits {
 }
 
 impl GateMetrics {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(
+        registry: &Registry,
+        attribution: Attribution,
+    ) -> Result<Self, prometheus::Error> {
         let in_doubt = counters(
             registry,
             "quorate_outcomes_indoubt_total",
@@ -62,6 +68,7 @@ impl GateMetrics {
         )?;
         registry.register(Box::new(released_by.clone()))?;
         Ok(Self {
+            attribution,
             waiting: gauge(
                 registry,
                 "quorate_gate_waiting_replies",
@@ -134,10 +141,11 @@ impl GateMetrics {
 }
 
 impl GateWaits {
-    /// A batch was released as done.
-    pub fn released(&mut self, waits: &Waits) {
+    /// A batch was released as done; `None` where it wasn't noted what it waited for.
+    pub fn released(&mut self, waits: Option<&Waits>) {
         let seconds = |us: u32| f64::from(us) / 1e6;
         self.count += 1;
+        let Some(waits) = waits else { return };
         self.queue.observe(seconds(waits.queue_us));
         self.journal.observe(seconds(waits.journal_us));
         self.replica.observe(seconds(waits.replica_us));

@@ -120,6 +120,8 @@ pub struct ClientSettings {
     pub store_deadline: Duration,
     /// How much may be under way at once.
     pub concurrency: ConcurrencyLimits,
+    /// Whether it is noted what each write waits for.
+    pub attribution: bool,
 }
 
 /// Stores, loads and removes that may be under way at once, all clients together; `None` is any
@@ -201,6 +203,10 @@ pub struct HealthSettings {
     pub sample_period: Duration,
     /// Bytes of memory that the node may take; `None`: what the system allows.
     pub memory_limit: Option<u64>,
+    /// From one scrub by the primary itself to the next; zero: none.
+    pub scrub_period: Duration,
+    /// From one comparison with the other nodes' logs to the next; zero: never.
+    pub chain_check_period: Duration,
 }
 
 impl std::fmt::Debug for TlsMaterial {
@@ -222,12 +228,14 @@ impl Default for NodeTimers {
 }
 
 impl Default for HealthSettings {
-    /// The latch's own, 5 s, and what the system allows.
+    /// The latch's own, 5 s, what the system allows, 7 days, and 30 s.
     fn default() -> Self {
         Self {
             latch: LatchOptions::default(),
             sample_period: Duration::from_secs(5),
             memory_limit: None,
+            scrub_period: Duration::from_hours(7 * 24),
+            chain_check_period: Duration::from_secs(30),
         }
     }
 }

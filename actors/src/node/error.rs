@@ -22,6 +22,9 @@ pub enum StartError {
     /// The reserve for a full disk can't be given up.
     #[error("the reserve for a full disk: {0}")]
     Reserve(io::Error),
+    /// The mark of a suspect log can't be used.
+    #[error("the mark of a suspect log: {0}")]
+    Suspect(io::Error),
     /// The hard state can't be written.
     #[error("hard state: {0}")]
     HardState(io::Error),

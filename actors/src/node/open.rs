@@ -8,8 +8,9 @@ use quorate_protocol::wire::{WireError, decode_cluster};
 
 use super::config::NodeConfig;
 use super::error::StartError;
-use super::recovery::{Recovery, StatePosition, recover};
+use super::recovery::{Recovery, RecoveryError, StatePosition, Suspected, recover};
 use super::running::WITNESS_DIR;
+use crate::divergence::{Doubt, Finding, Suspect};
 use crate::quorum::Found;
 use crate::snapshot::remove_leftovers;
 use crate::storage::hardstate::{HardStateFile, NodeHardState};
@@ -32,6 +33,8 @@ pub(super) struct Opened {
     pub(super) writer: StateWriter,
     /// Set where the state is lost and the journal begins behind this entry.
     pub(super) lacking: Option<EntryId>,
+    /// Set where the voters must be asked first which of journal and state is right.
+    pub(super) doubt: Option<Doubt>,
     pub(super) cluster: Option<ClusterId>,
     pub(super) generation: Generation,
 }
@@ -82,8 +85,19 @@ pub(super) fn open_for_recovery(
         open_state(&state_dir, &config.rocksdb, may_rebuild)?;
     lifecycle.begin(ColdStep::WarmUp);
     let mut hard = storage.hard;
-    let Recovery { journal, mut found, behind_state, lacking } =
-        recover(storage.journal, &position, current.as_ref(), hard.state().core)?;
+    let mark = Suspect::load(&config.data_dir).map_err(StartError::Suspect)?;
+    // What is known of the journal is done with once the log begins anew.
+    let settled = mark.as_ref().is_some_and(|mark| mark.finding == Finding::Journal);
+    let suspected = Suspected { mark, state_dir: &state_dir };
+    let Recovery { journal, mut found, behind_state, lacking, doubt } =
+        recover(storage.journal, &position, current.as_ref(), hard.state().core, suspected)?;
+    if let Some(doubt) = doubt.as_ref().filter(|doubt| doubt.config.members.len() < 2) {
+        let reason = doubt.suspect.reason.clone();
+        return Err(RecoveryError::Contradiction { reason }.into());
+    }
+    if settled && found.is_some() {
+        Suspect::remove(&config.data_dir).map_err(StartError::Suspect)?;
+    }
     if let Some(above) = lacking.filter(|_| !may_rebuild) {
         return Err(StartError::state(format_args!(
             "it is lost, the journal begins behind {above}, and there is no other member to ask"
@@ -97,12 +111,23 @@ pub(super) fn open_for_recovery(
         }
     }
     // Only when what is in force has proven to be whole.
-    if lacking.is_none() && !rebuilt {
+    if lacking.is_none() && doubt.is_none() && !rebuilt {
         remove_leftovers(&config.data_dir, current.as_ref()).map_err(StartError::Leftovers)?;
     }
     let (data_dir, generation) = (storage.dir, hard.state().generation);
     let cluster = data_dir.identity().cluster;
-    Ok(Opened { data_dir, hard, journal, found, state, writer, lacking, cluster, generation })
+    Ok(Opened {
+        data_dir,
+        hard,
+        journal,
+        found,
+        state,
+        writer,
+        lacking,
+        doubt,
+        cluster,
+        generation,
+    })
 }
 
 /// A state that can be read.

@@ -1,6 +1,7 @@
 //! Puts together what a node finds on its disk: journal, state and hard state must tell one story
 //! before the core may start from it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use quorate_protocol::cluster::ClusterEntry;
@@ -9,6 +10,7 @@ use quorate_protocol::formation::FIRST_ENTRY;
 use quorate_protocol::types::{Chain, ClusterTime, EntryId, Seq};
 use quorate_protocol::wire::{WireError, decode_cluster};
 
+use crate::divergence::{ChainPoint, Doubt, Finding, Suspect};
 use crate::quorum::Found;
 use crate::storage::identity::Current;
 use crate::storage::journal::{OpenError, OpenJournal, Recovered};
@@ -42,6 +44,22 @@ pub enum RecoveryError {
         at: Seq,
         /// Which file, and what is wrong.
         what: String,
+    },
+    /// The journal isn't what most voters hold (S6).
+    #[error(
+        "this node's journal is not what most voters hold, and neither is what it should hold in \
+         its state: it must neither vote nor count; remove its data directory and let it join \
+         anew. {found}"
+    )]
+    Diverged {
+        /// What the voters said.
+        found: String,
+    },
+    /// Journal and state differ, and nobody can say which is right.
+    #[error("{reason}; there is no other member that could say which is right")]
+    Contradiction {
+        /// What they hold.
+        reason: String,
     },
     /// The journal starts after the state's position: entries between are nowhere.
     #[error("the journal starts at {first}, but the state holds entries only through {applied}")]
@@ -87,6 +105,16 @@ pub(super) struct Recovery {
     /// Set where the state is lost and the journal can't bring it back: a snapshot is needed that
     /// ends here or later.
     pub lacking: Option<EntryId>,
+    /// Set where journal or state are in doubt: the voters must be asked first.
+    pub doubt: Option<Doubt>,
+}
+
+/// What is known beforehand of a journal that may not be the others'.
+pub(super) struct Suspected<'a> {
+    /// The mark of an earlier life.
+    pub mark: Option<Suspect>,
+    /// The folder of the state.
+    pub state_dir: &'a Path,
 }
 
 /// Fits the journal to the state.
@@ -98,7 +126,9 @@ pub(super) fn recover(
     state: &StatePosition,
     current: Option<&Current>,
     hard: HardState,
+    suspected: Suspected<'_>,
 ) -> Result<Recovery, RecoveryError> {
+    let Suspected { mark, state_dir } = suspected;
     let mut recovered = journal.recovered().clone();
     if let Some(damage) = &recovered.repaired {
         tracing::error!(
@@ -115,7 +145,27 @@ pub(super) fn recover(
     let beginning = beginning.max(recovered.preceding);
     if state.applied == EntryId::ZERO && beginning != EntryId::ZERO {
         let lacking = Some(beginning);
-        return Ok(Recovery { journal, found: None, behind_state: false, lacking });
+        return Ok(Recovery { journal, found: None, behind_state: false, lacking, doubt: None });
+    }
+    let (mark, replaced) = match mark {
+        Some(mark) if mark.finding == Finding::Lost => {
+            return Err(RecoveryError::Diverged { found: mark.reason });
+        }
+        Some(mark) if mark.finding == Finding::Journal => {
+            // The state holds all that was acknowledged here.
+            if recovered.last.seq > state.applied.seq {
+                return Err(RecoveryError::Diverged { found: mark.reason });
+            }
+            journal = journal.start_after(state.applied, state.chain)?;
+            recovered = journal.recovered().clone();
+            tracing::error!(reason = mark.reason, "the journal was set aside in divergent/");
+            (None, true)
+        }
+        mark => (mark, false),
+    };
+    if !replaced && let Some(doubt) = doubt(&journal, state, mark, state_dir)? {
+        let doubt = Some(doubt);
+        return Ok(Recovery { journal, found: None, behind_state: false, lacking: None, doubt });
     }
     if let Some(current) = current {
         if state.applied.seq < current.preceding.seq {
@@ -130,7 +180,13 @@ pub(super) fn recover(
         }
     }
     if recovered.last == EntryId::ZERO && state.applied == EntryId::ZERO {
-        return Ok(Recovery { journal, found: None, behind_state: false, lacking: None });
+        return Ok(Recovery {
+            journal,
+            found: None,
+            behind_state: false,
+            lacking: None,
+            doubt: None,
+        });
     }
     if recovered.first > state.applied.seq.next() {
         return Err(RecoveryError::Gap { first: recovered.first, applied: state.applied });
@@ -143,7 +199,39 @@ pub(super) fn recover(
         journal = journal.start_after(state.applied, state.chain)?;
     }
     let found = found(&journal, state, hard)?;
-    Ok(Recovery { journal, found: Some(found), behind_state, lacking: None })
+    Ok(Recovery { journal, found: Some(found), behind_state, lacking: None, doubt: None })
+}
+
+/// Whether the voters must be asked which log is right: an earlier life had reason to, or the
+/// journal has another chain at the state's entry than the state.
+fn doubt(
+    journal: &OpenJournal,
+    state: &StatePosition,
+    mark: Option<Suspect>,
+    state_dir: &Path,
+) -> Result<Option<Doubt>, RecoveryError> {
+    let recovered = journal.recovered();
+    let applied = ChainPoint { id: state.applied, chain: state.chain };
+    let there = (applied.id != EntryId::ZERO).then(|| journal.chain_at(applied.id)).flatten();
+    let journal_there = there.map(|chain| ChainPoint { id: applied.id, chain });
+    let contradiction = journal_there.filter(|journal| *journal != applied).map(|journal| {
+        let reason = format!("the journal holds {journal}, the state {applied}");
+        Suspect { finding: Finding::Unverified, seq: applied.id.seq, reason }
+    });
+    let Some(suspect) = mark.or(contradiction) else { return Ok(None) };
+    let last = ChainPoint { id: recovered.last, chain: recovered.last_chain };
+    let configs = configs(recovered, state)?;
+    let Some((_, config)) = configs.last() else {
+        return Err(RecoveryError::NoCluster { last: recovered.last });
+    };
+    Ok(Some(Doubt {
+        suspect,
+        state: applied,
+        journal_there,
+        journal: last,
+        config: config.clone(),
+        state_dir: state_dir.to_owned(),
+    }))
 }
 
 /// Whether the journal goes on from this entry: it holds it, or has been trimmed beyond it.
@@ -167,14 +255,7 @@ fn found(
     hard: HardState,
 ) -> Result<Found, RecoveryError> {
     let recovered = journal.recovered();
-    let mut configs: Vec<(EntryId, Arc<ClusterEntry>)> = state.cluster.iter().cloned().collect();
-    for (id, payload) in &recovered.clusters {
-        if configs.last().is_none_or(|(last, _)| last.seq < id.seq) {
-            let config = decode_cluster(payload)
-                .map_err(|source| RecoveryError::Cluster { id: *id, source })?;
-            configs.push((*id, Arc::new(config)));
-        }
-    }
+    let configs = configs(recovered, state)?;
     if configs.is_empty() {
         return Err(RecoveryError::NoCluster { last: recovered.last });
     }
@@ -183,6 +264,22 @@ fn found(
     let log =
         Log::new(recovered.preceding, recovered.epochs.clone(), recovered.last, recovered.last.seq);
     Ok(Found { hard, log, chain: recovered.last_chain, configs, committed, time: state.time })
+}
+
+/// Cluster entries in state and journal, in order.
+fn configs(
+    recovered: &Recovered,
+    state: &StatePosition,
+) -> Result<Vec<(EntryId, Arc<ClusterEntry>)>, RecoveryError> {
+    let mut configs: Vec<(EntryId, Arc<ClusterEntry>)> = state.cluster.iter().cloned().collect();
+    for (id, payload) in &recovered.clusters {
+        if configs.last().is_none_or(|(last, _)| last.seq < id.seq) {
+            let config = decode_cluster(payload)
+                .map_err(|source| RecoveryError::Cluster { id: *id, source })?;
+            configs.push((*id, Arc::new(config)));
+        }
+    }
+    Ok(configs)
 }
 
 #[cfg(test)]
@@ -196,6 +293,10 @@ mod tests {
     use super::*;
     use crate::storage::journal::{Journal, JournalHooks, JournalOptions};
     use crate::storage::scratch::Scratch;
+
+    fn unsuspected() -> Suspected<'static> {
+        Suspected { mark: None, state_dir: Path::new("state/1") }
+    }
 
     #[test]
     fn a_longer_journal_of_another_branch_does_not_hold_what_was_applied() {
@@ -264,7 +365,8 @@ mod tests {
             let dir = Scratch::new();
             let (current, state) = installed(EntryId::new(Epoch(3), Seq(9)));
             let hard = HardState::default();
-            let recovery = recover(journal(&dir, ends), &state, Some(&current), hard).unwrap();
+            let recovery =
+                recover(journal(&dir, ends), &state, Some(&current), hard, unsuspected()).unwrap();
             let recovered = recovery.journal.recovered().clone();
             assert!(!recovery.behind_state);
             assert_eq!((recovered.first, recovered.last), (Seq(10), current.preceding));
@@ -274,7 +376,7 @@ mod tests {
             drop(recovery);
             // A crash now, and every later start: there is nothing left to do.
             let again = OpenJournal::open(JournalOptions::in_data_dir(dir.path())).unwrap();
-            let again = recover(again, &state, Some(&current), hard).unwrap();
+            let again = recover(again, &state, Some(&current), hard, unsuspected()).unwrap();
             assert_eq!(again.journal.recovered().first, Seq(10));
             assert_eq!(std::fs::read_dir(dir.path().join("divergent")).unwrap().count(), 1);
         }
@@ -285,7 +387,8 @@ mod tests {
         let dir = Scratch::new();
         let (current, state) = installed(EntryId::new(Epoch(1), Seq(9)));
         let hard = HardState::default();
-        let recovery = recover(journal(&dir, 12), &state, Some(&current), hard).unwrap();
+        let recovery =
+            recover(journal(&dir, 12), &state, Some(&current), hard, unsuspected()).unwrap();
         assert_eq!(recovery.journal.recovered().last, EntryId::new(Epoch(1), Seq(12)));
         assert!(!recovery.behind_state);
     }
@@ -296,7 +399,8 @@ mod tests {
         let hard = HardState::default();
         let dir = Scratch::new();
         let (current, _) = installed(EntryId::new(Epoch(3), Seq(9)));
-        let recovery = recover(journal(&dir, 5), &lost, Some(&current), hard).unwrap();
+        let recovery =
+            recover(journal(&dir, 5), &lost, Some(&current), hard, unsuspected()).unwrap();
         assert_eq!(recovery.lacking, Some(current.preceding));
         assert_eq!(recovery.journal.recovered().last.seq, Seq(5), "nothing is cut for it");
         assert!(recovery.found.is_none() && !recovery.behind_state);
@@ -304,7 +408,7 @@ mod tests {
 
         let open = OpenJournal::open(JournalOptions::in_data_dir(dir.path())).unwrap();
         let cut = open.start_after(EntryId::new(Epoch(2), Seq(7)), Chain(3)).unwrap();
-        let recovery = recover(cut, &lost, None, hard).unwrap();
+        let recovery = recover(cut, &lost, None, hard, unsuspected()).unwrap();
         assert_eq!(recovery.lacking, Some(EntryId::new(Epoch(2), Seq(7))));
     }
 
@@ -314,7 +418,7 @@ mod tests {
         let (current, mut state) = installed(EntryId::new(Epoch(3), Seq(9)));
         state.applied = EntryId::new(Epoch(1), Seq(8));
         let hard = HardState::default();
-        let outcome = recover(journal(&dir, 5), &state, Some(&current), hard);
+        let outcome = recover(journal(&dir, 5), &state, Some(&current), hard, unsuspected());
         assert!(matches!(outcome, Err(RecoveryError::NotInstalled { .. })));
     }
 }

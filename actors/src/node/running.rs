@@ -12,6 +12,7 @@ use super::draining::Drain;
 use super::reload::{Certificates, Reload};
 use crate::archive::Archive;
 use crate::client::ClientServer;
+use crate::divergence::{Divergence, Suspicion};
 use crate::gate::GateHandle;
 use crate::health::{DiskWatch, Health, HealthMonitor, MemoryWatch};
 use crate::metrics::Metrics;
@@ -53,6 +54,7 @@ pub struct RunningNode {
     pub(super) state: StateReader,
     pub(super) relief: MemoryRelief,
     pub(super) loss: Arc<StateLoss>,
+    pub(super) suspicion: Arc<Suspicion>,
     pub(super) health: Arc<Health>,
     pub(super) quorum: QuorumHandle,
     pub(super) incarnation: Incarnation,
@@ -192,6 +194,12 @@ impl RunningNode {
         self.parts.snapshots.take_inbox()
     }
 
+    /// Who holds a different log, as of the last comparison.
+    #[must_use]
+    pub fn divergence(&self) -> &Arc<Divergence> {
+        self.parts.snapshots.handle().divergence()
+    }
+
     /// Takes orders to scrub.
     #[must_use]
     pub fn scrubber(&self) -> &Scrubber {
@@ -199,12 +207,13 @@ impl RunningNode {
     }
 
     /// Completes when the node must be stopped and started again, with why: a snapshot was put in
-    /// force, or the state was given up.
+    /// force, the state was given up, or the log is in doubt.
     pub async fn superseded(&self) -> &'static str {
         let installed = self.parts.snapshots.handle().installed();
         tokio::select! {
             () = installed.notified() => "a snapshot was installed",
             () = self.loss.given_up() => "the state is damaged and is rebuilt",
+            () = self.suspicion.raised() => "this node's log may not be the others'",
         }
     }
 

@@ -26,7 +26,7 @@ use crate::health::Health;
 use crate::metrics::{Metrics, StorageSources};
 use crate::quorum::{
     Driver, DriverParts, FormingDriver, Found, Phase as QuorumPhase, Ports, QuorumHandle,
-    QuorumQueues, RebuildingDriver, Seen,
+    QuorumQueues, RebuildingDriver, Seen, VerifyingDriver,
 };
 use crate::replication::{LogSource, PeerEvents, ReplicationOptions, TlsMaterial};
 use crate::snapshot::SnapshotHandle;
@@ -71,13 +71,14 @@ impl RunningNode {
 
 impl Wiring {
     /// Everything after storage is open.
-    async fn start(&self, tls: TlsMaterial, opened: Opened) -> Result<RunningNode, StartError> {
+    async fn start(&self, tls: TlsMaterial, mut opened: Opened) -> Result<RunningNode, StartError> {
         let (quorum, asked) = QuorumHandle::new(self.wake.wake.clone());
         let state = opened.state.reader().clone();
         // Bound before anything is shown to peers: a port in use is found out first.
         let clients = self.start_clients(quorum.clone(), &state)?;
         let reservation = opened.data_dir.load_reservation()?;
         let hello = self.hello(&opened, reservation);
+        let beginning = Beginning::of(&mut opened, reservation);
         let (hard, hard_saved) = self.start_hard_state(opened.hard)?;
         let report_in_memory = Arc::new(AtomicBool::new(true));
         let journal = self.start_journal(opened.journal, report_in_memory.clone(), hard.clone())?;
@@ -92,7 +93,7 @@ impl Wiring {
             journal: journal.clone(),
             apply: apply.handle().clone(),
         };
-        let snapshots = self.start_snapshots(tls.clone(), &sources)?;
+        let snapshots = self.start_snapshots(tls.clone(), &sources, opened.doubt.clone())?;
         let data_dir = Arc::new(Mutex::new(opened.data_dir));
         let events = self.peer_events();
         let replication = ReplicationOptions {
@@ -121,7 +122,6 @@ impl Wiring {
             snapshots: snapshots.handle().clone(),
             first: first_entry(&journal)?,
         };
-        let beginning = Beginning::of(opened.found, opened.lacking, opened.generation, reservation);
         let phase = self.phase(local, Queues { asked, report_in_memory }, beginning)?;
         let (consensus, transport) = self.start_consensus(replication, phase).await?;
         let reload = self.reload(&tls, transport, clients.control(), snapshots.handle().clone())?;
@@ -164,6 +164,7 @@ impl Wiring {
             state,
             relief,
             loss,
+            suspicion: self.suspicion.clone(),
             health: self.health.clone(),
             quorum,
             incarnation: self.incarnation,
@@ -205,21 +206,20 @@ enum Beginning {
     Found(Found),
     /// A log whose beginning was only in the state, which is lost.
     Lost { above: EntryId, generation: Generation },
+    /// Journal or state may not be what the others hold.
+    Doubted { reason: String },
     /// Nothing yet.
     Empty { reservation: Option<DiskId> },
 }
 
 impl Beginning {
-    fn of(
-        found: Option<Found>,
-        lacking: Option<EntryId>,
-        generation: Generation,
-        reservation: Option<DiskId>,
-    ) -> Self {
-        match (found, lacking) {
-            (Some(found), _) => Self::Found(found),
-            (None, Some(above)) => Self::Lost { above, generation },
-            (None, None) => Self::Empty { reservation },
+    fn of(opened: &mut Opened, reservation: Option<DiskId>) -> Self {
+        let generation = opened.generation;
+        match (opened.found.take(), opened.lacking, &opened.doubt) {
+            (_, _, Some(doubt)) => Self::Doubted { reason: doubt.suspect.reason.clone() },
+            (Some(found), _, None) => Self::Found(found),
+            (None, Some(above), None) => Self::Lost { above, generation },
+            (None, None, None) => Self::Empty { reservation },
         }
     }
 }
@@ -236,6 +236,8 @@ impl Wiring {
             .map_err(|source| StartError::Thread { name: "random numbers", source })?;
         let (node, incarnation, disk) = (self.config.node, self.incarnation, self.disk);
         let stage = self.metrics.stages.sequencing.clone();
+        let attribution = self.metrics.gate.attribution.clone();
+        let suspicion = self.suspicion.clone();
         let (plan, tuning, published) = (self.plan(), self.tuning(), self.published.clone());
         Ok(Box::new(move |replication| {
             let ports = Ports {
@@ -256,6 +258,7 @@ impl Wiring {
                 health: local.health,
                 lifecycle: local.lifecycle,
                 loss: local.loss,
+                suspicion,
                 snapshots: local.snapshots,
                 first: local.first,
                 seen: Seen::default(),
@@ -270,6 +273,7 @@ impl Wiring {
                 report_in_memory: queues.report_in_memory,
                 seed: seed as u64,
                 stage,
+                attribution,
             };
             match beginning {
                 Beginning::Found(found) => {
@@ -278,6 +282,9 @@ impl Wiring {
                 Beginning::Lost { above, generation } => QuorumPhase::Rebuilding(Box::new(
                     RebuildingDriver::new(parts, above, generation),
                 )),
+                Beginning::Doubted { reason } => {
+                    QuorumPhase::Verifying(Box::new(VerifyingDriver::new(parts, reason)))
+                }
                 Beginning::Empty { reservation } => {
                     let logic = Forming::new(plan, reservation);
                     let cluster = ClusterId(seed);

@@ -13,6 +13,7 @@ use super::open::Opened;
 use crate::archive::{Archive, ArchiveParts, RunParts};
 use crate::client::{ClientOptions, ClientParts, ClientServer};
 use crate::clock;
+use crate::divergence::{Doubt, Suspicion};
 use crate::gate::GateHandle;
 use crate::health::{
     Budget, DiskWatch, DiskWatchParts, Health, HealthMonitor, HealthOptions, HealthParts,
@@ -24,7 +25,7 @@ use crate::metrics::{
 };
 use crate::quorum::{CopyTimesBoard, QuorumHandle, QuorumWake};
 use crate::replication::{LogSource, Replication, ReplicationOptions, TlsMaterial};
-use crate::snapshot::{SnapshotParts, SnapshotService};
+use crate::snapshot::{DivergenceParts, SnapshotParts, SnapshotService};
 use crate::storage::apply::{Apply, ApplyHooks, ApplyOptions, ApplyParts};
 use crate::storage::hardstate::{HardStateFile, HardStateHooks, HardStateWriter};
 use crate::storage::journal::{Journal, JournalHooks, OpenJournal};
@@ -54,6 +55,7 @@ pub(super) struct Wiring {
     pub(super) wake: QuorumWake,
     pub(super) incarnation: Incarnation,
     pub(super) disk: DiskId,
+    pub(super) suspicion: Arc<Suspicion>,
 }
 
 impl Wiring {
@@ -64,6 +66,7 @@ impl Wiring {
         (lifecycle, metrics): (Arc<Lifecycle>, Metrics),
     ) -> Result<Self, StartError> {
         let supervisor = Supervisor::spawn(lifecycle).await.map_err(StartError::actor)?;
+        metrics.gate.attribution.set(config.client.attribution);
         let gate = GateHandle::spawn(&metrics, Some(supervisor.cell()))
             .await
             .map_err(StartError::actor)?;
@@ -76,6 +79,7 @@ impl Wiring {
             wake: QuorumWake::new(),
             incarnation: opened.hard.state().incarnation,
             disk: opened.data_dir.identity().disk,
+            suspicion: Suspicion::new(&config.data_dir),
             config,
         })
     }
@@ -238,6 +242,7 @@ impl Wiring {
         &self,
         tls: TlsMaterial,
         sources: &StorageSources,
+        doubt: Option<Doubt>,
     ) -> Result<SnapshotService, StartError> {
         let supervisor = self.supervisor.clone();
         let fatal = move || supervisor.failed("snapshots", "the thread panicked");
@@ -254,6 +259,15 @@ impl Wiring {
             apply: sources.apply.clone(),
             scrub_metrics: self.metrics.scrub.clone(),
             disk: self.disk,
+            health: self.health.clone(),
+            scrub_period: self.config.health.scrub_period,
+            divergence: DivergenceParts {
+                node: self.config.node,
+                period: self.config.health.chain_check_period,
+                suspicion: self.suspicion.clone(),
+                doubt,
+                metrics: self.metrics.chain.clone(),
+            },
         };
         let service = SnapshotService::start(parts, fatal)
             .map_err(|source| StartError::Thread { name: "snapshots", source })?;

@@ -13,6 +13,7 @@ use super::driver::Driver;
 use super::forming::FormingDriver;
 use super::ports::Fatal;
 use super::rebuilding::RebuildingDriver;
+use super::verifying::VerifyingDriver;
 use crate::clock;
 use crate::wake::Wake;
 
@@ -33,6 +34,8 @@ pub(crate) enum Phase {
     Forming(Box<FormingDriver>),
     /// The state is lost.
     Rebuilding(Box<RebuildingDriver>),
+    /// Journal or state are in doubt.
+    Verifying(Box<VerifyingDriver>),
     /// Replication.
     Running(Box<Driver>),
 }
@@ -117,7 +120,7 @@ impl Actor for QuorumPolicy {
         state.timer.task.abort();
         match &mut state.phase {
             Some(Phase::Running(driver)) => driver.stop(),
-            Some(Phase::Forming(_) | Phase::Rebuilding(_)) | None => {}
+            Some(Phase::Forming(_) | Phase::Rebuilding(_) | Phase::Verifying(_)) | None => {}
         }
         Ok(())
     }
@@ -135,12 +138,26 @@ impl QuorumState {
                 self.phase = Some(rebuilding.round());
                 clock::now().plus(FORMING_PERIOD_US)
             }
-            Some(Phase::Running(mut driver)) => {
-                let due = driver.round()?;
-                self.phase = Some(Phase::Running(driver));
-                due
+            Some(Phase::Verifying(mut verifying)) => {
+                verifying.round();
+                self.phase = Some(Phase::Verifying(verifying));
+                clock::now().plus(FORMING_PERIOD_US)
             }
-            // A round failed before; the actor is about to end.
+            Some(Phase::Running(mut driver)) => match driver.round() {
+                Ok(due) => {
+                    self.phase = Some(Phase::Running(driver));
+                    due
+                }
+                // One of the two logs lies, and which one isn't known here: this node does nothing
+                // more before it has asked the voters, after a restart.
+                Err(Fatal::Chain { id, last, chain }) => {
+                    driver.doubt(id, last, chain)?;
+                    driver.stop();
+                    return Ok(());
+                }
+                Err(fatal) => return Err(fatal),
+            },
+            // A round failed before; the node is about to end.
             None => return Ok(()),
         };
         self.timer.set(due);

@@ -35,6 +35,8 @@ use super::handle::{ConfirmedRead, QuorumQueues};
 use super::orders::Orders;
 use super::sealing::{Payload, refuse, take_payload};
 use crate::clock;
+use crate::divergence::ChainPoint;
+use crate::gate::Attribution;
 use crate::metrics::Stage;
 use crate::replication::{PeerEvent, Session};
 use crate::submit::{Batch, DoubtReason, GateInput, Refusal, Sealed};
@@ -85,6 +87,7 @@ pub(crate) struct Driver {
     /// The policy that they were sampled under.
     sampled_under: Option<Policy>,
     was_primary: bool,
+    attribution: Attribution,
     /// What waiting replies wait for.
     crossing: Crossing,
     /// Policies of sessions that waiting replies wait for.
@@ -124,6 +127,8 @@ pub(crate) struct DriverParts {
     pub seed: u64,
     /// Counts rounds.
     pub stage: Stage,
+    /// Whether it is noted what replies wait for.
+    pub attribution: Attribution,
 }
 
 /// What a node with a log found on its disk.
@@ -187,6 +192,7 @@ impl Driver {
             copies: CopySampler::new(parts.queues.copy_times),
             sampled_under: None,
             was_primary: false,
+            attribution: parts.attribution,
             crossing: Crossing::default(),
             further: Vec::new(),
             degradation: Degradation::default(),
@@ -249,6 +255,15 @@ impl Driver {
         self.ports.gate(GateInput::Deposed { reason: DoubtReason::Shutdown }).ok();
     }
 
+    /// A record of the primary's doesn't continue this log, though the ids do.
+    pub(super) fn doubt(&self, id: EntryId, last: EntryId, chain: Chain) -> Result<(), Fatal> {
+        let last = ChainPoint { id: last, chain };
+        let reason = format!("entry {id} of the primary doesn't continue this log, {last}");
+        let stored = self.ports.suspicion.raise(last.id.seq, &reason);
+        stored
+            .map_err(|e| Fatal::Store { what: "the mark of a suspect log", reason: e.to_string() })
+    }
+
     fn next_round(&self, now: MonoTime) -> MonoTime {
         let next = self.core.next_deadline().min(self.view_due);
         // Batches that were not sealed wait for a commit, which wakes; their deadlines don't.
@@ -304,7 +319,8 @@ impl Driver {
         // That one comes each time, whether anything was applied or not.
         self.worked |= !matches!(event, Event::Applied { .. });
         let mut commands = std::mem::take(&mut self.commands);
-        self.crossing.before(&self.core, self.ports.node, &event);
+        let attributes = self.attribution.is_on();
+        self.crossing.before(&self.core, self.ports.node, &event, attributes);
         self.core.step(now, random, event, &mut commands);
         self.crossing.after(&self.core, self.ports.node);
         let mut entries = Some(entries);
@@ -449,11 +465,12 @@ impl Driver {
     /// is checked here, where the log's end is known: a record that doesn't continue it is of
     /// another history, whatever its id says.
     fn append(&mut self, entries: Vec<Entry>, branch: Branch) -> Result<(), Fatal> {
+        let mut last = self.core.log().last();
         for entry in &entries {
             if !entry.follows(self.chain) {
-                return Err(Fatal::Chain { id: entry.id });
+                return Err(Fatal::Chain { id: entry.id, last, chain: self.chain });
             }
-            self.chain = entry.chain;
+            (last, self.chain) = (entry.id, entry.chain);
         }
         self.ports.append(entries, branch)
     }

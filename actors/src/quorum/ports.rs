@@ -15,6 +15,7 @@ use quorate_protocol::types::{
 use quorate_protocol::wire::{Formation, Hello, WireError};
 use tokio::sync::mpsc;
 
+use crate::divergence::Suspicion;
 use crate::health::Health;
 use crate::replication::{PeerEvents, Replication, SendEntries, Session};
 use crate::snapshot::SnapshotHandle;
@@ -35,10 +36,14 @@ pub enum Fatal {
     #[error("broken invariant: {0}")]
     Violation(#[from] Violation),
     /// A record that doesn't continue this node's log came from the primary of its epoch.
-    #[error("entry {id} doesn't continue this node's log: the chains differ")]
+    #[error("entry {id} doesn't continue this node's log, {last} with chain {chain}")]
     Chain {
         /// The entry.
         id: EntryId,
+        /// The end of this node's log.
+        last: EntryId,
+        /// The chain there.
+        chain: Chain,
     },
     /// The chain before a cut can't be read.
     #[error("the journal can't be read at {seq}: {reason}")]
@@ -103,6 +108,8 @@ pub(crate) struct Ports {
     pub lifecycle: Arc<Lifecycle>,
     /// Gives the state up.
     pub loss: Arc<StateLoss>,
+    /// Doubts the log.
+    pub suspicion: Arc<Suspicion>,
     /// Fetches and installs snapshots.
     pub snapshots: SnapshotHandle,
     /// The record of the first entry and the configuration in it, for members that lack it.

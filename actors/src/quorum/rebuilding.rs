@@ -11,7 +11,7 @@ use super::actor::Phase;
 use super::driver::DriverParts;
 use crate::clock;
 use crate::replication::{PeerEvent, Session};
-use crate::view::View;
+use crate::view::{Absence, View};
 
 /// Between two requests. While a transfer is under way they are ignored.
 const ASK_PERIOD_US: u64 = 500_000;
@@ -127,7 +127,7 @@ impl RebuildingDriver {
             node: self.parts.ports.node,
             incarnation: self.parts.ports.incarnation,
             waiting: Some(waiting),
-            rebuilding: true,
+            absence: Absence::SnapshotInstall,
             ..View::default()
         });
     }

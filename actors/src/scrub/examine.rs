@@ -22,6 +22,8 @@ pub(crate) struct Examiner {
     apply: ApplyHandle,
     /// Where a checkpoint may be made, which a start removes if it is left behind.
     scratch: PathBuf,
+    /// A file whose time tells when this node was last examined.
+    stamp: PathBuf,
     busy: Mutex<()>,
 }
 
@@ -35,8 +37,14 @@ pub(crate) enum NotHere {
 }
 
 impl Examiner {
-    pub(crate) fn new(state: StateReader, apply: ApplyHandle, scratch: PathBuf) -> Arc<Self> {
-        Arc::new(Self { state, apply, scratch, busy: Mutex::new(()) })
+    /// `scratch` is a folder, `stamp` a file: both are made where they are needed.
+    pub(crate) fn new(
+        state: StateReader,
+        apply: ApplyHandle,
+        scratch: PathBuf,
+        stamp: PathBuf,
+    ) -> Arc<Self> {
+        Arc::new(Self { state, apply, scratch, stamp, busy: Mutex::new(()) })
     }
 
     /// What this node holds at `seq`, and whether its files can be read.
@@ -49,12 +57,42 @@ impl Examiner {
             Ok(Some(hashes)) => hashes,
             Ok(None) => return Err(NotHere::Elsewhere),
             Err(error) => {
+                self.stamp();
                 // An iterator's error counts as the storage's, whoever walks.
                 self.state.report(&error);
                 return Ok(Examined { hashes: None, fault: Some(error.to_string()) });
             }
         };
-        Ok(Examined { hashes: Some(hashes), fault: self.verify().err() })
+        let fault = self.verify().err();
+        self.stamp();
+        Ok(Examined { hashes: Some(hashes), fault })
+    }
+
+    /// Most nodes hold something else in these slots at `seq`: the state is given up, to be rebuilt
+    /// as a damaged one is, as soon as the others do without this node.
+    pub(crate) fn give_up(&self, seq: Seq, first_slot: u16, last_slot: u16) {
+        self.state.report(&StateError::Different { first_slot, last_slot, seq });
+    }
+
+    /// How long ago this node was last examined; since its first start where it never was.
+    pub(crate) fn last_examined(&self) -> Duration {
+        let modified = std::fs::metadata(&self.stamp).and_then(|meta| meta.modified());
+        match modified {
+            Ok(at) => at.elapsed().unwrap_or_default(),
+            Err(_) => {
+                self.stamp();
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// A file's time survives restarts. Without it scrubs come sooner or later, which does no harm.
+    fn stamp(&self) {
+        let stamped = std::fs::File::create(&self.stamp)
+            .and_then(|file| file.set_modified(std::time::SystemTime::now()));
+        if let Err(error) = stamped {
+            tracing::warn!(path = %self.stamp.display(), %error, "the time of a scrub isn't kept");
+        }
     }
 
     /// `None` where the state is not at `seq`.

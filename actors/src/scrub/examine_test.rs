@@ -25,7 +25,8 @@ fn examiner(dir: &Scratch, name: &str, odd: &str) -> Arc<Examiner> {
     writer.finish_entry(&entry);
     writer.write().expect("written");
     let scratch = dir.path().join(format!("{name}-scrub"));
-    Examiner::new(state.reader().clone(), ApplyHandle::default(), scratch)
+    let stamp = dir.path().join(format!("{name}-stamp"));
+    Examiner::new(state.reader().clone(), ApplyHandle::default(), scratch, stamp)
 }
 
 #[test]

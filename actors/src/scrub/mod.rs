@@ -28,5 +28,5 @@ pub use compare::{Difference, compare};
 pub(crate) use examine::{Examiner, NotHere};
 pub(crate) use hashes::{EXAMINED_BYTES_MAX, Examined};
 pub use hashes::{RangeHash, RangeHashes, SLOTS_PER_RANGE};
-pub(crate) use run::{Dialled, ScrubOrder, ScrubRun};
 pub use run::{NodeScrub, ScrubError, ScrubReport, Scrubber};
+pub(crate) use run::{ScrubOrder, ScrubReply, ScrubRun};

@@ -1,6 +1,5 @@
 //! The asker's part: one position, every voter, one report.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +13,15 @@ use super::compare::{Difference, compare};
 use super::examine::{Examiner, NotHere};
 use super::hashes::{Examined, RangeHashes};
 use crate::metrics::ScrubMetrics;
-use crate::snapshot::examine_remotely;
+use crate::snapshot::{Dialled, connect, examine_remotely, rebuild_remotely};
 use crate::view::Published;
 
 /// How far ahead of the log's end the position is, attempt by attempt: nothing for a cluster at
 /// rest, more for one under load, which has moved on by the time the question arrives.
 const AHEAD: [u64; 6] = [0, 256, 0, 2_048, 512, 16_384];
 
-/// From the first packet to a connection.
-const DIAL_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a node may take to hear that it must rebuild.
+const REBUILD_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long a node may take to read everything that it holds.
 const EXAMINE_DEADLINE: Duration = Duration::from_mins(30);
@@ -36,6 +35,8 @@ pub struct ScrubReport {
     pub nodes: Vec<NodeScrub>,
     /// Where they differ.
     pub differences: Vec<Difference>,
+    /// Nodes that were told to rebuild their state.
+    pub repaired: Vec<NodeId>,
 }
 
 /// What one node said.
@@ -75,6 +76,21 @@ impl ScrubReport {
         self.differences.is_empty()
             && self.nodes.iter().all(|node| node.fault.is_none() && node.absent.is_none())
     }
+
+    /// Who holds something else than more than half of all voters, with the first slots of it.
+    /// Who can't read what it holds has found that out itself, and rebuilds by itself.
+    fn repairable(&self) -> Vec<(NodeId, u16, u16)> {
+        let known = self.nodes.iter().filter(|node| node.keys.is_some()).count();
+        let mut odd: Vec<(NodeId, u16, u16)> = Vec::new();
+        for Difference { first_slot, last_slot, nodes } in &self.differences {
+            if 2 * (known - nodes.len()) > self.nodes.len() {
+                odd.extend(nodes.iter().map(|node| (*node, *first_slot, *last_slot)));
+            }
+        }
+        odd.sort_unstable();
+        odd.dedup_by_key(|(node, ..)| *node);
+        odd
+    }
 }
 
 /// Asks for scrubs. Cheap to clone.
@@ -85,13 +101,14 @@ pub struct Scrubber {
 
 impl Scrubber {
     /// Compares all voters, and has each read its files through. Takes as long as they need to read
-    /// everything that they hold.
+    /// everything that they hold. With `repair`, those that differ from what more than half of all
+    /// voters hold are told to rebuild their state.
     ///
     /// # Errors
     /// See [`ScrubError`]. What is found is no error but the report.
-    pub async fn scrub(&self) -> Result<ScrubReport, ScrubError> {
+    pub async fn scrub(&self, repair: bool) -> Result<ScrubReport, ScrubError> {
         let (reply, report) = oneshot::channel();
-        self.orders.try_send(reply).map_err(|error| match error {
+        self.orders.try_send(ScrubOrder { repair, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ScrubError::Busy,
             mpsc::error::TrySendError::Closed(_) => ScrubError::Stopping,
         })?;
@@ -99,12 +116,14 @@ impl Scrubber {
     }
 }
 
-/// Where the report goes.
-pub(crate) type ScrubOrder = oneshot::Sender<Result<ScrubReport, ScrubError>>;
+/// What is asked for, and where the report goes.
+pub(crate) struct ScrubOrder {
+    pub(crate) repair: bool,
+    pub(crate) reply: ScrubReply,
+}
 
-/// Connects to another node, on the runtime of the snapshots' thread.
-pub(crate) type Dialled = Arc<dyn Fn(NodeId, SocketAddr) -> DialFuture + Send + Sync>;
-type DialFuture = std::pin::Pin<Box<dyn Future<Output = Result<Connection, String>> + Send>>;
+/// Where a report goes.
+pub(crate) type ScrubReply = oneshot::Sender<Result<ScrubReport, ScrubError>>;
 
 /// One scrub.
 pub(crate) struct ScrubRun {
@@ -132,8 +151,11 @@ type Answer = Result<Result<Examined, NotHere>, String>;
 
 impl ScrubRun {
     /// Reports and raises the alarm: metrics and log.
-    pub(crate) async fn run(self) -> Result<ScrubReport, ScrubError> {
-        let outcome = self.compare().await;
+    pub(crate) async fn run(self, repair: bool) -> Result<ScrubReport, ScrubError> {
+        let mut outcome = self.compare().await;
+        if let (Ok(report), true) = (&mut outcome, repair) {
+            self.repair(report).await;
+        }
         self.metrics.finished(outcome.as_ref().ok());
         match &outcome {
             Ok(report) if report.is_clean() => {
@@ -143,6 +165,33 @@ impl ScrubRun {
             Err(error) => tracing::warn!(%error, "scrub: not done"),
         }
         outcome
+    }
+
+    /// Each of them rebuilds when all others are there, so never two of them at once.
+    async fn repair(&self, report: &mut ScrubReport) {
+        for (node, first_slot, last_slot) in report.repairable() {
+            let told = self.tell_to_rebuild(node, (report.seq, first_slot, last_slot)).await;
+            match told {
+                Ok(()) => {
+                    tracing::warn!(%node, seq = %report.seq, "scrub: the node rebuilds its state");
+                    report.repaired.push(node);
+                }
+                Err(error) => tracing::error!(%node, error, "scrub: the node was not repaired"),
+            }
+        }
+    }
+
+    async fn tell_to_rebuild(&self, node: NodeId, what: (Seq, u16, u16)) -> Result<(), String> {
+        let view = self.published.view();
+        if node == view.node {
+            self.examiner.give_up(what.0, what.1, what.2);
+            return Ok(());
+        }
+        let member = view.config.as_ref().and_then(|config| config.member(node));
+        let address = member.map(|member| member.peer_addr.clone()).unwrap_or_default();
+        let connection = connect(&self.dial, node, &address).await?;
+        let told = timeout(REBUILD_DEADLINE, rebuild_remotely(&connection, what)).await;
+        told.unwrap_or_else(|_| Err("no answer in time".to_owned()))
     }
 
     async fn compare(&self) -> Result<ScrubReport, ScrubError> {
@@ -174,7 +223,7 @@ impl ScrubRun {
                 Way::Here
             } else {
                 let address = config.member(node).map(|member| member.peer_addr.clone());
-                match self.connect(node, &address.unwrap_or_default()).await {
+                match connect(&self.dial, node, &address.unwrap_or_default()).await {
                     Ok(connection) => Way::There(connection),
                     Err(error) => Way::Nowhere(error),
                 }
@@ -182,16 +231,6 @@ impl ScrubRun {
             asked.push(Asked { node, way });
         }
         Ok(asked)
-    }
-
-    async fn connect(&self, node: NodeId, address: &str) -> Result<Connection, String> {
-        let dial = async {
-            let found =
-                tokio::net::lookup_host(address).await.map_err(|error| error.to_string())?;
-            let address = found.into_iter().next().ok_or("its name has no address")?;
-            (self.dial)(node, address).await
-        };
-        timeout(DIAL_DEADLINE, dial).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
     }
 
     /// All at once, so that all still are where they are asked for.
@@ -239,7 +278,7 @@ fn report(seq: Seq, answers: Vec<(NodeId, Answer)>) -> ScrubReport {
         }
         nodes.push(scrub);
     }
-    ScrubReport { seq, nodes, differences: compare(&contents) }
+    ScrubReport { seq, nodes, differences: compare(&contents), repaired: Vec::new() }
 }
 
 /// One line for each thing that is wrong.
@@ -255,5 +294,44 @@ fn tell(report: &ScrubReport) {
         if let Some(reason) = &node.absent {
             tracing::warn!(node = %node.node, reason, "scrub: a node was not looked at");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(keys: &[Option<u64>], differences: &[(u16, &[u64])]) -> ScrubReport {
+        let node = |(node, keys): (u64, &Option<u64>)| NodeScrub {
+            node: NodeId(node),
+            keys: *keys,
+            fault: None,
+            absent: None,
+        };
+        let difference = |(slot, nodes): &(u16, &[u64])| Difference {
+            first_slot: *slot,
+            last_slot: *slot + 63,
+            nodes: nodes.iter().copied().map(NodeId).collect(),
+        };
+        ScrubReport {
+            seq: Seq(9),
+            nodes: (1..).zip(keys).map(node).collect(),
+            differences: differences.iter().map(difference).collect(),
+            repaired: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_who_differs_from_more_than_half_of_all_voters_is_repaired() {
+        let all = [Some(5), Some(5), Some(6)];
+        let odd = report(&all, &[(64, &[3]), (640, &[3]), (6_400, &[1])]);
+        assert_eq!(odd.repairable(), [(NodeId(1), 6_400, 6_463), (NodeId(3), 64, 127)]);
+        assert_eq!(report(&all, &[(64, &[1, 2, 3])]).repairable(), []);
+        // Two of three that differ: neither is right, and all are named.
+        let silent = [Some(5), Some(6), None];
+        assert_eq!(report(&silent, &[(64, &[1, 2])]).repairable(), []);
+        // Of those that answered most agree, but they are not most of all five.
+        let few = [Some(5), Some(5), Some(6), None, None];
+        assert_eq!(report(&few, &[(64, &[3])]).repairable(), []);
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +17,8 @@ use super::manifest::MANIFEST_BYTES_MAX;
 use super::receiving::{PartialFile, ReceiveError, Receiving};
 use super::serve::blocking;
 use super::stats::{SnapshotProgress, SnapshotStats};
-use super::wire::{Request, Status};
+use super::wire::{CHAIN_BYTES, Request, Status, decode_chain};
+use crate::divergence::ChainPoint;
 use crate::replication::{BulkDialler, BulkError};
 use crate::scrub::{EXAMINED_BYTES_MAX, Examined, NotHere};
 
@@ -59,6 +61,10 @@ pub(super) enum FetchError {
     #[error(transparent)]
     Io(#[from] io::Error),
 }
+
+/// Connects to another node, on the runtime of the snapshots' thread.
+pub(crate) type Dialled = Arc<dyn Fn(NodeId, SocketAddr) -> DialFuture + Send + Sync>;
+type DialFuture = Pin<Box<dyn Future<Output = Result<Connection, String>> + Send>>;
 
 /// One attempt.
 pub(super) struct Fetch {
@@ -223,6 +229,59 @@ pub(crate) async fn examine_remotely(
         }
     };
     examined.await.map_err(|error| error.to_string())
+}
+
+/// Has another node rebuild its state, as most hold something else than it does in these slots. The
+/// caller bounds the wait.
+pub(crate) async fn rebuild_remotely(
+    connection: &Connection,
+    (seq, first_slot, last_slot): (Seq, u16, u16),
+) -> Result<(), String> {
+    let request = Request::Rebuild { seq, first_slot, last_slot };
+    match ask(connection, &request).await {
+        Ok((Status::Here, _)) => Ok(()),
+        Ok((Status::Preparing | Status::Gone, _)) => Err("it was refused".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether another node would lead. The caller bounds the wait.
+pub(crate) async fn would_lead(connection: &Connection) -> Result<bool, String> {
+    let answer = ask(connection, &Request::Lead).await;
+    answer.map(|(status, _)| status == Status::Here).map_err(|error| error.to_string())
+}
+
+/// What another node holds at `seq`, or at its commit position where that is lower; `None` where
+/// it can't say. The caller bounds the wait.
+pub(crate) async fn chain_remotely(
+    connection: &Connection,
+    seq: Seq,
+) -> Result<Option<ChainPoint>, String> {
+    let answer = async {
+        let (status, recv) = ask(connection, &Request::Chain { seq }).await?;
+        match status {
+            Status::Here => {
+                let bytes = read_all(recv, CHAIN_BYTES).await?;
+                decode_chain(&bytes).map(Some).ok_or(FetchError::Answer)
+            }
+            Status::Preparing | Status::Gone => Ok(None),
+        }
+    };
+    answer.await.map_err(|error| error.to_string())
+}
+
+/// Connects to a member by its address, resolved anew.
+pub(crate) async fn connect(
+    dial: &Dialled,
+    node: NodeId,
+    address: &str,
+) -> Result<Connection, String> {
+    let dialling = async {
+        let found = tokio::net::lookup_host(address).await.map_err(|error| error.to_string())?;
+        let address = found.into_iter().next().ok_or("its name has no address")?;
+        dial(node, address).await
+    };
+    timeout(DIAL_DEADLINE, dialling).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
 }
 
 async fn ask(

@@ -19,6 +19,7 @@
 //! | `source`, `serve` | making a snapshot, sending it |
 //! | `fetch`, `receiving` | receiving one: the network, the disk |
 //! | `manifest`, `wire` | the formats |
+//! | `successor` | asking who would lead, over the same connections |
 //! | `stats` | figures |
 
 mod fetch;
@@ -28,12 +29,15 @@ mod serve;
 mod service;
 mod source;
 mod stats;
+mod successor;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use fetch::examine_remotely;
-pub(crate) use service::{SnapshotHandle, SnapshotParts, SnapshotService, remove_leftovers};
+pub(crate) use fetch::{Dialled, chain_remotely, connect, examine_remotely, rebuild_remotely};
+pub(crate) use service::{
+    DivergenceParts, SnapshotHandle, SnapshotParts, SnapshotService, remove_leftovers,
+};
 pub use stats::{SnapshotProgress, SnapshotStats};
 pub(crate) use wire::encode_order;

@@ -13,7 +13,9 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::source::{Checkpoint, Offer, Source};
-use super::wire::{REQUEST_BYTES_MAX, Request, Status};
+use super::wire::{REQUEST_BYTES_MAX, Request, Status, encode_chain};
+use crate::divergence::Chains;
+use crate::health::Health;
 use crate::orders::{Order, Reception};
 use crate::replication::Knock;
 use crate::scrub::{Examiner, NotHere};
@@ -97,6 +99,8 @@ pub(super) struct Served {
     pub(super) source: Arc<Source>,
     pub(super) pace: Pace,
     pub(super) examiner: Arc<Examiner>,
+    pub(super) chains: Arc<Chains>,
+    pub(super) health: Arc<Health>,
     pub(super) orders: Reception,
 }
 
@@ -127,6 +131,15 @@ impl Transfer {
                 None => send_status(send, Status::Gone).await,
             },
             Request::Examine { seq } => self.send_examined(send, seq).await,
+            Request::Chain { seq } => self.send_chain(send, seq).await,
+            Request::Lead => {
+                let willing = self.served.health.may_lead();
+                send_status(send, if willing { Status::Here } else { Status::Gone }).await
+            }
+            Request::Rebuild { seq, first_slot, last_slot } => {
+                self.served.examiner.give_up(seq, first_slot, last_slot);
+                send_status(send, Status::Here).await
+            }
             Request::Order(order) => self.send_answer(send, *order).await,
         }
     }
@@ -134,6 +147,15 @@ impl Transfer {
     /// Answers when the order is carried out, or its asker's patience has ended.
     async fn send_answer(&self, mut send: SendStream, order: Order) -> Result<(), ServeError> {
         let answer = self.served.orders.take(self.peer, order).await;
+        timeout(IDLE_DEADLINE, send.write_all(&answer)).await??;
+        finish(send)
+    }
+
+    async fn send_chain(&self, mut send: SendStream, seq: Seq) -> Result<(), ServeError> {
+        let chains = self.served.chains.clone();
+        let point = blocking(move || Ok::<_, io::Error>(chains.committed(seq))).await?;
+        let Some(point) = point else { return send_status(send, Status::Gone).await };
+        let answer = [&[Status::Here as u8][..], &encode_chain(&point)].concat();
         timeout(IDLE_DEADLINE, send.write_all(&answer)).await??;
         finish(send)
     }

@@ -17,23 +17,27 @@ use quorate_protocol::core::Snapshot;
 use quorate_protocol::types::{DiskId, EntryId, NodeId};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
+use super::fetch::Dialled;
 use super::fetch::{Fetch, FetchError};
 use super::receiving::{Receiving, remove};
 use super::serve::{Pace, Served, blocking, serve};
 use super::source::{Made, Source};
 use super::stats::SnapshotStats;
-use crate::metrics::ScrubMetrics;
+use super::successor::Successor;
+use crate::divergence::{ChainWatch, Chains, Divergence, Doubt, Suspicion};
+use crate::health::Health;
+use crate::metrics::{ChainMetrics, ScrubMetrics};
 use crate::orders::{Ask, OrderDesk, OrderInbox, Reception, carry, receive};
 use crate::replication::{BulkDialler, Knock, TlsMaterial};
-use crate::scrub::{Dialled, Examiner, ScrubOrder, ScrubRun, Scrubber};
+use crate::scrub::{Examiner, ScrubOrder, ScrubReply, ScrubRun, Scrubber};
 use crate::storage::JournalHold;
 use crate::storage::apply::ApplyHandle;
 use crate::storage::identity::Current;
 use crate::storage::journal::JournalReader;
 use crate::storage::state::StateReader;
-use crate::view::Published;
+use crate::view::{Published, Role};
 use crate::wake::Wake;
 
 /// Connections that are served at once: transfers, scrubs and orders.
@@ -42,10 +46,16 @@ const CONNECTIONS_MAX: usize = 12;
 const ORDERS_MAX: usize = 16;
 /// Attempts to connect that wait to be answered.
 const KNOCKS_MAX: usize = 8;
-/// Threads for disks: one that makes a snapshot, one that sends or receives.
-const BLOCKING_THREADS_MAX: usize = 2;
+/// Threads for disks: one that makes a snapshot, one that sends or receives, one that compares.
+const BLOCKING_THREADS_MAX: usize = 3;
 
-/// How often it is looked whether a snapshot is still asked for.
+/// Between two questions which log is right, on a node that takes part in nothing until it knows.
+const DOUBT_PERIOD: Duration = Duration::from_secs(1);
+
+/// In the data directory: when this node was last examined by a scrub.
+const SCRUB_STAMP: &str = "SCRUBBED";
+
+/// How often it is looked whether a snapshot is still asked for, and a scrub due.
 const EXPIRE_PERIOD: Duration = Duration::from_secs(5);
 
 /// Between two attempts to fetch: doubled from the first to the second.
@@ -81,6 +91,26 @@ pub(crate) struct SnapshotParts {
     pub scrub_metrics: ScrubMetrics,
     /// This node's disk, which its orders name.
     pub disk: DiskId,
+    /// Whether this node would lead.
+    pub health: Arc<Health>,
+    /// Between two scrubs that the primary makes by itself; zero: none.
+    pub scrub_period: Duration,
+    /// How the node doubts its own log.
+    pub divergence: DivergenceParts,
+}
+
+/// What the comparison with other nodes' logs needs.
+pub(crate) struct DivergenceParts {
+    /// This node.
+    pub node: NodeId,
+    /// Between two comparisons; zero is never.
+    pub period: Duration,
+    /// Marks the node.
+    pub suspicion: Arc<Suspicion>,
+    /// Set where this start can't trust what it found.
+    pub doubt: Option<Doubt>,
+    /// What comparisons find.
+    pub metrics: ChainMetrics,
 }
 
 /// What others have of the thread. Cheap to clone; no call waits.
@@ -95,6 +125,9 @@ pub(crate) struct SnapshotHandle {
     orders: OrderDesk,
     tls: Arc<ArcSwap<TlsMaterial>>,
     bytes_per_second: Arc<AtomicU64>,
+    divergence: Arc<Divergence>,
+    successor: Arc<Successor>,
+    succession: mpsc::Sender<()>,
 }
 
 /// The core needs a snapshot.
@@ -166,6 +199,22 @@ impl SnapshotHandle {
         &self.orders
     }
 
+    /// A voter that would lead in this node's place, by an answer that has just come. Where there is
+    /// none, `ask` has all voters asked.
+    pub(crate) fn successor(&self, ask: bool) -> Option<NodeId> {
+        let known = self.successor.take();
+        if known.is_none() && ask {
+            // A full queue: they are being asked.
+            let _ = self.succession.try_send(());
+        }
+        known
+    }
+
+    /// Who holds a different log, as of the last comparison.
+    pub(crate) fn divergence(&self) -> &Arc<Divergence> {
+        &self.divergence
+    }
+
     /// Figures.
     pub(crate) fn stats(&self) -> &Arc<SnapshotStats> {
         &self.stats
@@ -190,6 +239,7 @@ impl SnapshotService {
         let (decisions, decided) = mpsc::channel(1);
         let (knocks, knocked) = mpsc::channel(KNOCKS_MAX);
         let (scrubs, scrub_orders) = mpsc::channel(1);
+        let (succession, successions) = mpsc::channel(1);
         let (stop, stopped) = oneshot::channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let (orders, inbox, reception, asks) = receive(parts.published.clone(), parts.disk);
@@ -203,6 +253,9 @@ impl SnapshotService {
             tls: Arc::new(ArcSwap::from_pointee(parts.tls.clone())),
             bytes_per_second: Arc::new(AtomicU64::new(parts.bytes_per_second)),
             orders,
+            divergence: Arc::default(),
+            successor: Arc::default(),
+            succession,
         };
         let worker = Worker::new(parts, &handle, &stopping, reception);
         let hold = worker.served.source.hold.clone();
@@ -211,7 +264,8 @@ impl SnapshotService {
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()?;
         let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || {
-            let queues = Queues { asked, decided, scrubs: scrub_orders, asks, knocks: knocked };
+            let queues =
+                Queues { asked, decided, scrubs: scrub_orders, asks, successions, knocks: knocked };
             let run = worker.run(queues, stopped);
             if catch_unwind(AssertUnwindSafe(|| runtime.block_on(run))).is_err() {
                 fatal();
@@ -268,8 +322,15 @@ struct Worker {
     received: Option<Receiving>,
     published: Arc<Published>,
     scrub_metrics: ScrubMetrics,
+    /// Zero is never.
+    scrub_period: Duration,
     scrubbing: JoinSet<()>,
     asking: JoinSet<()>,
+    chain_watch: Arc<ChainWatch>,
+    /// Zero is never.
+    chain_period: Duration,
+    comparing: JoinSet<()>,
+    succeeding: JoinSet<()>,
     not_before: Instant,
     backoff: Duration,
 }
@@ -280,6 +341,7 @@ struct Queues {
     decided: mpsc::Receiver<Decision>,
     scrubs: mpsc::Receiver<ScrubOrder>,
     asks: mpsc::Receiver<Ask>,
+    successions: mpsc::Receiver<()>,
     knocks: mpsc::Receiver<Knock>,
 }
 
@@ -291,9 +353,16 @@ impl Worker {
         orders: Reception,
     ) -> Self {
         let dir = parts.data_dir.join("snapshots");
-        let examiner = Examiner::new(parts.state.clone(), parts.apply, dir.join("scrub"));
+        let stamp = parts.data_dir.join(SCRUB_STAMP);
+        let (state, scratch) = (parts.state.clone(), dir.join("scrub"));
+        let examiner = Examiner::new(state, parts.apply, scratch, stamp);
         let published = parts.published.clone();
         let receiving_dir = dir.join("receiving");
+        let chains = Arc::new(Chains {
+            journal: parts.journal.clone(),
+            state: parts.state.clone(),
+            published: published.clone(),
+        });
         let source = Source {
             dir,
             state: parts.state,
@@ -304,6 +373,17 @@ impl Worker {
             stopping: stopping.clone(),
             made: Mutex::new(Made::Nothing),
         };
+        let DivergenceParts { node, period, suspicion, doubt, metrics } = parts.divergence;
+        let chain_period = if doubt.is_some() { DOUBT_PERIOD } else { period };
+        let chain_watch = ChainWatch {
+            node,
+            published: published.clone(),
+            chains: chains.clone(),
+            suspicion,
+            metrics,
+            doubt,
+            told: handle.divergence.clone(),
+        };
         Self {
             data_dir: parts.data_dir,
             receiving_dir,
@@ -313,6 +393,8 @@ impl Worker {
                 source: Arc::new(source),
                 pace: Pace::new(handle.bytes_per_second.clone()),
                 examiner,
+                chains,
+                health: parts.health,
                 orders,
             }),
             wake: parts.wake,
@@ -322,17 +404,26 @@ impl Worker {
             received: None,
             published,
             scrub_metrics: parts.scrub_metrics,
+            scrub_period: parts.scrub_period,
             scrubbing: JoinSet::new(),
             asking: JoinSet::new(),
+            chain_watch: Arc::new(chain_watch),
+            chain_period,
+            comparing: JoinSet::new(),
+            succeeding: JoinSet::new(),
             not_before: Instant::now(),
             backoff: RETRY_MIN,
         }
     }
 
     async fn run(mut self, queues: Queues, mut stop: oneshot::Receiver<()>) {
-        let Queues { mut asked, mut decided, mut scrubs, mut asks, mut knocks } = queues;
+        let Queues { mut asked, mut decided, mut scrubs, mut asks, mut successions, mut knocks } =
+            queues;
         let mut serving = JoinSet::new();
         let mut expire = tokio::time::interval(EXPIRE_PERIOD);
+        let compares = !self.chain_period.is_zero();
+        let mut compare = tokio::time::interval(self.chain_period.max(EXPIRE_PERIOD / 5));
+        compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = &mut stop => return,
@@ -346,14 +437,23 @@ impl Worker {
                     }
                 }
                 Some(ended) = serving.join_next() => pass_panic_on(ended),
-                Some(order) = scrubs.recv(), if self.scrubbing.is_empty() => self.scrub(order),
+                Some(ScrubOrder { repair, reply }) = scrubs.recv(), if self.scrubbing.is_empty() => {
+                    self.scrub(repair, Some(reply));
+                }
                 Some(ended) = self.scrubbing.join_next() => pass_panic_on(ended),
                 Some(ask) = asks.recv(), if self.asking.len() < ORDERS_MAX => {
                     let dialler = self.dialler();
                     self.asking.spawn(carry(ask, dialler));
                 }
                 Some(ended) = self.asking.join_next() => pass_panic_on(ended),
-                _ = expire.tick() => self.served.source.expire(),
+                Some(()) = successions.recv(), if self.succeeding.is_empty() => self.find_successor(),
+                Some(ended) = self.succeeding.join_next() => pass_panic_on(ended),
+                _ = expire.tick() => {
+                    self.served.source.expire();
+                    self.scrub_if_due();
+                }
+                _ = compare.tick(), if compares && self.comparing.is_empty() => self.compare(),
+                Some(ended) = self.comparing.join_next() => pass_panic_on(ended),
             }
         }
     }
@@ -408,15 +508,47 @@ impl Worker {
         Ok(dialler)
     }
 
-    /// One at a time.
-    fn scrub(&mut self, order: ScrubOrder) {
+    fn dial(&mut self) -> Dialled {
         let dialler = self.dialler();
-        let dial: Dialled = Arc::new(move |node, address| {
+        Arc::new(move |node, address| {
             let dialler = dialler.clone();
             Box::pin(async move {
                 dialler?.dial(node, address).await.map_err(|error| error.to_string())
             })
+        })
+    }
+
+    fn compare(&mut self) {
+        let (watch, dial) = (self.chain_watch.clone(), self.dial());
+        self.comparing.spawn(async move { watch.look(&dial).await });
+    }
+
+    fn find_successor(&mut self) {
+        let Some(config) = self.published.view().config.clone() else { return };
+        let (successor, node) = (self.handle.successor.clone(), self.chain_watch.node);
+        let (dial, wake) = (self.dial(), self.wake.clone());
+        self.succeeding.spawn(async move {
+            successor.find(node, &config, &dial).await;
+            wake.wake();
         });
+    }
+
+    /// The primary's part, so that one node at most asks for it. Nodes that were examined lately,
+    /// for whomever, are not due.
+    fn scrub_if_due(&mut self) {
+        let due = !self.scrub_period.is_zero()
+            && self.scrubbing.is_empty()
+            && self.published.role() == Role::Primary
+            && self.served.examiner.last_examined() >= self.scrub_period;
+        if due {
+            tracing::info!("scrub: due by the schedule");
+            self.scrub(true, None);
+        }
+    }
+
+    /// One at a time.
+    fn scrub(&mut self, repair: bool, reply: Option<ScrubReply>) {
+        let dial = self.dial();
         let run = ScrubRun {
             published: self.published.clone(),
             examiner: self.served.examiner.clone(),
@@ -424,8 +556,11 @@ impl Worker {
             metrics: self.scrub_metrics.clone(),
         };
         self.scrubbing.spawn(async move {
-            // A caller that has gone sees metrics and log.
-            let _ = order.send(run.run().await);
+            let outcome = run.run(repair).await;
+            if let Some(reply) = reply {
+                // A caller that has gone sees metrics and log.
+                let _ = reply.send(outcome);
+            }
         });
     }
 

@@ -5,12 +5,18 @@
 //! 'F' id (32) file (4) offset (8)   → status (1); if 0: the file from there to its end
 //! 'H' seq (8)                       → status (1); if 0: what the state holds there (`scrub`)
 //! 'O' order                         → answer (`orders`)
+//! 'R' seq (8) slot (2) slot (2)     → status (1): 0 if the state is given up, to be rebuilt, as
+//!                                     most hold something else in these slots there (`scrub`)
+//! 'L'                               → status (1): 0 if this node would lead
+//! 'C' seq (8)                       → status (1); if 0: epoch (8) seq (8) chain (16), there or at
+//!                                     the commit position, if that is lower (`divergence`)
 //! ```
 
 use bytes::Buf;
-use quorate_protocol::types::{EntryId, Epoch, Seq};
+use quorate_protocol::types::{Chain, EntryId, Epoch, Seq};
 
 use super::manifest::SnapshotId;
+use crate::divergence::ChainPoint;
 use crate::orders::{ORDER_BYTES_MAX, Order};
 
 /// Longest request.
@@ -27,6 +33,12 @@ pub(super) enum Request {
     Examine { seq: Seq },
     /// Something to be done by the node that is asked.
     Order(Box<Order>),
+    /// The log's chain at this position.
+    Chain { seq: Seq },
+    /// Whether this node would lead: it is healthy and its disk has room.
+    Lead,
+    /// That most nodes hold something else there, so that the state must be rebuilt.
+    Rebuild { seq: Seq, first_slot: u16, last_slot: u16 },
 }
 
 /// The first byte of an answer.
@@ -63,6 +75,17 @@ impl Request {
                 bytes.push(b'O');
                 order.encode(&mut bytes);
             }
+            Self::Chain { seq } => {
+                bytes.push(b'C');
+                bytes.extend_from_slice(&seq.0.to_le_bytes());
+            }
+            Self::Lead => bytes.push(b'L'),
+            Self::Rebuild { seq, first_slot, last_slot } => {
+                bytes.push(b'R');
+                bytes.extend_from_slice(&seq.0.to_le_bytes());
+                bytes.extend_from_slice(&first_slot.to_le_bytes());
+                bytes.extend_from_slice(&last_slot.to_le_bytes());
+            }
         }
         bytes
     }
@@ -86,6 +109,13 @@ impl Request {
             }
             b'H' => Self::Examine { seq: Seq(rest.try_get_u64_le().ok()?) },
             b'O' => return Some(Self::Order(Box::new(Order::decode(rest)?))),
+            b'C' => Self::Chain { seq: Seq(rest.try_get_u64_le().ok()?) },
+            b'L' => Self::Lead,
+            b'R' => Self::Rebuild {
+                seq: Seq(rest.try_get_u64_le().ok()?),
+                first_slot: rest.try_get_u16_le().ok()?,
+                last_slot: rest.try_get_u16_le().ok()?,
+            },
             _ => return None,
         };
         rest.is_empty().then_some(request)
@@ -95,6 +125,25 @@ impl Request {
 /// An order as a request.
 pub(crate) fn encode_order(order: Order) -> Vec<u8> {
     Request::Order(Box::new(order)).encode()
+}
+
+/// Bytes of a chain's answer, behind the status.
+pub(super) const CHAIN_BYTES: usize = 32;
+
+/// An entry and the chain behind it, as they are answered.
+pub(super) fn encode_chain(point: &ChainPoint) -> [u8; CHAIN_BYTES] {
+    let mut bytes = [0; CHAIN_BYTES];
+    bytes[..8].copy_from_slice(&point.id.epoch.0.to_le_bytes());
+    bytes[8..16].copy_from_slice(&point.id.seq.0.to_le_bytes());
+    bytes[16..].copy_from_slice(&point.chain.0.to_le_bytes());
+    bytes
+}
+
+pub(super) fn decode_chain(mut bytes: &[u8]) -> Option<ChainPoint> {
+    let epoch = Epoch(bytes.try_get_u64_le().ok()?);
+    let id = EntryId::new(epoch, Seq(bytes.try_get_u64_le().ok()?));
+    let chain = Chain(bytes.try_get_u128_le().ok()?);
+    bytes.is_empty().then_some(ChainPoint { id, chain })
 }
 
 impl Status {
@@ -126,7 +175,9 @@ mod tests {
             operator: "ada".to_owned(),
             body: Bytes::from_static(b"{}"),
         }));
-        for request in [manifest, file, examine, order] {
+        let chain = Request::Chain { seq: Seq(1 << 50) };
+        let rebuild = Request::Rebuild { seq: Seq(900), first_slot: 64, last_slot: 127 };
+        for request in [manifest, file, examine, order, chain, rebuild, Request::Lead] {
             let bytes = request.encode();
             assert!(bytes.len() <= REQUEST_BYTES_MAX);
             assert_eq!(Request::decode(&bytes), Some(request.clone()));
@@ -138,5 +189,21 @@ mod tests {
         assert_eq!(Request::decode(b"X"), None);
         assert_eq!(Status::decode(1), Some(Status::Preparing));
         assert_eq!(Status::decode(3), None);
+    }
+
+    #[test]
+    fn a_chain_round_trips_and_has_these_bytes() {
+        let id = EntryId::new(Epoch(0x0102), Seq(0x0304));
+        let point = ChainPoint { id, chain: Chain(0x0506) };
+        let bytes = encode_chain(&point);
+        let mut golden = [0; CHAIN_BYTES];
+        (golden[0], golden[1], golden[8], golden[9]) = (2, 1, 4, 3);
+        (golden[16], golden[17]) = (6, 5);
+        assert_eq!(bytes, golden);
+        assert_eq!(decode_chain(&bytes), Some(point));
+        for length in 0..CHAIN_BYTES {
+            assert_eq!(decode_chain(&bytes[..length]), None);
+        }
+        assert_eq!(decode_chain(&[0; CHAIN_BYTES + 1]), None);
     }
 }

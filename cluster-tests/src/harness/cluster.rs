@@ -203,6 +203,20 @@ impl Cluster {
         node.disk = Some(LoopDisk::mount(&image, &node.settings.data_dir(), bytes));
     }
 
+    /// Gives a node that is down a file system of its own in a file in `folder`, which takes space
+    /// there only as it is written.
+    ///
+    /// # Panics
+    ///
+    /// If it is running, or has one.
+    pub fn mount_overfull_disk(&mut self, id: u64, folder: &Path, bytes: u64) {
+        let node = self.node_mut(id);
+        assert!(node.process.is_none() && node.disk.is_none(), "node {id} is in use");
+        let image = folder.join(format!("node-{id}.image"));
+        let mount = node.settings.data_dir();
+        node.disk = Some(LoopDisk::mount_overfull(&image, &mount, bytes));
+    }
+
     /// A node's own file system.
     ///
     /// # Panics

@@ -14,6 +14,7 @@ const BALLAST: &str = "ballast";
 /// An ext4 file system, mounted by way of a loop device; unmounted when this is dropped.
 #[derive(Debug)]
 pub struct LoopDisk {
+    image: PathBuf,
     mount: PathBuf,
 }
 
@@ -35,12 +36,50 @@ impl LoopDisk {
         // Its space is there for sure: what runs full is this file system, not the one below.
         posix_fallocate(&file, 0, i64::try_from(bytes).expect("a small disk"))
             .expect("reserve the image's space");
-        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(image));
+        Self::format(image, mount)
+    }
+
+    /// The same in a file that takes space from the file system below only as it is written: where
+    /// that has none, writes here fail when they are synced.
+    ///
+    /// # Panics
+    ///
+    /// If that fails.
+    #[must_use]
+    pub fn mount_overfull(image: &Path, mount: &Path, bytes: u64) -> Self {
+        File::create(image).and_then(|file| file.set_len(bytes)).expect("make the image");
+        Self::format(image, mount)
+    }
+
+    fn format(image: &Path, mount: &Path) -> Self {
+        // Its own records are written now and not some time later.
+        let now = "nodiscard,lazy_itable_init=0,lazy_journal_init=0";
+        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-E", now]).arg(image));
         fs::create_dir_all(mount).expect("make the mount point");
-        run(Command::new("mount").args(["-o", "loop,noatime"]).arg(image).arg(mount));
-        let disk = Self { mount: mount.to_owned() };
+        let disk = Self { image: image.to_owned(), mount: mount.to_owned() };
+        disk.attach();
         fs::remove_dir(mount.join("lost+found")).expect("empty the file system");
         disk
+    }
+
+    fn attach(&self) {
+        run(Command::new("mount").args(["-o", "loop,noatime"]).arg(&self.image).arg(&self.mount));
+    }
+
+    /// What an operator does with a file system whose disk failed: unmounts it, has it repaired, and
+    /// mounts it again. Nothing may be using it.
+    ///
+    /// # Panics
+    ///
+    /// If that fails.
+    pub fn repair(&self) {
+        run(Command::new("umount").arg(&self.mount));
+        let checked = Command::new("e2fsck").args(["-f", "-y"]).arg(&self.image).output();
+        let checked = checked.expect("run e2fsck");
+        // 0: nothing was wrong; 1: it was, and is not any more.
+        let said = String::from_utf8_lossy(&checked.stdout);
+        assert!(matches!(checked.status.code(), Some(0 | 1)), "{said}");
+        self.attach();
     }
 
     /// Bytes that are free.

@@ -210,3 +210,32 @@ fn a_node_alone_with_rotten_tables_stays_latched_and_says_so() {
     assert_eq!(client.command(&["GET", "absent"]).expect("an answer"), Value::NullBulk);
     assert_eq!(metric(&cluster, 1, "quorate_load_shed_active"), 1);
 }
+
+/// RocksDB says of a failed compaction only that there was an error. The node then reads everything.
+#[test]
+fn rot_that_only_a_compaction_meets_is_found_and_the_replica_is_rebuilt() {
+    let options = ClusterOptions { extra: EXTRA, ..ClusterOptions::default() };
+    let cluster = Cluster::start_with("rot-compacted", &options);
+    ballast(&cluster);
+    trim(&cluster);
+    let writers = UniqueWriters::start("w", &cluster.client_addresses(), WriterOptions::default());
+    wait_for_writes(&writers, 100);
+    let primary = cluster.wait_for_primary();
+    let victim = cluster.others(primary)[0];
+    let before = incarnation(&cluster, victim);
+    flip(&cluster.settings(victim).data_dir());
+    let fault = Instant::now();
+    let admin = format!("http://{}", cluster.settings(victim).ports.admin);
+    let compact = Command::new(binary()).args(["storage", "compact", "--admin", &admin]).output();
+    let compact = compact.expect("run the binary");
+    println!("storage compact: {}", String::from_utf8_lossy(&compact.stderr).trim());
+    assert_eq!(compact.status.code(), Some(1), "rotten tables can't be rewritten");
+    wait_for_rebuild(&cluster, victim, before);
+    println!("rebuilt {:?} after the fault", fault.elapsed());
+    assert_eq!(cluster.primary(), Some(primary), "nobody else was concerned");
+    settle(&cluster, writers);
+    let mut ask = cluster.connect(victim);
+    ask.command(&["READONLY"]).expect("an answer");
+    let reply = ask.command(&["GET", "ballast:7"]).expect("an answer");
+    assert_eq!(reply.bytes().map(<[u8]>::to_vec), Some(noise(7, 30_000)));
+}

@@ -1,8 +1,11 @@
 //! Disks that run full and are relieved, on small file systems of their own.
 
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use quorate_cluster_tests::harness::{Cluster, ClusterOptions, LoopDisk, RECOVERY_LIMIT, poll};
+use quorate_cluster_tests::harness::{
+    Cluster, ClusterOptions, LoopDisk, RECOVERY_LIMIT, Role, binary, poll, try_poll,
+};
 use quorate_cluster_tests::http;
 use quorate_cluster_tests::resp::{Client, Value};
 use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions};
@@ -51,6 +54,18 @@ fn set(client: &mut Client, number: u64) -> Value {
     client.command(&[b"SET".to_vec(), key(number).into_bytes(), value]).expect("a reply")
 }
 
+/// The same at whichever node leads: one with more room may have taken over.
+fn set_anywhere(cluster: &Cluster, client: &mut Client, number: u64) -> Value {
+    poll(RECOVERY_LIMIT, "a node that leads", || {
+        let reply = set(client, number);
+        if code(&reply) != "MOVED" {
+            return Some(reply);
+        }
+        *client = cluster.connect(cluster.primary()?);
+        None
+    })
+}
+
 fn is_ok(reply: &Value) -> bool {
     *reply == Value::Simple("OK".into())
 }
@@ -61,10 +76,10 @@ fn code(reply: &Value) -> &str {
 }
 
 /// Sets keys from `first` on until one is refused with `DISKFULL`; returns that one's number.
-fn fill(client: &mut Client, first: u64) -> u64 {
+fn fill(cluster: &Cluster, client: &mut Client, first: u64) -> u64 {
     let mut number = first;
     poll(FILL_LIMIT, "DISKFULL", || {
-        let reply = set(client, number);
+        let reply = set_anywhere(cluster, client, number);
         if code(&reply) == "DISKFULL" {
             return Some(());
         }
@@ -76,10 +91,23 @@ fn fill(client: &mut Client, first: u64) -> u64 {
 }
 
 /// Waits until a node takes a write of this size again.
-fn wait_until_taken(client: &mut Client, number: u64) -> Duration {
+fn wait_until_taken(cluster: &Cluster, client: &mut Client, number: u64) -> Duration {
     let began = Instant::now();
-    poll(RECOVERY_LIMIT, "a write to be taken", || is_ok(&set(client, number)).then_some(()));
+    poll(RECOVERY_LIMIT, "a write to be taken", || {
+        is_ok(&set_anywhere(cluster, client, number)).then_some(())
+    });
     began.elapsed()
+}
+
+/// Leaves no node so much room that it would be asked to lead.
+fn crowd(cluster: &Cluster) {
+    for id in cluster.ids() {
+        cluster.disk(id).fill(MIN_FREE_BYTES / 2);
+    }
+    poll(RECOVERY_LIMIT, "all disks to be full", || {
+        let full = |id: &u64| metric(cluster, *id, "quorate_disk_full") == 1;
+        cluster.ids().iter().all(full).then_some(())
+    });
 }
 
 #[test]
@@ -91,12 +119,12 @@ fn full_disks_refuse_what_needs_space_take_deletes_and_recover_by_themselves() {
     }
     let writers = UniqueWriters::start("w", &cluster.client_addresses(), WriterOptions::default());
     wait_for_writes(&writers, 200);
-    let primary = cluster.wait_for_primary();
-    let mut client = cluster.connect(primary);
+    let mut client = cluster.connect(cluster.wait_for_primary());
 
     // Filled by writes.
     let began = Instant::now();
-    let filled = fill(&mut client, 0);
+    let filled = fill(&cluster, &mut client, 0);
+    let primary = cluster.wait_for_primary();
     println!(
         "{} MB in {:?} until the first refusal, {} KiB left",
         filled * VALUE_BYTES as u64 / 1_000_000,
@@ -107,6 +135,10 @@ fn full_disks_refuse_what_needs_space_take_deletes_and_recover_by_themselves() {
         let errors = metric(&cluster, *id, "quorate_rocksdb_background_errors");
         assert_eq!(errors, 0, "node {id}: refused too late for flushes and compactions");
     }
+    crowd(&cluster);
+    let primary = cluster.wait_for_primary();
+    client = cluster.connect(primary);
+    let epoch = cluster.status(primary).expect("it runs").epoch;
     let reply = client.command(&["GET", &key(0)]).expect("a reply");
     assert_eq!(reply, Value::Bulk(noise(0, VALUE_BYTES)), "reads go on");
     assert_eq!(client.command(&["DEL", &key(0)]).expect("a reply"), Value::Integer(1));
@@ -115,12 +147,19 @@ fn full_disks_refuse_what_needs_space_take_deletes_and_recover_by_themselves() {
     assert_eq!(ready.status, 503);
     assert!(ready.body.contains("disk_full"), "{}", ready.body);
     assert_eq!(metric(&cluster, primary, "quorate_disk_full"), 1);
+    // Where all are full leadership stays, and with it the lease.
+    let watched = Instant::now();
+    while watched.elapsed() < Duration::from_secs(5) {
+        let status = cluster.status(primary).expect("it runs");
+        assert_eq!((status.role, status.epoch), (Role::Primary, epoch), "it must not flap");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 
     let freed = Instant::now();
     for id in &ids {
         cluster.disk(*id).relieve();
     }
-    wait_until_taken(&mut client, filled);
+    wait_until_taken(&cluster, &mut client, filled);
     println!("writes taken {:?} after space was freed", freed.elapsed());
 
     // Filled by another program, all at once.
@@ -128,15 +167,16 @@ fn full_disks_refuse_what_needs_space_take_deletes_and_recover_by_themselves() {
         cluster.disk(*id).fill(MIN_FREE_BYTES / 2);
     }
     let fault = Instant::now();
-    let last = fill(&mut client, filled + 1);
+    let last = fill(&cluster, &mut client, filled + 1);
     println!("refused {:?} after another program took the space", fault.elapsed());
     let freed = Instant::now();
     for id in &ids {
         cluster.disk(*id).relieve();
     }
-    wait_until_taken(&mut client, last);
+    wait_until_taken(&cluster, &mut client, last);
     println!("writes taken {:?} after it gave it back", freed.elapsed());
 
+    client = cluster.connect(cluster.wait_for_primary());
     for number in 1..=last {
         let reply = client.command(&["GET", &key(number)]).expect("a reply");
         assert_eq!(reply, Value::Bulk(noise(number, VALUE_BYTES)), "{}", key(number));
@@ -174,6 +214,23 @@ fn wait_until_back(cluster: &mut Cluster, id: u64) -> usize {
     ends
 }
 
+/// What `quorate storage flush` says; `None` if it waits.
+fn flush(cluster: &Cluster, id: u64) -> Option<String> {
+    let admin = format!("http://{}", cluster.settings(id).ports.admin);
+    let mut child = Command::new(binary())
+        .args(["storage", "flush", "--admin", &admin])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let ended = try_poll(Duration::from_secs(5), || child.try_wait().expect("wait for a child"));
+    if ended.is_none() {
+        child.kill().expect("end it");
+    }
+    let Output { stdout, stderr, .. } = child.wait_with_output().expect("its output");
+    ended.map(|_| String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
+}
+
 #[test]
 fn a_replica_without_any_space_holds_up_nobody_and_follows_when_it_has_some() {
     let Some(mut cluster) = start("disk-full-replica", &[1, 2, 3]) else { return };
@@ -190,10 +247,23 @@ fn a_replica_without_any_space_holds_up_nobody_and_follows_when_it_has_some() {
     }
     println!("300 writes in {:?} beside a replica without space", began.elapsed());
     assert!(cluster.restart_ended().is_empty(), "it serves reads meanwhile");
+    poll(RECOVERY_LIMIT, "failed flushes to make it unhealthy", || {
+        (metric(&cluster, replica, "quorate_load_shed_active") == 1).then_some(())
+    });
+    println!("it is unhealthy {:?} after the writes began", began.elapsed());
+    // RocksDB waits for a flush that it doesn't make any more; an operator's doesn't wait for that.
+    let said = poll(RECOVERY_LIMIT, "a flush to be refused", || {
+        flush(&cluster, replica).filter(|said| said.contains("has given it up"))
+    });
+    println!("storage flush: {}", said.trim());
     cluster.disk(replica).relieve();
     let freed = Instant::now();
     let ends = wait_until_back(&mut cluster, replica);
     println!("the replica follows {:?} after space was freed, {ends} restarts", freed.elapsed());
+    poll(RECOVERY_LIMIT, "it to be healthy again", || {
+        (metric(&cluster, replica, "quorate_load_shed_active") == 0).then_some(())
+    });
+    println!("it is healthy {:?} after space was freed", freed.elapsed());
     let log = cluster.process(replica).log();
     assert!(ends == 0 || log.contains("RocksDB had no space to flush"), "{ends} restarts");
     cluster.wait_until_equal();
@@ -210,8 +280,10 @@ fn a_primary_without_any_space_hands_over_and_follows_when_it_has_some() {
     let fault = Instant::now();
     starve(&cluster, old);
     println!("no space left {:?} after it began to go", fault.elapsed());
-    assert_eq!(code(&set(&mut client, 0)), "DISKFULL");
-    // Deletes go on, until the journal needs a segment that there is no room for.
+    // Full, or handed over already, because the others have room.
+    let refused = set(&mut client, 0);
+    assert!(["DISKFULL", "MOVED"].contains(&code(&refused)), "{refused:?}");
+    // Deletes go on, until another node leads.
     let absent = "k".repeat(VALUE_BYTES);
     let full = Instant::now();
     let new = poll(RECOVERY_LIMIT, "another primary", || {
@@ -228,4 +300,34 @@ fn a_primary_without_any_space_hands_over_and_follows_when_it_has_some() {
     let ends = wait_until_back(&mut cluster, old);
     println!("node {old} follows {:?} after space was freed, {ends} restarts", freed.elapsed());
     settle(&cluster, writers);
+}
+
+#[test]
+fn a_primary_whose_disk_is_full_hands_over_to_a_voter_that_has_room() {
+    let Some(cluster) = start("disk-full-one", &[1, 2, 3]) else { return };
+    let writers = UniqueWriters::start("w", &cluster.client_addresses(), WriterOptions::default());
+    wait_for_writes(&writers, 200);
+    let old = cluster.wait_for_primary();
+    let mut client = cluster.connect(old);
+    cluster.disk(old).fill(MIN_FREE_BYTES / 2);
+    let fault = Instant::now();
+    let new = poll(RECOVERY_LIMIT, "another primary", || cluster.primary().filter(|id| *id != old));
+    println!("node {new} leads {:?} after node {old}'s disk was full", fault.elapsed());
+    // What needs space is taken again, where the old primary sends its clients.
+    assert_eq!(code(&set(&mut client, 0)), "MOVED");
+    assert!(is_ok(&set(&mut cluster.connect(new), 0)));
+    wait_for_writes(&writers, 200);
+    // Back and forth only as space goes and comes.
+    let epoch = cluster.status(new).expect("it runs").epoch;
+    cluster.disk(old).relieve();
+    wait_for_writes(&writers, 300);
+    assert_eq!(cluster.status(new).expect("it runs").epoch, epoch, "no reason to change");
+    cluster.disk(new).fill(MIN_FREE_BYTES / 2);
+    poll(RECOVERY_LIMIT, "yet another primary", || cluster.primary().filter(|id| *id != new));
+    wait_for_writes(&writers, 200);
+    cluster.disk(new).relieve();
+    settle(&cluster, writers);
+    for id in cluster.ids() {
+        assert_eq!(cluster.status(id).expect("it runs").incarnation, 1, "node {id} restarted");
+    }
 }

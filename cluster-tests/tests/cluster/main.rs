@@ -1,5 +1,6 @@
 //! Tests that run the real binary, three nodes at a time.
 
+mod attribution;
 mod backup;
 mod bad_clients;
 mod bad_start;
@@ -10,6 +11,7 @@ mod degraded;
 mod differential;
 mod disk_faults;
 mod disk_full;
+mod divergence;
 mod drill;
 mod expiry;
 mod gate;
@@ -17,6 +19,7 @@ mod journal_damage;
 mod kills;
 mod lifecycle;
 mod orders;
+mod overfull;
 mod pauses;
 mod policy;
 mod pressure;

@@ -3,7 +3,7 @@
 
 use quorate_actors::health::HealthView;
 use quorate_actors::supervisor::Phase;
-use quorate_actors::view::{Role, View};
+use quorate_actors::view::{Absence, Role, View};
 use serde::{Deserialize, Serialize};
 
 use super::{NodeView, Positions};
@@ -90,7 +90,11 @@ pub(super) fn disk_full(health: &HealthView) -> String {
 fn by_cluster(phase: Phase, view: &View, purpose: Purpose) -> Option<String> {
     if view.config.is_none() {
         let waiting = view.waiting.as_deref().unwrap_or("the cluster is not formed yet");
-        let what = if view.rebuilding { "snapshot_install" } else { "forming" };
+        let what = match view.absence {
+            Absence::Forming => "forming",
+            Absence::SnapshotInstall => "snapshot_install",
+            Absence::JournalRecovery => "journal_recovery",
+        };
         return Some(format!("{what}: {waiting}"));
     }
     // Leadership leaves a draining node, and what it holds can be read all the while.

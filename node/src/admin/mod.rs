@@ -31,7 +31,7 @@ use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::scrub::Scrubber;
 use quorate_actors::snapshot::SnapshotProgress;
 use quorate_actors::storage::Freed;
-use quorate_actors::storage::state::{CompactError, Compacted};
+use quorate_actors::storage::state::{CompactError, CompactProgress, Compacted};
 use quorate_actors::supervisor::{Lifecycle, Phase};
 use quorate_actors::view::{Published, View};
 
@@ -74,12 +74,20 @@ pub(crate) trait NodeView: Send + Sync + 'static {
     fn archiver(&self) -> Option<&Archive>;
     /// The snapshot that it is receiving.
     fn receiving(&self) -> Option<SnapshotProgress>;
+    /// Who holds a different log, as of the last comparison.
+    fn divergence(&self) -> Option<String> {
+        None
+    }
     /// All metrics in Prometheus's text format.
     fn metrics(&self) -> Result<String, String>;
     /// Writes the state to disk. Returns the position that a restart would find.
     fn flush(&self) -> Result<u64, String>;
     /// Rewrites the state's files without what was deleted and overwritten.
     fn compact(&self) -> Result<Compacted, CompactError>;
+    /// How far that is, while it is under way.
+    fn compacting(&self) -> Option<CompactProgress> {
+        None
+    }
     /// Gives memory back.
     fn relieve(&self) -> Freed;
     /// Hash over the whole state; reads all of it.

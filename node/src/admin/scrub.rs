@@ -2,21 +2,40 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use quorate_actors::scrub::{Difference, NodeScrub, ScrubError};
+
+use serde::Deserialize;
 
 use super::orders::refused;
 use super::routes::AdminState;
 use crate::scrub::{Different, NodeScrubbed, Scrubbed};
 
+/// `POST /admin/scrub`
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Scrub {
+    /// Whether nodes that differ from most are told to rebuild their state.
+    #[serde(default)]
+    repair: bool,
+}
+
 /// Answers when all of it is read. A caller that goes away finds the outcome in log and metrics.
-pub(super) async fn scrub(State(state): State<AdminState>) -> Response {
+pub(super) async fn scrub(
+    State(state): State<AdminState>,
+    body: Result<Json<Scrub>, JsonRejection>,
+) -> Response {
+    let Json(Scrub { repair }) = match body {
+        Ok(body) => body,
+        Err(rejection) => return refused(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    };
     let Some(scrubber) = state.node.scrubber().cloned() else {
         return refused(StatusCode::SERVICE_UNAVAILABLE, "there is nothing to scrub");
     };
-    tracing::info!("scrub: asked for by an operator");
-    match scrubber.scrub().await {
+    tracing::info!(repair, "scrub: asked for by an operator");
+    match scrubber.scrub(repair).await {
         Ok(report) => {
             let node = |one: &NodeScrub| NodeScrubbed {
                 node: one.node.0,
@@ -34,6 +53,7 @@ pub(super) async fn scrub(State(state): State<AdminState>) -> Response {
                 seq: report.seq.0,
                 nodes: report.nodes.iter().map(node).collect(),
                 differences: report.differences.iter().map(difference).collect(),
+                repaired: report.repaired.iter().map(|node| node.0).collect(),
             })
             .into_response()
         }

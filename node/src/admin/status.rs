@@ -80,8 +80,23 @@ pub(crate) struct Status {
     /// The snapshot that this node is receiving, as it has fallen behind the journal.
     #[serde(default)]
     pub(crate) receiving: Option<Receiving>,
+    /// How far a compaction on demand is, while one is under way here.
+    #[serde(default)]
+    pub(crate) compacting: Option<Compacting>,
+    /// Which voters hold a different log, and what all of them hold, as of the last comparison.
+    #[serde(default)]
+    pub(crate) divergence: Option<String>,
     /// All members, this node included, by id.
     pub(crate) members: Vec<MemberStatus>,
+}
+
+/// A compaction that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Compacting {
+    /// Bytes of files that were written since it began.
+    pub(crate) done_bytes: u64,
+    /// Bytes of files when it began.
+    pub(crate) total_bytes: u64,
 }
 
 /// One member, as the answering node sees it.
@@ -172,6 +187,11 @@ impl Status {
             acknowledgeable_seq: positions.acknowledgeable,
             applied_seq: positions.applied,
             receiving: node.receiving().map(Receiving::from),
+            compacting: node.compacting().map(|progress| Compacting {
+                done_bytes: progress.done_bytes,
+                total_bytes: progress.total_bytes,
+            }),
+            divergence: node.divergence(),
             members: members(&view, positions),
         }
     }

@@ -235,6 +235,13 @@ pub(crate) const KEYS: &[Key] = &[
         doc: "Connections at one time, both listeners together.",
     },
     Key {
+        path: "client.attribution",
+        kind: Kind::Bool,
+        fallback: Value("true"),
+        doc: "Whether it is noted what each write waits for: in the slow log, and in the metrics \
+              quorate_write_*. Changed while the node runs by CONFIG SET attribution yes|no.",
+    },
+    Key {
         path: "client.max_value_bytes",
         kind: Kind::Bytes,
         fallback: Value("\"16MiB\""),
@@ -518,6 +525,19 @@ pub(crate) const KEYS: &[Key] = &[
         fallback: Unset("\"4GiB\""),
         doc: "Memory that the node may take: memory is given back at 75%, writes are refused with \
               OOM at 90%. Unset: the limit of its control group, else of the process, else all RAM.",
+    },
+    Key {
+        path: "health.scrub_period",
+        kind: Kind::Duration,
+        fallback: Value("\"7d\""),
+        doc: "How often the primary has all nodes read and compare what they hold, and has those \
+              that differ from most rebuilt; 0s is never.",
+    },
+    Key {
+        path: "health.chain_check_period",
+        kind: Kind::Duration,
+        fallback: Value("\"30s\""),
+        doc: "How often this node compares its log with the other voters'; 0s is never.",
     },
     Key {
         path: "archive.target",

@@ -175,6 +175,7 @@ impl Reader<'_> {
             advertise: self.advertised("node.advertise_client", Some(listen)),
             advertise_plain: self.advertised("node.advertise_plain", listen_plain),
             requirepass: self.requirepass(),
+            attribution: self.flag("client.attribution"),
             maxclients: self.size("client.maxclients"),
             max_value_bytes: self.size("client.max_value_bytes"),
             request_bytes_max: self.size("client.request_bytes_max"),

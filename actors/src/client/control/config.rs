@@ -65,6 +65,7 @@ fn values(shared: &Shared) -> Vec<(&'static str, String)> {
         ("lazyfree-lazy-user-flush", no()),
         ("slowlog-log-slower-than", threshold(shared).to_string()),
         ("slowlog-max-len", shared.slowlog.length_max.load(Ordering::Relaxed).to_string()),
+        ("attribution", if shared.metrics.attribution.is_on() { yes() } else { no() }),
         ("latency-monitor-threshold", "0".to_owned()),
         ("hz", "10".to_owned()),
     ]
@@ -93,6 +94,7 @@ enum Change {
     IdleTimeout(u64),
     SlowLogThreshold(i64),
     SlowLogLength(usize),
+    Attribution(bool),
     /// A key that tools set by habit, to the only value that it can have here.
     Nothing,
 }
@@ -118,6 +120,11 @@ impl Change {
                 let length: usize = value.parse().map_err(|_| not_a_number())?;
                 Self::SlowLogLength(length.min(100_000))
             }
+            "attribution" => match value {
+                "yes" => Self::Attribution(true),
+                "no" => Self::Attribution(false),
+                _ => return Err(failed("argument must be 'yes' or 'no'")),
+            },
             "save" | "notify-keyspace-events" if value.is_empty() => Self::Nothing,
             "appendonly" if value == "yes" => Self::Nothing,
             "maxmemory" if value == "0" => Self::Nothing,
@@ -145,6 +152,7 @@ impl Change {
             Self::SlowLogLength(length) => {
                 shared.slowlog.length_max.store(length, Ordering::Relaxed);
             }
+            Self::Attribution(on) => shared.metrics.attribution.set(on),
             Self::Nothing => {}
         }
     }

@@ -291,8 +291,9 @@ impl<'a, 's> Round<'a, 's> {
                 let began = Instant::now();
                 self.emit_done(slots, replies);
                 self.encoding += began.elapsed();
-                if self.waits.is_none_or(|slowest| slowest.total_us() < waits.total_us()) {
-                    self.waits = Some(waits);
+                let took = |waits: Option<Waits>| waits.map(|waits| waits.total_us());
+                if took(self.waits) < took(waits) || self.waits.is_none() {
+                    self.waits = waits;
                 }
             }
             Answer::InDoubt { id, index, reason } => {

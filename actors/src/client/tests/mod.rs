@@ -143,7 +143,7 @@ impl Fake {
 
     fn done(&self, id: EntryId, batch: &Batch) -> Outcome {
         let replies = self.apply(batch, id.seq);
-        Outcome::Done { id, index: 0, replies, waits: Waits::default() }
+        Outcome::Done { id, index: 0, replies, waits: Some(Waits::default()) }
     }
 
     fn apply(&self, batch: &Batch, seq: Seq) -> Vec<Reply> {
@@ -218,6 +218,7 @@ fn options() -> ClientOptions {
             primary_wait: Duration::from_millis(100),
             store_deadline: Duration::from_secs(5),
             concurrency: ConcurrencyLimits::default(),
+            attribution: true,
         },
         node: NodeId(1),
         incarnation: Incarnation(1),

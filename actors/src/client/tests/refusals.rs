@@ -40,14 +40,14 @@ async fn a_full_disk_takes_deletes_only_and_an_unhealthy_node_no_write() {
         let space = Space { free_bytes, total_bytes: 1000, ..Space::default() };
         DiskLook { space, ..DiskLook::default() }
     };
-    node.health.looked_at_disk(&look(1));
+    node.health.looked_at_disk(&look(1), 0);
     client.send("SET b 1\r\n").await;
     assert!(client.line().await.starts_with("-DISKFULL "));
     client.ask("GET a", "$1\r\n1\r\n").await;
     // What needs no space is carried out, whatever stands beside it.
     let full = "-DISKFULL Too little free disk space for writes\r\n";
     client.ask("SET b 1\r\nDEL a\r\nSET b 2\r\nGET a", &format!("{full}:1\r\n{full}$-1\r\n")).await;
-    node.health.looked_at_disk(&look(900));
+    node.health.looked_at_disk(&look(900), 0);
     client.ask("SET b 1", "+OK\r\n").await;
     // The same where memory runs out.
     let look = |used_bytes| MemoryLook { used_bytes, budget_bytes: 1_000 };

@@ -17,9 +17,10 @@ pub(super) struct Crossing {
 }
 
 impl Crossing {
-    /// Before the core takes an event.
-    pub(super) fn before(&mut self, core: &Core, own: NodeId, event: &Event) {
+    /// Before the core takes an event; `attributes` says whether any of this is noted.
+    pub(super) fn before(&mut self, core: &Core, own: NodeId, event: &Event, attributes: bool) {
         self.mover = match event {
+            _ if !attributes => None,
             Event::InMemory { .. } | Event::Persisted { .. } => core.cursors(own),
             Event::Received { from, message: Message::AppendAck(_) } => core.cursors(*from),
             _ => None,

@@ -128,7 +128,7 @@ impl Driver {
             memory_loss: self.core.memory_loss(),
             degraded,
             waiting: None,
-            rebuilding: false,
+            absence: crate::view::Absence::default(),
             config: Some(config),
         }
     }

@@ -1,5 +1,6 @@
 //! A primary lets another voter lead while its own node drains, or is unhealthy: it then refuses
-//! writes, and reads its state at the price of errors.
+//! writes, and reads its state at the price of errors. So does one whose disk is full, if another
+//! voter has room: where all are full, it makes no difference who leads.
 
 use quorate_protocol::core::message::Message;
 use quorate_protocol::core::{Event, HandoverOutcome, HandoverRefused};
@@ -19,6 +20,8 @@ const TOKEN: u64 = 0;
 #[derive(Debug, Default)]
 pub(super) struct Relief {
     not_before: MonoTime,
+    /// When to ask again who has room.
+    ask_due: MonoTime,
     /// When to look again whether the state is lost.
     loss_due: MonoTime,
     /// The voter that did not take over last time: it may be unhealthy, too.
@@ -31,13 +34,33 @@ impl Driver {
     /// Begins to hand over if this node leads and another should. Goes on trying: such a primary
     /// is of use only while there is no other.
     pub(super) fn hand_over_if_unfit(&mut self, now: MonoTime) -> Result<(), Fatal> {
-        if !self.was_primary || !self.is_unfit() || now < self.relief.not_before {
+        if !self.was_primary || now < self.relief.not_before {
             return Ok(());
+        }
+        if !self.is_unfit() {
+            return self.hand_over_if_full(now);
         }
         self.relief.not_before = now.plus(RETRY_US);
         let to =
             self.relief.unwilling.take().and_then(|unwilling| self.voter_other_than(unwilling));
         self.step(now, Event::Transfer { token: TOKEN, to }, Vec::new())
+    }
+
+    /// The voters are asked first, and nothing happens unless one has room.
+    fn hand_over_if_full(&mut self, now: MonoTime) -> Result<(), Fatal> {
+        if !self.ports.health.view().disk_full {
+            return Ok(());
+        }
+        let asked = now < self.relief.ask_due;
+        let Some(to) = self.ports.snapshots.successor(!asked) else {
+            if !asked {
+                self.relief.ask_due = now.plus(RETRY_US);
+            }
+            return Ok(());
+        };
+        tracing::info!(%to, "this node's disk is full, and another's isn't");
+        self.relief.not_before = now.plus(RETRY_US);
+        self.step(now, Event::Transfer { token: TOKEN, to: Some(to) }, Vec::new())
     }
 
     /// A replica whose state can't be read back rebuilds it, which ends in a restart. It neither

@@ -183,7 +183,7 @@ impl OpenJournal {
     }
 
     /// The log's chain at an entry, if the log holds exactly that entry.
-    fn chain_at(&self, id: EntryId) -> Option<Chain> {
+    pub(crate) fn chain_at(&self, id: EntryId) -> Option<Chain> {
         let recovered = &self.recovered;
         if id == recovered.last {
             return Some(recovered.last_chain);

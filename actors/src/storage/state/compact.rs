@@ -18,6 +18,22 @@ pub struct Compacted {
     pub took: Duration,
 }
 
+/// How far a compaction on demand is. What other compactions write meanwhile counts as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactProgress {
+    /// Bytes of files written since it began, at most the total.
+    pub done_bytes: u64,
+    /// Bytes of files when it began.
+    pub total_bytes: u64,
+}
+
+/// What there was when a compaction began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CompactionStart {
+    newest_file: u64,
+    total_bytes: u64,
+}
+
 /// Why the state wasn't compacted.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CompactError {
@@ -46,6 +62,31 @@ impl StateReader {
         let (began, before_bytes, errors) =
             (Instant::now(), self.file_bytes(), self.background_errors());
         self.flush()?;
+        let start = CompactionStart {
+            newest_file: self.data_files().map(|(number, _)| number).max().unwrap_or_default(),
+            total_bytes: self.file_bytes(),
+        };
+        *self.store().compaction.lock() = Some(start);
+        let compacted = self.compact_all(began, before_bytes, errors);
+        *self.store().compaction.lock() = None;
+        compacted
+    }
+
+    /// How far [`compact`](Self::compact) is, while it runs. Lists the state's files.
+    #[must_use]
+    pub fn compact_progress(&self) -> Option<CompactProgress> {
+        let CompactionStart { newest_file, total_bytes } = (*self.store().compaction.lock())?;
+        let new = self.data_files().filter(|(number, _)| *number > newest_file);
+        let done_bytes = new.map(|(_, bytes)| bytes).sum::<u64>().min(total_bytes);
+        Some(CompactProgress { done_bytes, total_bytes })
+    }
+
+    fn compact_all(
+        &self,
+        began: Instant,
+        before_bytes: u64,
+        errors: u64,
+    ) -> Result<Compacted, CompactError> {
         let mut options = CompactOptions::default();
         options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
         // Other compactions go on: nobody should wait for an operator's.
@@ -77,6 +118,18 @@ impl StateReader {
     #[must_use]
     pub fn background_errors(&self) -> u64 {
         self.property(c"rocksdb.background-errors").unwrap_or(0)
+    }
+
+    /// Numbers and sizes of tables and blob files, those that are being written included. What can't
+    /// be listed counts as nothing: it is a figure for people.
+    fn data_files(&self) -> impl Iterator<Item = (u64, u64)> {
+        let files = std::fs::read_dir(self.path()).into_iter().flatten().flatten();
+        files.filter_map(|file| {
+            let path = file.path();
+            let number = path.file_stem()?.to_str()?.parse().ok()?;
+            let is_data = path.extension().is_some_and(|end| end == "sst" || end == "blob");
+            is_data.then_some((number, file.metadata().ok()?.len()))
+        })
     }
 
     fn file_bytes(&self) -> u64 {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use quorate_protocol::types::Seq;
+
 use super::value::BadValue;
 
 /// Why the state couldn't be opened.
@@ -81,6 +83,16 @@ pub enum StateError {
     /// RocksDB would wait for a flush that it doesn't make any more.
     #[error("flush of the state: RocksDB has given it up for lack of space")]
     FlushGivenUp,
+    /// A scrub found other content here than on most nodes.
+    #[error("most nodes hold other content in slots {first_slot} to {last_slot} at {seq}")]
+    Different {
+        /// The first of the slots.
+        first_slot: u16,
+        /// The last of them.
+        last_slot: u16,
+        /// The position that they were compared at.
+        seq: Seq,
+    },
     /// The state's own records can't be read.
     #[error("the record `{record}` of the state can't be decoded")]
     BadRecord {
@@ -153,7 +165,7 @@ impl StateError {
                 _ => false,
             },
             Self::FlushGivenUp => false,
-            Self::BadValue { .. } | Self::BadRecord { .. } => true,
+            Self::BadValue { .. } | Self::BadRecord { .. } | Self::Different { .. } => true,
         }
     }
 
@@ -169,7 +181,7 @@ impl StateError {
                 _ => false,
             },
             Self::FlushGivenUp => false,
-            Self::BadValue { .. } | Self::BadRecord { .. } => true,
+            Self::BadValue { .. } | Self::BadRecord { .. } | Self::Different { .. } => true,
         }
     }
 }

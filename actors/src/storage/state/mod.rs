@@ -33,7 +33,7 @@ mod writer;
 
 pub use checkpoint::position_in;
 pub(crate) use checkpoint::verify_files;
-pub use compact::{CompactError, Compacted};
+pub use compact::{CompactError, CompactProgress, Compacted};
 pub use error::{OpenError, Operation, StateError};
 pub use meta::{Applied, StoredCluster};
 pub use reader::{ContentHash, StateReader, StateSnapshot};

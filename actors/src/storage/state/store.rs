@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use rocksdb::{Cache, ColumnFamilyDescriptor, DB, FlushOptions, ReadOptions};
 
+use super::compact::CompactionStart;
 use super::error::{OpenError, Operation, StateError};
 use super::keys;
 use super::meta::Applied;
@@ -32,6 +33,8 @@ pub(crate) struct Store {
     pub(super) cache_bytes: usize,
     /// Held by a compaction on demand.
     pub(super) compacting: Mutex<()>,
+    /// What the compaction on demand that is under way began with.
+    pub(super) compaction: Mutex<Option<CompactionStart>>,
     pub(super) write_stalls: WriteStalls,
     /// Whom failed accesses are reported to.
     pub(super) observer: OnceLock<Observer>,
@@ -68,6 +71,7 @@ impl State {
             cache,
             cache_bytes: options.block_cache_size,
             compacting: Mutex::default(),
+            compaction: Mutex::default(),
             write_stalls: WriteStalls::default(),
             observer: OnceLock::new(),
         });

@@ -10,11 +10,15 @@ use super::Reader;
 /// More often than this, looking would be the load.
 const SAMPLE_PERIOD_MIN: Duration = Duration::from_millis(100);
 
+/// Each comparison makes connections.
+const CHAIN_CHECK_PERIOD_MIN: Duration = Duration::from_secs(1);
+
 impl Reader<'_> {
     pub(super) fn health(&mut self) -> HealthSettings {
         const PERIOD: &str = "health.sample_period";
         const LATCH: &str = "health.error_latch_duration";
         const LIMIT: &str = "health.memory_limit";
+        const CHAIN: &str = "health.chain_check_period";
         const UNLATCH: &str = "health.error_unlatch_duration";
         let settings = HealthSettings {
             latch: LatchOptions {
@@ -23,10 +27,16 @@ impl Reader<'_> {
                 may_unlatch: self.flag("health.allow_error_unlatch"),
             },
             sample_period: self.duration(PERIOD),
+            scrub_period: self.duration("health.scrub_period"),
+            chain_check_period: self.duration(CHAIN),
             memory_limit: self.value(LIMIT).map(|_| self.bytes(LIMIT)),
         };
         if settings.memory_limit == Some(0) {
             self.refuse(LIMIT, "must be above zero");
+        }
+        let chain = settings.chain_check_period;
+        if !chain.is_zero() && chain < CHAIN_CHECK_PERIOD_MIN {
+            self.refuse(CHAIN, "must be at least 1s, or 0s for never");
         }
         if settings.sample_period < SAMPLE_PERIOD_MIN {
             self.refuse(PERIOD, "must be at least 100ms");

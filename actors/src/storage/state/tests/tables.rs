@@ -39,7 +39,19 @@ fn compacting_drops_what_was_overwritten_and_a_cache_can_be_emptied() {
     let dir = Scratch::new();
     let (state, mut writer) = open_plain(&dir).unwrap();
     (1..=3).for_each(|seq| table(&state, &mut writer, seq));
-    let compacted = state.reader().compact().unwrap();
+    assert_eq!(state.reader().compact_progress(), None);
+    let reader = state.reader().clone();
+    let (seen, compacted) = std::thread::scope(|scope| {
+        let compacting = scope.spawn(|| reader.compact().unwrap());
+        let mut seen = None;
+        while !compacting.is_finished() {
+            seen = reader.compact_progress().or(seen);
+        }
+        (seen, compacting.join().unwrap())
+    });
+    assert_eq!(state.reader().compact_progress(), None, "it is over");
+    let seen = seen.expect("it could be watched");
+    assert!(seen.total_bytes > 0 && seen.done_bytes <= seen.total_bytes, "{seen:?}");
     assert!(compacted.after_bytes < compacted.before_bytes / 2, "{compacted:?}");
     for n in 0..KEYS {
         let value = state.reader().get(&n.to_le_bytes()).unwrap().expect("it is there");
