@@ -174,7 +174,12 @@ impl Actor for Storage {
             StorageMessage::Upkeep => state.look_after(&myself)?,
             StorageMessage::Flushed(outcome) => {
                 state.flush = None;
-                outcome?;
+                match outcome {
+                    // The state stands still, and can be read. The disk watch ends the node once
+                    // there is space and RocksDB doesn't go on.
+                    Err(error) if error.is_lack_of_space() => state.health.report(&error),
+                    outcome => outcome?,
+                }
             }
             StorageMessage::Flush(reply) => state.flush_now(reply),
             StorageMessage::Close(reply) => state.close(&myself, reply),

@@ -252,6 +252,7 @@ fn a_replica_without_any_space_holds_up_nobody_and_follows_when_it_has_some() {
     });
     println!("it is unhealthy {:?} after the writes began", began.elapsed());
     // RocksDB waits for a flush that it doesn't make any more; an operator's doesn't wait for that.
+    assert!(cluster.restart_ended().is_empty(), "it still serves reads");
     let said = poll(RECOVERY_LIMIT, "a flush to be refused", || {
         flush(&cluster, replica).filter(|said| said.contains("has given it up"))
     });

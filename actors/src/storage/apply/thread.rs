@@ -187,8 +187,11 @@ impl Loop {
     fn flush_configuration(&mut self) -> Result<(), ApplyFault> {
         if std::mem::take(&mut self.configured) {
             let id = self.parts.writer.applied().id;
-            let flushing = self.parts.writer.reader().start_flush();
-            flushing.map_err(|source| ApplyFault::State { id, source })?;
+            match self.parts.writer.reader().start_flush() {
+                // It is tried again with the next one; a restart applies it anew until then.
+                Err(source) if source.is_lack_of_space() => self.configured = true,
+                flushing => flushing.map_err(|source| ApplyFault::State { id, source })?,
+            }
         }
         Ok(())
     }

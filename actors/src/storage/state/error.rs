@@ -169,6 +169,16 @@ impl StateError {
         }
     }
 
+    /// Whether nothing is wrong but that there is no space.
+    #[must_use]
+    pub fn is_lack_of_space(&self) -> bool {
+        match self {
+            Self::RocksDb { source, .. } => source.as_ref().contains(NO_SPACE),
+            Self::FlushGivenUp => true,
+            Self::BadValue { .. } | Self::BadRecord { .. } | Self::Different { .. } => false,
+        }
+    }
+
     /// Whether the state itself is in doubt, as opposed to one access that didn't go through: then
     /// nothing more may be built on it.
     #[must_use]
