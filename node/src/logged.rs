@@ -51,14 +51,20 @@ pub(crate) fn contents(entry: &Entry) -> Contents {
 fn decode(entry: &Entry, logged: &mut Vec<Logged>) -> Result<(), DecodeError> {
     for batch in Batches::new(entry.payload.clone()) {
         for unit in batch?.units() {
-            match unit? {
-                Unit::Read(_) => {}
-                Unit::Write(write) => logged.push(Logged::Write(write.argv(entry.time.0))),
-                Unit::Exec(exec) => logged.extend(transaction(&exec, entry.time.0)),
-            }
+            logged.extend(logged_unit(unit?, entry.time.0));
         }
     }
     Ok(())
+}
+
+/// Without its token: that was for this log, and another cluster's tokens are its own.
+fn logged_unit(unit: Unit, entry_ms: u64) -> Option<Logged> {
+    match unit {
+        Unit::Read(_) => None,
+        Unit::Write(write) => Some(Logged::Write(write.argv(entry_ms))),
+        Unit::Exec(exec) => transaction(&exec, entry_ms),
+        Unit::Once(once) => logged_unit(*once.unit, entry_ms),
+    }
 }
 
 fn transaction(exec: &Exec, entry_ms: u64) -> Option<Logged> {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use quorate_protocol::command::ReadLevel;
 use quorate_protocol::policy::Policy;
 use quorate_protocol::resp::Protocol;
@@ -35,6 +36,8 @@ pub(super) struct Session {
     pub deadline: Option<Duration>,
     /// `SESSION DURABILITY`, where it asks for more than the cluster's policy did.
     pub durability: Option<Policy>,
+    /// `SESSION TOKEN`: what the next write carries.
+    pub token: Option<Bytes>,
     /// `CLIENT REPLY`
     pub replies: Replies,
     /// `MULTI` and `WATCH`
@@ -77,6 +80,7 @@ impl Session {
             max_lag: None,
             deadline: None,
             durability: None,
+            token: None,
             replies: Replies::On,
             transaction: Transaction::default(),
             last_write: None,

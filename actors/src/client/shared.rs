@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use quorate_protocol::command::execute::{execute_read, execute_walk, watch};
-use quorate_protocol::command::{Lookup, Read, Walk, Watched};
+use quorate_protocol::command::{Lookup, Read, TokenRecord, Walk, Watched};
 use quorate_protocol::resp::Reply;
 use quorate_protocol::types::{Epoch, Incarnation, NodeId, Seq};
 use thiserror::Error;
@@ -51,6 +51,12 @@ pub trait State: Send + Sync + 'static {
     /// When the store can't be read.
     fn epoch_of(&self, seq: Seq) -> Result<Option<Epoch>, StateFault>;
 
+    /// What is remembered of a write token.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn token(&self, token: &[u8]) -> Result<Option<TokenRecord>, StateFault>;
+
     /// Number of stored keys.
     ///
     /// # Errors
@@ -80,6 +86,10 @@ impl State for StateReader {
 
     fn epoch_of(&self, seq: Seq) -> Result<Option<Epoch>, StateFault> {
         StateReader::epoch_of(self, seq).map_err(|error| fault(self, &error))
+    }
+
+    fn token(&self, token: &[u8]) -> Result<Option<TokenRecord>, StateFault> {
+        Lookup::token(self, token).map_err(|error| fault(self, &error))
     }
 
     fn count(&self) -> Result<u64, StateFault> {

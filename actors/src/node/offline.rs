@@ -10,6 +10,7 @@ use quorate_protocol::wire::decode_cluster;
 use super::error::StartError;
 use super::recovery::RecoveryError;
 use super::running::WITNESS_DIR;
+use crate::divergence::{Finding, Suspect};
 use crate::storage::hardstate::{BootEvidence, BootId, HardStateFile, MemoryTail, decide_boot};
 use crate::storage::identity::{Current, DataDir, DataDirError};
 use crate::storage::journal;
@@ -71,6 +72,8 @@ impl OfflineCopy {
         let damage =
             journal.log.damage.map(|damage| format!("from {}: {}", damage.at, damage.what));
         let evidence = BootEvidence { boot, tail_short: damage.is_some(), memory };
+        let suspect = Suspect::load(path).map_err(StartError::Suspect)?;
+        let lost = suspect.filter(|mark| mark.finding == Finding::Lost).map(|mark| mark.reason);
         Ok(Self {
             node: dir.identity().node,
             disk: dir.identity().disk,
@@ -80,7 +83,7 @@ impl OfflineCopy {
             last: journal.log.last.max(applied),
             memory_loss: decide_boot(&hard, &evidence).core.memory_loss,
             configs,
-            damage,
+            damage: damage.or(lost),
         })
     }
 }

@@ -33,5 +33,6 @@ mod scrub;
 mod snapshots;
 mod steady;
 mod tails;
+mod tokens;
 mod torn_tail;
 mod waits;

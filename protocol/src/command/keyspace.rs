@@ -18,6 +18,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::position::Position;
+use super::token::TokenRecord;
 use crate::types::Seq;
 
 /// A stored value.
@@ -75,6 +76,12 @@ pub trait Lookup {
     /// # Errors
     /// The store's.
     fn last_removal(&self, key: &[u8]) -> Result<Seq, Self::Error>;
+
+    /// What is remembered of a write token.
+    ///
+    /// # Errors
+    /// The store's.
+    fn token(&self, token: &[u8]) -> Result<Option<TokenRecord>, Self::Error>;
 }
 
 /// Visiting keys in their order.
@@ -112,6 +119,13 @@ pub trait Keyspace: Lookup {
     /// # Errors
     /// The store's.
     fn clear(&mut self, at: Seq) -> Result<(), Self::Error>;
+
+    /// Remembers a token that isn't known. Of more than [`TOKENS_MAX`](super::TOKENS_MAX) the first
+    /// in the order of (entry, token) is forgotten.
+    ///
+    /// # Errors
+    /// The store's.
+    fn put_token(&mut self, token: &[u8], record: TokenRecord) -> Result<(), Self::Error>;
 }
 
 impl Value {

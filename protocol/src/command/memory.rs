@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 
 use super::keyspace::{Head, Keyspace, Lookup, Value, Visit};
 use super::position::Position;
+use super::token::{TOKENS_MAX, TokenRecord};
 use crate::types::Seq;
 
 /// Keys and values in a `BTreeMap`. Everything it answers is exact but removals, of which it
@@ -14,6 +15,7 @@ use crate::types::Seq;
 pub struct MemoryKeyspace {
     values: BTreeMap<(Position, Vec<u8>), Value>,
     last_removal: Seq,
+    tokens: BTreeMap<Vec<u8>, TokenRecord>,
 }
 
 impl MemoryKeyspace {
@@ -36,6 +38,10 @@ impl Lookup for MemoryKeyspace {
 
     fn last_removal(&self, _key: &[u8]) -> Result<Seq, Infallible> {
         Ok(self.last_removal)
+    }
+
+    fn token(&self, token: &[u8]) -> Result<Option<TokenRecord>, Infallible> {
+        Ok(self.tokens.get(token).cloned())
     }
 }
 
@@ -71,6 +77,17 @@ impl Keyspace for MemoryKeyspace {
     fn clear(&mut self, at: Seq) -> Result<(), Infallible> {
         self.values.clear();
         self.last_removal = at;
+        Ok(())
+    }
+
+    fn put_token(&mut self, token: &[u8], record: TokenRecord) -> Result<(), Infallible> {
+        let known = self.tokens.insert(token.to_vec(), record);
+        assert_eq!(known, None, "a token is put once");
+        if self.tokens.len() as u64 > TOKENS_MAX {
+            let age = |(token, record): &(&Vec<u8>, &TokenRecord)| (record.seq, (*token).clone());
+            let first = self.tokens.iter().min_by_key(age).map(|(token, _)| token.clone());
+            first.and_then(|token| self.tokens.remove(&token));
+        }
         Ok(())
     }
 }

@@ -19,6 +19,7 @@
 //! - `keyspace`, `position`, `memory`: what the state must offer, the order of keys, and a model
 //!   of it in memory.
 //! - `batch`: commands in the log.
+//! - `token`: what is remembered of writes that carry a token.
 //! - `execute`: what commands do.
 //! - `number`, `decimal`, `glob`: texts as Redis reads them.
 
@@ -38,6 +39,7 @@ pub(crate) mod number;
 mod position;
 mod spec;
 mod specs;
+mod token;
 
 pub use connection::{
     Acl, Client, ClientAttribute, ClientFilters, ClientKill, ClientKind, ClientReply, Cluster,
@@ -49,11 +51,12 @@ pub use keyspace::{Head, Keyspace, Lookup, Value, Visit};
 pub use memory::MemoryKeyspace;
 pub use model::{
     BitOperation, BitRange, Command, Exec, ExpireConditions, GetExExpiry, Lcs, ObjectProperty,
-    Read, Seen, Set, SetCondition, SetExpiry, Step, Transaction, TtlForm, Unit, Walk, Watched,
-    When, Write,
+    Once, Read, Seen, Set, SetCondition, SetExpiry, Step, Transaction, TtlForm, Unit, Walk,
+    Watched, When, Write,
 };
 pub use position::{Position, SLOTS, slot};
 pub use spec::{Flags, Keys, Spec, all, find, parse};
+pub use token::{TOKEN_BYTES_MAX, TOKEN_LIFE_MS, TOKENS_MAX, TokenRecord};
 
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 64 << 10;

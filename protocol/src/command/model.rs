@@ -277,6 +277,17 @@ pub enum Unit {
     Read(Read),
     /// A transaction: all of it or nothing.
     Exec(Exec),
+    /// A write or transaction that carries a token.
+    Once(Once),
+}
+
+/// What is carried out only if no other write with the token was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Once {
+    /// 1 to [`TOKEN_BYTES_MAX`](super::TOKEN_BYTES_MAX) bytes.
+    pub token: Bytes,
+    /// A write or a transaction.
+    pub unit: Box<Unit>,
 }
 
 /// A transaction as it goes into the log.

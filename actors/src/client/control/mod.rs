@@ -12,7 +12,9 @@ mod topology;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use quorate_protocol::command::{Connection, ReadLevel, Session as SessionCommand, catalog};
+use quorate_protocol::command::{
+    Connection, ReadLevel, Session as SessionCommand, TOKEN_BYTES_MAX, catalog,
+};
 use quorate_protocol::resp::Reply;
 
 use super::refusal::error;
@@ -124,8 +126,12 @@ impl Control<'_> {
                     .map(std::time::Duration::from_millis);
             }
             SessionCommand::Durability { policy } => return self.set_durability(&policy),
-            SessionCommand::Token { .. } => {
-                return error("ERR SESSION TOKEN is not available on this node");
+            SessionCommand::Token { token } => {
+                if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
+                    return error("ERR a token has 1 to 128 bytes");
+                }
+                // Not as part of the buffer that it came in.
+                self.session.token = Some(Bytes::copy_from_slice(&token));
             }
         }
         Reply::OK

@@ -75,11 +75,8 @@ impl Control<'_> {
                 None => Reply::Null,
             },
             // Outside of one, it waits until it may be answered.
-            Quorate::Outcome { .. } => {
+            Quorate::Outcome { .. } | Quorate::OutcomeOfToken { .. } => {
                 error("ERR QUORATE OUTCOME is not allowed inside a transaction")
-            }
-            Quorate::OutcomeOfToken { .. } => {
-                error("ERR QUORATE OUTCOME TOKEN is not available on this node")
             }
         }
     }

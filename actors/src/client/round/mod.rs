@@ -216,7 +216,14 @@ impl<'a, 's> Round<'a, 's> {
     async fn write(&mut self, write: &Write, wanted: bool) -> io::Result<()> {
         let key = write_key(write).cloned();
         let slot = Slot::Logged { key, write: true, wanted };
-        self.log(slot, write.frees_space(), |encoder| encoder.write(write)).await
+        let token = self.session.token.take();
+        let encode = |encoder: &mut Encoder| {
+            if let Some(token) = &token {
+                encoder.once(token);
+            }
+            encoder.write(write);
+        };
+        self.log(slot, write.frees_space(), encode).await
     }
 
     /// Puts a command into the open batch, or opens one if this node is the primary.
@@ -386,6 +393,10 @@ impl<'a, 's> Round<'a, 's> {
         if let Connection::Quorate(Quorate::Outcome { epoch, seq }) = &command {
             let asked = EntryId::new(Epoch(*epoch), Seq(*seq));
             let reply = self.outcome(asked).await;
+            return self.answer(reply, wanted).await;
+        }
+        if let Connection::Quorate(Quorate::OutcomeOfToken { token }) = &command {
+            let reply = self.outcome_of_token(token).await;
             return self.answer(reply, wanted).await;
         }
         if let Connection::Cluster(query) = &command

@@ -9,6 +9,7 @@ use quorate_protocol::types::EntryId;
 use super::{Ask, FLUSH_BYTES, Round, slot_of, unreadable};
 use crate::client::limits::Work;
 use crate::client::reads::{self, Denied};
+use crate::client::refusal::error;
 use crate::client::transaction::read_key;
 
 impl Round<'_, '_> {
@@ -91,6 +92,23 @@ impl Round<'_, '_> {
         match self.shared.state.epoch_of(asked.seq) {
             Ok(Some(epoch)) if epoch == asked.epoch => Reply::Bulk("committed".into()),
             Ok(Some(_)) => Reply::Bulk("lost".into()),
+            Ok(None) => Reply::Bulk("unknown".into()),
+            Err(fault) => unreadable(&fault),
+        }
+    }
+
+    /// `QUORATE OUTCOME TOKEN`: what became of a write that carried a token, as far as the state
+    /// remembers. A write that is still on its way may come to be later.
+    pub(super) async fn outcome_of_token(&self, token: &[u8]) -> Reply {
+        let (deadline, until) = (self.deadline(), self.primary_until());
+        if let Err(denied) = reads::confirm(self.shared, deadline, until).await {
+            return reads::denial(&denied, self.session, None);
+        }
+        match self.shared.state.token(token) {
+            Ok(Some(record)) if record.is_live(self.shared.now_ms()) => {
+                Reply::Bulk("committed".into())
+            }
+            Ok(Some(_)) => error("ERR token expired"),
             Ok(None) => Reply::Bulk("unknown".into()),
             Err(fault) => unreadable(&fault),
         }

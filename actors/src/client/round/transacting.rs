@@ -3,6 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
+use quorate_protocol::command::batch::Encoder;
 use quorate_protocol::command::{
     Client as ClientCommand, Command, CommandError, Connection, Read, Step,
     Transaction as TransactionCommand, Unit, Watched,
@@ -114,7 +115,14 @@ impl Round<'_, '_> {
             Step::Write(write) => write.frees_space(),
             Step::Read(_) => true,
         });
-        self.log(slot, frees_space, |encoder| encoder.unit(&Unit::Exec(exec))).await
+        let token = self.session.token.take_if(|_| write);
+        let encode = |encoder: &mut Encoder| {
+            if let Some(token) = &token {
+                encoder.once(token);
+            }
+            encoder.unit(&Unit::Exec(exec));
+        };
+        self.log(slot, frees_space, encode).await
     }
 
     /// Queues a command between `MULTI` and `EXEC`; returns what the client is told now.

@@ -15,7 +15,7 @@ use quorate_protocol::cluster::{ClusterEntry, Member, MemberKind, SafetyTimers};
 use quorate_protocol::command::execute::{
     Moment, apply_payload, execute_read, execute_walk, watch,
 };
-use quorate_protocol::command::{Lookup, MemoryKeyspace, Read, Walk, Watched};
+use quorate_protocol::command::{Lookup, MemoryKeyspace, Read, TokenRecord, Walk, Watched};
 use quorate_protocol::policy::{Policy, Threshold};
 use quorate_protocol::resp::Reply;
 use quorate_protocol::types::{
@@ -88,6 +88,11 @@ impl State for Fake {
             2 => Some(Epoch(6)),
             _ => Some(Epoch(7)),
         })
+    }
+
+    fn token(&self, token: &[u8]) -> Result<Option<TokenRecord>, StateFault> {
+        let Ok(record) = self.keyspace.lock().token(token);
+        Ok(record)
     }
 
     fn count(&self) -> Result<u64, StateFault> {

@@ -230,3 +230,27 @@ async fn outcomes_are_told_by_a_primary_that_may_serve_reads() {
     let denied = "-CLUSTERDOWN This node isn't the primary, and this command needs it\r\n";
     client.ask("QUORATE OUTCOME 7 3", denied).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_is_sent_again_with_its_token_happens_once() {
+    let node = Node::start();
+    let mut client = node.connect().await;
+    client.ask("SESSION TOKEN order-1", "+OK\r\n").await;
+    // Reads in between don't take it.
+    client.ask("GET n", "$-1\r\n").await;
+    client.ask("INCR n", ":1\r\n").await;
+    client.ask("INCR n", ":2\r\n").await;
+    let mut again = node.connect().await;
+    again.ask("QUORATE OUTCOME TOKEN order-1", "$9\r\ncommitted\r\n").await;
+    again.ask("QUORATE OUTCOME TOKEN order-2", "$7\r\nunknown\r\n").await;
+    again.ask("SESSION TOKEN order-1\r\nINCR n\r\nGET n", "+OK\r\n:1\r\n$1\r\n2\r\n").await;
+    // A transaction is one write.
+    for _ in 0..2 {
+        again.ask("SESSION TOKEN t\r\nMULTI", "+OK\r\n+OK\r\n").await;
+        again.ask("INCR n\r\nGET n", "+QUEUED\r\n+QUEUED\r\n").await;
+        again.ask("EXEC", "*2\r\n:3\r\n$1\r\n3\r\n").await;
+    }
+    let long = "x".repeat(129);
+    again.ask(&format!("SESSION TOKEN {long}"), "-ERR a token has 1 to 128 bytes\r\n").await;
+    again.ask("RESET\r\nGET n", "+RESET\r\n$1\r\n3\r\n").await;
+}

@@ -7,13 +7,16 @@
 //! | meta | `00` `'E'`, epoch (8 bytes, big endian) | first seq of that epoch (8 bytes, little endian) |
 //! | meta | `00` `'F'` | format version of this layout (4 bytes, little endian) |
 //! | meta | `00` `'R'`, bucket (2 bytes, big endian) | last seq that removed a key of that bucket (8 bytes, little endian) |
+//! | meta | `00` `'N'` | number of remembered write tokens (8 bytes, little endian) |
+//! | meta | `00` `'T'`, token | what is remembered of it ([`TokenRecord`](quorate_protocol::command::TokenRecord)) |
+//! | meta | `00` `'U'`, seq (8 bytes, big endian), token | empty: tokens by age |
 //! | data | `01`, position (6 bytes), the client's key | header and bytes ([`value`](super::value)) |
 //! | expiry index | `02`, expiry in ms (8 bytes, big endian), the client's key | empty |
 //!
 //! Big endian where order matters: iteration over the expiry index is in order of time.
 
 use quorate_protocol::command::Position;
-use quorate_protocol::types::Epoch;
+use quorate_protocol::types::{Epoch, Seq};
 
 /// Version of the layout above and of the values in it.
 pub(crate) const FORMAT_VERSION: u32 = 1;
@@ -100,6 +103,29 @@ pub(crate) fn read_expiry(stored: &[u8]) -> Option<(u64, &[u8])> {
     let rest = stored.strip_prefix(&[EXPIRY])?;
     let (at, key) = rest.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*at), key))
+}
+
+/// Key of the number of tokens.
+pub(crate) const TOKEN_COUNT: &[u8] = &[META, b'N'];
+/// First key of tokens by age.
+pub(crate) const TOKEN_AGE_START: &[u8] = &[META, b'U'];
+/// First key after those.
+pub(crate) const TOKEN_AGE_END: &[u8] = &[META, b'U' + 1];
+
+/// Key of what is remembered of a token.
+pub(crate) fn token(token: &[u8]) -> Vec<u8> {
+    [&[META, b'T'][..], token].concat()
+}
+
+/// Key of a token by age.
+pub(crate) fn token_age(seq: Seq, token: &[u8]) -> Vec<u8> {
+    [TOKEN_AGE_START, &seq.0.to_be_bytes(), token].concat()
+}
+
+/// Age and token of such a key.
+pub(crate) fn read_token_age(stored: &[u8]) -> Option<(Seq, &[u8])> {
+    let (seq, token) = stored.strip_prefix(TOKEN_AGE_START)?.split_first_chunk::<8>()?;
+    Some((Seq(u64::from_be_bytes(*seq)), token))
 }
 
 /// Key under which the first seq of an epoch is kept.

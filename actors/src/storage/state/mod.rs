@@ -14,6 +14,7 @@
 //! | `checkpoint` | a second copy of the files, as of one position |
 //! | `compact` | compacting, and emptying the cache, on demand |
 //! | `damage` | giving a state up that can't be trusted |
+//! | `tokens` | the table of write tokens |
 //! | `hash` | comparing nodes |
 //! | `keys`, `value`, `meta` | the layout: every key and value in one place each |
 
@@ -28,6 +29,7 @@ mod meta;
 mod reader;
 mod stall;
 mod store;
+mod tokens;
 pub(crate) mod value;
 mod writer;
 

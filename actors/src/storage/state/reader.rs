@@ -3,14 +3,14 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use quorate_protocol::command::{Head, Lookup, Position, Value, Visit};
+use quorate_protocol::command::{Head, Lookup, Position, TokenRecord, Value, Visit};
 use quorate_protocol::types::{EntryId, Epoch, Seq};
 use rocksdb::{DBPinnableSlice, DBRawIterator, Direction, IteratorMode, ReadOptions, ReadTier};
 
 use super::error::{Operation, StateError};
 use super::meta::{Applied, StoredCluster};
 use super::store::Store;
-use super::{hash, keys, value};
+use super::{hash, keys, tokens, value};
 use crate::scrub::RangeHashes;
 
 /// Reads the state. Cheap to clone. Single keys are as of the last finished apply round; what
@@ -181,6 +181,10 @@ impl Lookup for StateReader {
     fn last_removal(&self, key: &[u8]) -> Result<Seq, StateError> {
         last_removal(&self.store, &self.store.read_options, key)
     }
+
+    fn token(&self, token: &[u8]) -> Result<Option<TokenRecord>, StateError> {
+        tokens::read(&self.store, &self.store.read_options, token)
+    }
 }
 
 impl Visit for StateReader {
@@ -210,6 +214,10 @@ impl Lookup for StateSnapshot<'_> {
 
     fn last_removal(&self, key: &[u8]) -> Result<Seq, StateError> {
         last_removal(self.store, &self.options, key)
+    }
+
+    fn token(&self, token: &[u8]) -> Result<Option<TokenRecord>, StateError> {
+        tokens::read(self.store, &self.options, token)
     }
 }
 

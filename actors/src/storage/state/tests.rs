@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use quorate_protocol::command::{Keyspace, Lookup, MemoryKeyspace, Position, Value, Visit};
+use quorate_protocol::command::{
+    Keyspace, Lookup, MemoryKeyspace, Position, TokenRecord, Value, Visit,
+};
 use quorate_protocol::entry::Entry;
+use quorate_protocol::resp::Reply;
 use quorate_protocol::types::{Chain, ClusterTime, EntryId, EntryKind, Epoch, Seq};
 
 use super::*;
@@ -379,4 +382,50 @@ fn a_store_that_falls_behind_is_stopped_but_never_slowed_down() {
         value("hard_pending_compaction_bytes_limit")
     );
     drop(opened);
+}
+
+fn put_token(writer: &mut StateWriter, seq: u64, name: &str) {
+    let record = TokenRecord::new(1_000, Seq(seq), &Reply::Integer(7));
+    writer.put_token(name.as_bytes(), record).expect("put");
+}
+
+#[test]
+fn tokens_are_remembered_by_rounds_readers_and_restarts_and_the_oldest_forgotten() {
+    let dir = Scratch::new();
+    let (state, mut writer) = open(&dir);
+    writer.keep_at_most_tokens(4);
+    let known = |writer: &StateWriter| -> Vec<char> {
+        let held = |name: &char| writer.token(name.to_string().as_bytes()).unwrap().is_some();
+        ('a'..='k').filter(held).collect()
+    };
+    // One round with fewer, one that forgets of what is stored, one that forgets of its own.
+    for (seq, names, left) in
+        [(1, "abc", "abc"), (2, "de", "bcde"), (3, "f", "cdef"), (4, "ghijk", "hijk")]
+    {
+        for name in names.chars() {
+            put_token(&mut writer, seq, &name.to_string());
+        }
+        let left: Vec<char> = left.chars().collect();
+        assert_eq!(known(&writer), left, "within round {seq}");
+        writer.finish_entry(&entry(EntryKind::Commands, 1, seq, b""));
+        writer.write().expect("written");
+        assert_eq!(known(&writer), left, "after round {seq}");
+        for name in 'a'..='k' {
+            let read = state.reader().token(name.to_string().as_bytes()).expect("readable");
+            assert_eq!(read.is_some(), left.contains(&name), "{name} after round {seq}");
+        }
+    }
+    let record = state.reader().token(b"k").expect("readable").expect("remembered");
+    assert_eq!((record.seq, record.reply(1_000)), (Seq(4), Reply::Integer(7)));
+    // Emptying the database is about keys.
+    writer.clear(Seq(5)).expect("cleared");
+    writer.finish_entry(&entry(EntryKind::Commands, 1, 5, b""));
+    writer.write().expect("written");
+    state.reader().flush().expect("flushed");
+    drop((state, writer));
+    let (_state, mut writer) = open(&dir);
+    assert_eq!(known(&writer), ['h', 'i', 'j', 'k']);
+    writer.keep_at_most_tokens(4);
+    put_token(&mut writer, 6, "a");
+    assert_eq!(known(&writer), ['a', 'i', 'j', 'k'], "the count is kept, too");
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashTable;
-use quorate_protocol::command::{Head, Keyspace, Lookup, Value};
+use quorate_protocol::command::{Head, Keyspace, Lookup, TokenRecord, Value};
 use quorate_protocol::entry::Entry;
 use quorate_protocol::types::{EntryKind, Epoch, Seq};
 use rocksdb::{ErrorKind, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
@@ -18,6 +18,7 @@ use super::error::{Operation, StateError};
 use super::heads::{Recent, RecentHeads};
 use super::meta::{Applied, StoredCluster};
 use super::reader::{StateReader, read_seq};
+use super::tokens::Tokens;
 use super::{keys, value};
 
 /// The state as the entries of the current round leave it. Look-ups see what the round changed;
@@ -33,6 +34,7 @@ pub struct StateWriter {
     /// No stored key expires before this moment.
     next_expiry_ms: u64,
     round: Round,
+    tokens: Tokens,
     /// Of what is written, without the round.
     heads: RecentHeads,
     hasher: RandomState,
@@ -91,12 +93,14 @@ impl StateWriter {
         // The apply loop waits, not a thread inside RocksDB that holds its locks.
         write_options.set_no_slowdown(true);
         let removals = read_removals(&reader)?;
+        let tokens = Tokens::open(reader.store())?;
         let mut writer = Self {
             reader,
             applied,
             removals,
             next_expiry_ms: 0,
             round: Round::default(),
+            tokens,
             heads: RecentHeads::default(),
             hasher: RandomState::new(),
             data_key: RefCell::default(),
@@ -222,6 +226,7 @@ impl StateWriter {
             self.heads.set(slot.hash, key, slot.value.as_ref().map(Value::head));
         }
         self.round.reset();
+        self.tokens.written();
         Ok(())
     }
 
@@ -262,6 +267,7 @@ impl StateWriter {
         if let Some(cluster) = &round.cluster {
             batch.put(keys::CLUSTER, cluster.to_bytes());
         }
+        self.tokens.write(&mut batch);
         batch.put(keys::APPLIED, self.applied.to_bytes());
         batch
     }
@@ -386,6 +392,10 @@ impl Lookup for StateWriter {
         let bucket = keys::removal_bucket(&self.data_key(key));
         Ok(self.removals[usize::from(bucket)].max(self.applied.cleared))
     }
+
+    fn token(&self, token: &[u8]) -> Result<Option<TokenRecord>, StateError> {
+        self.tokens.get(self.reader.store(), token)
+    }
 }
 
 impl Keyspace for StateWriter {
@@ -430,9 +440,19 @@ impl Keyspace for StateWriter {
         self.next_expiry_ms = u64::MAX;
         Ok(())
     }
+
+    fn put_token(&mut self, token: &[u8], record: TokenRecord) -> Result<(), StateError> {
+        self.round.bytes += self.tokens.put(self.reader.store(), token, record)?;
+        Ok(())
+    }
 }
 
 impl StateWriter {
+    #[cfg(test)]
+    pub(super) fn keep_at_most_tokens(&mut self, count_max: u64) {
+        self.tokens.keep_at_most(count_max);
+    }
+
     fn read<T>(
         &self,
         data_key: &[u8],

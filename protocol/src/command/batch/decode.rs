@@ -6,9 +6,10 @@ use thiserror::Error;
 use super::fields::Fields;
 use super::{HEADER_BYTES, VERSION, opcode};
 use crate::command::model::{
-    BitOperation, BitRange, Exec, ExpireConditions, GetExExpiry, Lcs, ObjectProperty, Read, Seen,
-    Set, SetCondition, SetExpiry, Step, TtlForm, Unit, Watched, When, Write,
+    BitOperation, BitRange, Exec, ExpireConditions, GetExExpiry, Lcs, ObjectProperty, Once, Read,
+    Seen, Set, SetCondition, SetExpiry, Step, TtlForm, Unit, Watched, When, Write,
 };
+use crate::command::token::TOKEN_BYTES_MAX;
 use crate::types::Seq;
 
 /// Why a payload isn't a sequence of batches that this version understands. In a committed entry
@@ -33,6 +34,9 @@ pub enum DecodeError {
     /// A flag that isn't defined.
     #[error("a batch has unknown flags")]
     Flags,
+    /// A token's length is one that is never written.
+    #[error("a batch has an ill-formed token")]
+    Token,
     /// The header promises another number of units.
     #[error("a batch has another number of commands than its header says")]
     Count,
@@ -132,6 +136,25 @@ impl Iterator for Units {
 
 fn unit(fields: &mut Fields) -> Result<Unit, DecodeError> {
     match fields.byte()? {
+        opcode::ONCE => {
+            let token = fields.text()?;
+            if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
+                return Err(DecodeError::Token);
+            }
+            let code = fields.byte()?;
+            match plain(code, fields)? {
+                Unit::Read(_) | Unit::Once(_) => Err(DecodeError::Opcode(code)),
+                unit @ (Unit::Write(_) | Unit::Exec(_)) => {
+                    Ok(Unit::Once(Once { token, unit: Box::new(unit) }))
+                }
+            }
+        }
+        code => plain(code, fields),
+    }
+}
+
+fn plain(code: u8, fields: &mut Fields) -> Result<Unit, DecodeError> {
+    match code {
         opcode::EXEC => Ok(Unit::Exec(Exec {
             watches: fields.list(watched)?,
             steps: fields.list(|fields| {

@@ -36,7 +36,17 @@ impl Encoder {
             Unit::Write(write) => self.write(write),
             Unit::Read(read) => self.read(read),
             Unit::Exec(exec) => self.exec(exec),
+            Unit::Once(once) => {
+                self.once(&once.token);
+                self.unit(&once.unit);
+            }
         }
+    }
+
+    /// The next unit, a write or a transaction, carries this token.
+    pub fn once(&mut self, token: &[u8]) {
+        self.out.push(opcode::ONCE);
+        put_text(&mut self.out, token);
     }
 
     /// Adds a write.

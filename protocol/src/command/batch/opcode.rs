@@ -39,6 +39,7 @@ pub(super) const BIT_POS: u8 = 76;
 pub(super) const LCS: u8 = 77;
 
 pub(super) const EXEC: u8 = 128;
+pub(super) const ONCE: u8 = 129;
 
 /// Flags of `SET_WITH`: two bits of condition, three of expiry, and `GET`.
 pub(super) mod set {

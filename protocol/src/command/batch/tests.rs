@@ -4,9 +4,10 @@ use proptest::prelude::*;
 
 use super::{Batches, DecodeError, Encoder, HEADER_BYTES, VERSION};
 use crate::command::model::{
-    BitOperation, BitRange, Exec, ExpireConditions, GetExExpiry, Lcs, ObjectProperty, Read, Seen,
-    Set, SetCondition, SetExpiry, Step, TtlForm, Unit, Watched, When, Write,
+    BitOperation, BitRange, Exec, ExpireConditions, GetExExpiry, Lcs, ObjectProperty, Once, Read,
+    Seen, Set, SetCondition, SetExpiry, Step, TtlForm, Unit, Watched, When, Write,
 };
+use crate::command::token::TOKEN_BYTES_MAX;
 use crate::types::Seq;
 
 fn decode(payload: Bytes) -> Result<Vec<Unit>, DecodeError> {
@@ -176,7 +177,11 @@ pub(in crate::command) fn unit() -> impl Strategy<Value = Unit> {
     });
     let watched = (text(), seen).prop_map(|(key, seen)| Watched { key, seen });
     let step = prop_oneof![write().prop_map(Step::Write), read().prop_map(Step::Read)];
+    let once = (vec(any::<u8>(), 1..=TOKEN_BYTES_MAX), write()).prop_map(|(token, write)| {
+        Unit::Once(Once { token: token.into(), unit: Box::new(Unit::Write(write)) })
+    });
     prop_oneof![
+        1 => once,
         4 => write().prop_map(Unit::Write),
         2 => read().prop_map(Unit::Read),
         1 => (vec(watched, 0..3), vec(step, 0..5))
@@ -311,4 +316,24 @@ fn units_are_encoded_as_they_always_were() {
         &bytes[..],
         b"\x11\0\0\0\x01\0\0\0\x5d\x7d\x44\xfe\x01\x80\x02\x01k\0\x09\x01v\x01\xac\x02\x02\x10\x40\x01k"
     );
+}
+
+#[test]
+fn a_token_stands_before_what_carries_it() {
+    let flush = Unit::Write(Write::FlushAll);
+    let unit = Unit::Once(Once { token: "t1".into(), unit: Box::new(flush) });
+    let body = [VERSION, 129, 2, b't', b'1', 16];
+    assert_eq!(encode(std::slice::from_ref(&unit)).bytes, framed(1, &body));
+    assert_eq!(decode(framed(1, &body)), Ok(vec![unit]));
+    // No token, too long a one, a token of a token, of a read, of nothing.
+    assert_eq!(decode(framed(1, &[VERSION, 129, 0, 16])), Err(DecodeError::Token));
+    let mut long = vec![VERSION, 129, 129, 1];
+    long.extend_from_slice(&[b'x'; 129]);
+    long.push(16);
+    assert_eq!(decode(framed(1, &long)), Err(DecodeError::Token));
+    let twice = [VERSION, 129, 1, b'a', 129, 1, b'b', 16];
+    assert_eq!(decode(framed(1, &twice)), Err(DecodeError::Opcode(129)));
+    let read = [VERSION, 129, 1, b'a', 73];
+    assert_eq!(decode(framed(1, &read)), Err(DecodeError::Opcode(73)));
+    assert_eq!(decode(framed(1, &body[..5])), Err(DecodeError::Truncated));
 }

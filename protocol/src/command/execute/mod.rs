@@ -19,7 +19,8 @@ pub use write::execute_write;
 
 use super::batch::{Batches, DecodeError};
 use super::keyspace::{Keyspace, Lookup};
-use super::model::{Exec, Read, Seen, Step, Unit, Watched};
+use super::model::{Exec, Once, Read, Seen, Step, Unit, Watched};
+use super::token::TokenRecord;
 use crate::resp::Reply;
 use crate::types::Seq;
 
@@ -155,7 +156,19 @@ fn execute<K: Keyspace>(
         Unit::Write(write) => execute_write(write, at, keyspace).map(|reply| budget.spend(reply)),
         Unit::Read(read) => execute_riding_read(read, at, keyspace, budget),
         Unit::Exec(exec) => execute_exec(exec, at, keyspace, budget),
+        Unit::Once(once) => execute_once(once, at, keyspace).map(|reply| budget.spend(reply)),
     }
+}
+
+/// A write that failed on a condition of its own was carried out, too.
+fn execute_once<K: Keyspace>(once: &Once, at: Moment, keyspace: &mut K) -> Result<Reply, K::Error> {
+    if let Some(record) = keyspace.token(&once.token)? {
+        return Ok(record.reply(at.now_ms));
+    }
+    // The reply becomes part of the state, so it must not depend on what else is answered here.
+    let reply = execute(&once.unit, at, keyspace, &mut Budget::default())?;
+    keyspace.put_token(&once.token, TokenRecord::new(at.now_ms, at.seq, &reply))?;
+    Ok(reply)
 }
 
 fn execute_riding_read<K: Keyspace>(

@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use super::{Moment, apply_payload, execute_read, execute_unit, execute_walk, watch};
 use crate::command::batch::Encoder;
 use crate::command::batch::tests::unit;
-use crate::command::{Command, Exec, MemoryKeyspace, Read, Seen, Step, Unit, Write, parse, slot};
+use crate::command::{
+    Command, Exec, Lookup, MemoryKeyspace, Once, Read, Seen, Step, TOKEN_LIFE_MS, Unit, Write,
+    parse, slot,
+};
 use crate::resp::{Protocol, Reply};
 use crate::types::Seq;
 
@@ -446,4 +449,51 @@ proptest! {
             Err(error) => prop_assert!(error.to_string().contains(' ')),
         }
     }
+}
+
+fn once(token: &'static str, line: &str) -> Unit {
+    let Ok(Command::Write(write)) = parse(&mut words(line)) else { panic!("{line} is a write") };
+    Unit::Once(Once { token: token.into(), unit: Box::new(Unit::Write(write)) })
+}
+
+#[test]
+fn a_write_with_a_known_token_is_answered_and_not_carried_out() {
+    let mut keyspace = MemoryKeyspace::default();
+    let mut run = |unit: &Unit, now_ms, seq| {
+        let at = Moment { now_ms, seq: Seq(seq) };
+        let Ok(reply) = execute_unit(unit, at, &mut keyspace);
+        reply
+    };
+    assert_eq!(run(&once("a", "INCR n"), 1_000, 1), Reply::Integer(1));
+    assert_eq!(run(&once("a", "INCR n"), 2_000, 2), Reply::Integer(1));
+    // The token decides, whatever comes with it.
+    assert_eq!(run(&once("a", "SET n 70"), 2_000, 3), Reply::Integer(1));
+    assert_eq!(run(&once("b", "INCR n"), 3_000, 4), Reply::Integer(2));
+    // What failed on its own condition was carried out, too.
+    assert_eq!(run(&once("c", "SET n 9 NX"), 3_000, 5), Reply::Null);
+    assert_eq!(run(&once("c", "SET n 9"), 3_000, 6), Reply::Null);
+    let (last, later) = (1_000 + TOKEN_LIFE_MS, 1_001 + TOKEN_LIFE_MS);
+    assert_eq!(run(&once("a", "INCR n"), last, 7), Reply::Integer(1));
+    assert_eq!(run(&once("a", "INCR n"), later, 8), Reply::error("ERR token expired"));
+    assert_eq!(run(&once("d", "INCR n"), later, 9), Reply::Integer(3));
+}
+
+/// Nodes that don't answer remember the same as the one that does.
+#[test]
+fn what_is_remembered_does_not_depend_on_who_answers() {
+    let Ok(Command::Read(read)) = parse(&mut words("GET k")) else { panic!("a read") };
+    let Ok(Command::Write(write)) = parse(&mut words("SET k v")) else { panic!("a write") };
+    let steps = vec![Step::Write(write), Step::Read(read)];
+    let exec = Unit::Exec(Exec { watches: Vec::new(), steps });
+    let mut encoder = Encoder::new();
+    encoder.unit(&Unit::Once(Once { token: "t".into(), unit: Box::new(exec) }));
+    let payload = encoder.finish().bytes;
+    let at = Moment { now_ms: 5, seq: Seq(1) };
+    let (mut primary, mut replica) = (MemoryKeyspace::default(), MemoryKeyspace::default());
+    let mut replies = Vec::new();
+    apply_payload(&payload, at, &mut primary, Some(&mut replies)).expect("it is well-formed");
+    apply_payload(&payload, at, &mut replica, None).expect("it is well-formed");
+    assert_eq!(primary, replica);
+    let Ok(known) = primary.token(b"t");
+    assert_eq!(replies, [known.expect("it is remembered").reply(5)]);
 }
