@@ -160,6 +160,22 @@ mod tests {
     use quorate_protocol::types::{ClusterId, DiskId, Generation};
 
     use super::*;
+    use crate::storage::scratch::hex;
+
+    #[test]
+    fn bytes_are_fixed() {
+        let id = [7; 32];
+        let manifest = Request::Manifest { above: EntryId::new(Epoch(3), Seq(900)) };
+        let file = Request::File { id, index: 5, offset: 1 << 40 };
+        let file_bytes = format!("46{}050000000000000000010000", "07".repeat(32));
+        for (request, expected) in [
+            (manifest, "4d03000000000000008403000000000000"),
+            (file, file_bytes.as_str()),
+            (Request::Examine { seq: Seq(77) }, "484d00000000000000"),
+        ] {
+            assert_eq!(hex(&request.encode()), expected);
+        }
+    }
 
     #[test]
     fn requests_round_trip_and_nothing_else_is_read() {

@@ -55,8 +55,9 @@ impl Struck {
     /// What the order was refused with, if it was.
     pub(super) fn refusal(&self) -> Option<Failure> {
         match self.answer.try_recv() {
-            // Another node passed it on, and has lost the one that was to answer.
-            Ok(Ok(answer)) if answer.status == 504 => None,
+            // A paused node answers when it goes on. Where another node passed the order on, it may
+            // have lost the one that was to answer.
+            Ok(Ok(answer)) if matches!(answer.status, 200 | 504) => None,
             Ok(Ok(answer)) => {
                 let body: serde_json::Value =
                     serde_json::from_str(&answer.body).unwrap_or_default();

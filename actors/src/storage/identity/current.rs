@@ -130,7 +130,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::storage::scratch::Scratch;
+    use crate::storage::scratch::{Scratch, hex};
 
     const CURRENT: Current = Current {
         instance: 2,
@@ -138,6 +138,16 @@ mod tests {
         preceding: EntryId { epoch: Epoch(5), seq: Seq(900) },
         chain: Chain(0x1234),
     };
+
+    #[test]
+    fn bytes_are_fixed() {
+        let expected = [
+            "51554f5243555252010000000000000002000000000000000700000000000000",
+            "0500000000000000840300000000000034120000000000000000000000000000",
+            "00000000000000000000000066dc121c",
+        ];
+        assert_eq!(hex(&CURRENT.encode()), expected.concat());
+    }
 
     #[test]
     fn it_survives_and_names_the_state() {

@@ -85,6 +85,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::storage::scratch::hex;
+
+    #[test]
+    fn bytes_are_fixed() {
+        let id = EntryId::new(Epoch(3), Seq(900));
+        let applied = Applied {
+            id,
+            chain: Chain(0x1234),
+            time: ClusterTime(1_800_000_000_000),
+            keys: 70,
+            cleared: Seq(5),
+        };
+        let expected = [
+            "0300000000000000840300000000000034120000000000000000000000000000",
+            "00505c18a301000046000000000000000500000000000000",
+        ];
+        assert_eq!(hex(&applied.to_bytes()), expected.concat());
+        let cluster = StoredCluster { id, payload: Bytes::from_static(b"ab") };
+        assert_eq!(hex(&cluster.to_bytes()), "030000000000000084030000000000006162");
+    }
 
     proptest! {
         #[test]

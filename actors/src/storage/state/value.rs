@@ -72,6 +72,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::storage::scratch::hex;
 
     proptest! {
         #[test]
@@ -86,6 +87,19 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(stored: Vec<u8>) {
             let _ = read(&stored);
+        }
+    }
+
+    #[test]
+    fn bytes_are_fixed() {
+        let mut stored = Vec::new();
+        for (expires_at_ms, expected) in [
+            (None, "0184030000000000006162"),
+            (Some(1_800_000_000_000), "02840300000000000000505c18a30100006162"),
+        ] {
+            let value = Value { data: "ab".into(), expires_at_ms, version: Seq(900) };
+            write(&mut stored, &value);
+            assert_eq!(hex(&stored), expected);
         }
     }
 
