@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use quorate_protocol::cluster::ClusterEntry;
@@ -52,6 +52,8 @@ pub struct Published {
     degraded_us: AtomicU64,
     /// How many wait for cursors to move.
     cursor_watches: AtomicUsize,
+    /// Whether this node was removed from the cluster.
+    removed: AtomicBool,
 }
 
 /// While one is held, the view is replaced each time that a cursor moves.
@@ -263,6 +265,17 @@ impl Published {
             }
             changed.await;
         }
+    }
+
+    /// Whether this node was removed from the cluster, for good.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    /// For the quorum actor, before it ends for that.
+    pub fn set_removed(&self) {
+        self.removed.store(true, Ordering::Release);
     }
 
     /// How long the policy could not be met, of the time that this node led in this life, in

@@ -11,6 +11,7 @@ use quorate_actors::metrics::Metrics;
 use quorate_actors::node::{Certificates, Drain, Drained, RunningNode};
 use quorate_actors::orders::OrderDesk;
 use quorate_actors::quorum::QuorumHandle;
+use quorate_actors::replication::{Candidate, Candidates};
 use quorate_actors::scrub::Scrubber;
 use quorate_actors::snapshot::{SnapshotProgress, SnapshotStats};
 use quorate_actors::storage::state::{CompactError, CompactProgress, Compacted, StateReader};
@@ -33,6 +34,7 @@ pub(crate) struct Adapter {
     snapshots: Arc<SnapshotStats>,
     divergence: Arc<Divergence>,
     quorum: QuorumHandle,
+    candidates: Arc<Candidates>,
     scrubber: Scrubber,
     orders: OrderDesk,
     archive: Archive,
@@ -54,6 +56,7 @@ impl Adapter {
             snapshots: node.snapshots().clone(),
             divergence: node.divergence().clone(),
             quorum: node.quorum().clone(),
+            candidates: node.candidates().clone(),
             scrubber: node.scrubber().clone(),
             orders: node.orders().clone(),
             archive: node.archive().clone(),
@@ -80,6 +83,10 @@ impl NodeView for Adapter {
 
     fn orders(&self) -> Option<&OrderDesk> {
         Some(&self.orders)
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        self.candidates.list()
     }
 
     fn scrubber(&self) -> Option<&Scrubber> {

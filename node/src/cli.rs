@@ -11,17 +11,21 @@ use crate::dev::{self, DevArgs};
 use crate::drill::{self, DrillVerb};
 use crate::failure::Failure;
 use crate::http::AdminUrl;
+use crate::join::{self, JoinArgs};
+use crate::members::{self, MembersVerb};
 use crate::output::say;
 use crate::policy::{self, PolicyVerb};
 use crate::recover::{self, RecoverArgs};
 use crate::storage::{self, StorageVerb};
 use crate::tail::{self, TailVerb};
+use crate::token::{self, TokenVerb};
 use crate::{journal, orders, pki, reload, scrub, start, status};
 
 /// A replicated store that speaks the Redis protocol and says OK only when the copies that you
 /// asked for exist.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 the node can't be reached.
+/// Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 the node can't be reached, 4
+/// this node was removed from its cluster.
 #[derive(Debug, Parser)]
 #[command(name = "quorate", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -69,6 +73,28 @@ enum Verb {
         admin: AdminArgs,
         #[command(subcommand)]
         verb: PolicyVerb,
+        /// As JSON
+        #[arg(long, global = true)]
+        json: bool,
+    },
+    /// Invite a node, list or revoke invitations
+    Token {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        verb: TokenVerb,
+        /// As JSON
+        #[arg(long, global = true)]
+        json: bool,
+    },
+    /// Make this machine a node of a cluster, by a token
+    Join(JoinArgs),
+    /// List, add, remove or replace members
+    Members {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        verb: MembersVerb,
         /// As JSON
         #[arg(long, global = true)]
         json: bool,
@@ -271,6 +297,24 @@ enum PkiVerb {
         #[arg(long, default_value = "tls")]
         dir: PathBuf,
     },
+    /// Sign the request of a node that joins where no member holds the authority's key
+    Sign {
+        /// The request that `quorate join` wrote
+        #[arg(long)]
+        request: PathBuf,
+        /// The node's number, as in its token
+        #[arg(long)]
+        id: u64,
+        /// Name of the cluster, as in its configuration
+        #[arg(long, default_value = "quorate")]
+        cluster: String,
+        /// Folder that holds ca.crt and ca.key
+        #[arg(long, default_value = "tls")]
+        dir: PathBuf,
+        /// Where the certificate goes
+        #[arg(long)]
+        output: PathBuf,
+    },
     /// Show whom certificates name and how long they are valid
     Show {
         /// PEM files
@@ -327,6 +371,9 @@ impl Cli {
             }
             Verb::Status { admin, json, watch } => status::run(&admin.admin, json, watch),
             Verb::Promote { admin, to, json } => orders::promote(&admin.admin, to, json),
+            Verb::Token { admin, verb, json } => token::run(&admin.admin, &verb, json),
+            Verb::Join(args) => join::run(&args),
+            Verb::Members { admin, verb, json } => members::run(&admin.admin, &verb, json),
             Verb::Storage { admin, verb, json } => storage::run(&admin.admin, verb, json),
             Verb::Policy { admin, verb, json } => policy::run(&admin.admin, &verb, json),
             Verb::Scrub { admin, repair, json } => scrub::run(&admin.admin, repair, json),
@@ -426,6 +473,10 @@ fn run_pki(verb: PkiVerb) -> Result<(), Failure> {
                 }
             };
             say(format_args!("wrote {} and {}", files.cert.display(), files.key.display()));
+        }
+        PkiVerb::Sign { request, id, cluster, dir, output } => {
+            pki::sign_request(&dir, &request, id, &cluster, &output).map_err(failed)?;
+            say(format_args!("wrote {}", output.display()));
         }
         PkiVerb::Show { files, json } => {
             let mut shown = Vec::new();

@@ -1,4 +1,4 @@
-//! How a command fails: the exit codes 1, 2 and 3 are part of the command line's contract.
+//! How a command fails: the exit codes 1 to 4 are part of the command line's contract.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -12,15 +12,18 @@ pub(crate) enum Failure {
     Usage(String),
     /// The node that should answer doesn't (3).
     Unreachable(String),
+    /// The node was removed from its cluster: starting it again changes nothing (4).
+    Removed(String),
 }
 
 impl Failure {
-    /// 1, 2 or 3.
+    /// 1 to 4.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Failed(_) => ExitCode::from(1),
             Self::Usage(_) => ExitCode::from(2),
             Self::Unreachable(_) => ExitCode::from(3),
+            Self::Removed(_) => ExitCode::from(4),
         }
     }
 
@@ -33,9 +36,10 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(message) | Self::Usage(message) | Self::Unreachable(message) => {
-                f.write_str(message)
-            }
+            Self::Failed(message)
+            | Self::Usage(message)
+            | Self::Unreachable(message)
+            | Self::Removed(message) => f.write_str(message),
         }
     }
 }

@@ -8,10 +8,13 @@ mod config;
 mod dev;
 mod drill;
 mod failure;
+mod hex;
 mod http;
+mod join;
 mod journal;
 mod logged;
 mod logging;
+mod members;
 mod moment;
 mod notify;
 mod orders;
@@ -27,6 +30,7 @@ mod status;
 mod stop;
 mod storage;
 mod tail;
+mod token;
 
 use clap::Parser as _;
 

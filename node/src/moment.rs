@@ -8,6 +8,11 @@ pub(crate) fn moment_ms(ms: u64) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(nanos).map_or_else(|_| ms.to_string(), moment)
 }
 
+/// A moment in seconds since 1970, for people.
+pub(crate) fn moment_s(seconds: u64) -> String {
+    moment_ms(seconds.saturating_mul(1_000))
+}
+
 /// As RFC 3339 writes it, in UTC and to the second.
 pub(crate) fn moment(at: OffsetDateTime) -> String {
     let (year, month, day) = at.to_calendar_date();

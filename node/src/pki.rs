@@ -8,8 +8,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
 };
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
@@ -47,6 +47,9 @@ pub(crate) enum PkiError {
         /// What it is instead.
         reason: String,
     },
+    /// An authority whose files don't belong together.
+    #[error("{0}")]
+    Authority(String),
     /// Node ids start at 1.
     #[error("a node's id is at least 1")]
     NodeId,
@@ -161,6 +164,14 @@ pub(crate) fn create_node(
     prepare(dir, &files, force)?;
     let authority_key = KeyPair::from_pem(&read(&dir.join("ca.key"))?)?;
     let authority = Issuer::from_ca_cert_pem(&read(&dir.join("ca.crt"))?, authority_key)?;
+    let params = node_params(id, cluster, hosts)?;
+    let key = KeyPair::generate()?;
+    let cert = params.signed_by(&key, &authority)?;
+    store(&files, &cert.pem(), &key.serialize_pem())?;
+    Ok(files)
+}
+
+fn node_params(id: u64, cluster: &str, hosts: &[String]) -> Result<CertificateParams, PkiError> {
     let name = format!("node-{id}.{cluster}");
     let mut names = vec![name.clone()];
     names.extend(hosts.iter().cloned());
@@ -172,10 +183,98 @@ pub(crate) fn create_node(
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     set_validity(&mut params, NODE_DAYS);
-    let key = KeyPair::generate()?;
-    let cert = params.signed_by(&key, &authority)?;
-    store(&files, &cert.pem(), &key.serialize_pem())?;
-    Ok(files)
+    Ok(params)
+}
+
+/// A certificate signing request whose signature is right: whoever made it has the key.
+pub(crate) struct Request(CertificateSigningRequestParams);
+
+impl Request {
+    /// From PEM. What it asks for beside its key is ignored: names are the cluster's to give.
+    pub(crate) fn parse(pem: &str) -> Result<Self, PkiError> {
+        Ok(Self(CertificateSigningRequestParams::from_pem(pem)?))
+    }
+
+    /// BLAKE3 of the public key.
+    pub(crate) fn key_hash(&self) -> [u8; 32] {
+        blake3::hash(&self.0.public_key.subject_public_key_info()).into()
+    }
+}
+
+/// Signs nodes' certificates.
+pub(crate) struct Signer {
+    authority_pem: String,
+    key_pem: String,
+}
+
+impl Signer {
+    /// From an authority's certificate and key in PEM, which must belong together.
+    pub(crate) fn new(authority_pem: &str, key_pem: &str) -> Result<Self, PkiError> {
+        let key = KeyPair::from_pem(key_pem)?;
+        let bad = |reason: &str| PkiError::Authority(reason.to_owned());
+        let pem = x509_parser::pem::Pem::iter_from_buffer(authority_pem.as_bytes()).next();
+        let pem = pem.and_then(Result::ok).ok_or_else(|| bad("no certificate of an authority"))?;
+        let (_, certificate) = X509Certificate::from_der(&pem.contents)
+            .map_err(|_| bad("the authority's certificate can't be read"))?;
+        if certificate.public_key().raw != key.subject_public_key_info() {
+            return Err(bad("the key is not that of the first authority"));
+        }
+        Ok(Self { authority_pem: authority_pem.to_owned(), key_pem: key_pem.to_owned() })
+    }
+
+    /// The certificate of a node, in PEM.
+    pub(crate) fn sign(
+        &self,
+        request: &Request,
+        id: u64,
+        cluster: &str,
+    ) -> Result<String, PkiError> {
+        let key = KeyPair::from_pem(&self.key_pem)?;
+        let authority = Issuer::from_ca_cert_pem(&self.authority_pem, key)?;
+        let params = node_params(id, cluster, &[])?;
+        Ok(params.signed_by(&request.0.public_key, &authority)?.pem())
+    }
+}
+
+/// The request for a node's certificate, whose key is made unless it is there.
+pub(crate) fn prepare_request(
+    key_file: &Path,
+    request_file: &Path,
+    id: u64,
+    cluster: &str,
+) -> Result<String, PkiError> {
+    if let Some(dir) = key_file.parent() {
+        std::fs::create_dir_all(dir)
+            .map_err(|error| PkiError::Io { path: dir.to_owned(), error })?;
+    }
+    let key = if key_file.exists() {
+        KeyPair::from_pem(&read(key_file)?)?
+    } else {
+        let key = KeyPair::generate()?;
+        write(key_file, &key.serialize_pem(), 0o600)?;
+        key
+    };
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name.push(DnType::CommonName, format!("node-{id}.{cluster}"));
+    let request = params.serialize_request(&key)?.pem()?;
+    write(request_file, &request, 0o644)?;
+    Ok(request)
+}
+
+/// Signs a request with the authority in a folder.
+pub(crate) fn sign_request(
+    dir: &Path,
+    request: &Path,
+    id: u64,
+    cluster: &str,
+    output: &Path,
+) -> Result<(), PkiError> {
+    if id == 0 {
+        return Err(PkiError::NodeId);
+    }
+    let signer = Signer::new(&read(&dir.join("ca.crt"))?, &read(&dir.join("ca.key"))?)?;
+    let request = Request::parse(&read(request)?)?;
+    write(output, &signer.sign(&request, id, cluster)?, 0o644)
 }
 
 /// Reads every certificate of a PEM file.
@@ -269,7 +368,7 @@ fn store(files: &Files, cert: &str, key: &str) -> Result<(), PkiError> {
 
 /// Writes beside the file and renames over it: a reader sees the old file or the new one, and a
 /// secret never has a moment with the wrong mode.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
+pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     let failed = |error| PkiError::Io { path: path.to_owned(), error };
     let beside = path.with_extension("new");
     let _ = std::fs::remove_file(&beside);
@@ -288,6 +387,29 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
+
+    #[test]
+    fn a_request_is_signed_for_the_node_that_the_signer_names() {
+        let dir = std::env::temp_dir().join(format!("quorate-csr-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        create_authority(&dir, "shop", true).expect("an authority");
+        let (key, csr, crt) = (dir.join("n.key"), dir.join("n.csr"), dir.join("n.crt"));
+        let text = prepare_request(&key, &csr, 4, "shop").expect("a request");
+        let again = prepare_request(&key, &csr, 4, "shop").expect("the same key");
+        let hash = |pem: &str| Request::parse(pem).expect("valid").key_hash();
+        assert_eq!(hash(&text), hash(&again), "a key that is there is kept");
+        sign_request(&dir, &csr, 7, "shop", &crt).expect("signed");
+        let shown = &describe(&crt).expect("readable")[0];
+        assert_eq!(shown.names, ["node-7.shop"], "whatever the request says");
+        let mut broken = text.clone().into_bytes();
+        let at = broken.len() / 2;
+        broken[at] = if broken[at] == b'A' { b'B' } else { b'A' };
+        assert!(Request::parse(&String::from_utf8_lossy(&broken)).is_err());
+        let other = KeyPair::generate().expect("a key").serialize_pem();
+        let ca = std::fs::read_to_string(dir.join("ca.crt")).expect("made");
+        assert!(Signer::new(&ca, &other).is_err(), "another authority's key");
+        let _ = std::fs::remove_dir_all(&dir);
+    }
 
     #[test]
     fn a_node_certificate_names_the_node_and_lasts_a_year() {

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use quorate_actors::metrics::Metrics;
 use quorate_actors::node::{Certificates, NodeConfig, RunningNode};
-use quorate_actors::supervisor::Lifecycle;
+use quorate_actors::supervisor::{ExitReason, Lifecycle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::adapter::Adapter;
 use crate::admin::status::EXPIRY_WARNING_DAYS;
-use crate::admin::{AdminState, Front, StartingNode, router, serve_orders};
+use crate::admin::{AdminState, Front, NodeView, StartingNode, router, serve_orders};
 use crate::config::{self, Settings, Source};
 use crate::failure::Failure;
 use crate::logging::Log;
@@ -119,14 +119,9 @@ async fn serve(
     (source, settings, log): (Source, Settings, Log),
     lifecycle: Arc<Lifecycle>,
 ) -> Result<End, Failure> {
-    let Settings { node: config, pid_file, public_metrics, .. } = settings.clone();
+    let Settings { node: config, pid_file, .. } = settings.clone();
     let deadline = config.timers.shutdown_deadline;
-    let cluster_name: Arc<str> = config.cluster.name.as_str().into();
-    let NodeConfig { drill_allowed, cluster_version_max, .. } = config;
-    let admin = |node| {
-        let cluster_name = cluster_name.clone();
-        AdminState { node, cluster_name, public_metrics, drill_allowed, cluster_version_max }
-    };
+    let admin = admin_states(&settings)?;
     let stop = Arc::new(Stop::default());
     let mut told = Told::new(&stop)?;
     let hangup = signal(SignalKind::hangup());
@@ -168,8 +163,9 @@ async fn serve(
         by = told.wait() => (by, false),
         why = node.superseded() => (why, true),
         reason = node.failure() => {
+            let failure = ended_by_itself(&node, front, &reason).await;
             pid_file.remove();
-            return Err(Failure::Failed(format!("the node can't go on: {reason}")));
+            return Err(failure);
         }
     };
     tracing::info!(why, "stopping");
@@ -197,6 +193,25 @@ async fn serve(
     finish(&report).map(|()| End::Stopped)
 }
 
+/// Makes what the admin port's routes share, for whatever stands for the node.
+fn admin_states(
+    settings: &Settings,
+) -> Result<impl Fn(Arc<dyn NodeView>) -> AdminState + use<>, Failure> {
+    let identity = settings.identity().map_err(|error| Failure::Usage(error.to_string()))?;
+    let identity = Arc::new(identity);
+    let public_metrics = settings.public_metrics;
+    let NodeConfig { drill_allowed, cluster_version_max, .. } = settings.node;
+    let cluster_name: Arc<str> = settings.node.cluster.name.as_str().into();
+    Ok(move |node| AdminState {
+        node,
+        cluster_name: cluster_name.clone(),
+        public_metrics,
+        drill_allowed,
+        cluster_version_max,
+        identity: identity.clone(),
+    })
+}
+
 fn announce(config: &NodeConfig) {
     tracing::info!(
         node = config.node.0,
@@ -215,6 +230,23 @@ fn metrics_of(lifecycle: Arc<Lifecycle>) -> Result<Metrics, Failure> {
         Ok(metrics)
     });
     metrics.map_err(|error| Failure::failed("metrics", error))
+}
+
+/// Why a node that can't go on ends.
+async fn ended_by_itself(node: &RunningNode, front: Front, reason: &ExitReason) -> Failure {
+    if !node.published().is_removed() {
+        return Failure::Failed(format!("the node can't go on: {reason}"));
+    }
+    // Whoever had it removed may wait for the answer at this very node.
+    front.close().await;
+    Failure::Removed(removed(reason))
+}
+
+/// What is left to do for a node that was removed.
+fn removed(reason: &ExitReason) -> String {
+    format!(
+        "{reason}. Its data directory is of no use to the cluster any more; keep it or delete it"
+    )
 }
 
 /// Prints what the stop achieved.

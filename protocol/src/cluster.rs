@@ -2,8 +2,10 @@
 //! It lives in the log as `EntryKind::Cluster` and in snapshots, never in a node's own file (S10).
 
 mod change;
+mod token;
 
 pub use change::{ChangeError, ClusterChange, MEMBERS_MAX, VOTERS_MAX};
+pub use token::{JoinToken, TOKENS_MAX};
 
 use bincode::{Decode, Encode};
 
@@ -63,7 +65,7 @@ impl SafetyTimers {
 }
 
 /// A cluster entry: the configuration from its position in the log on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterEntry {
     /// The cluster's id, the same in all of its entries.
     pub cluster: ClusterId,
@@ -79,6 +81,8 @@ pub struct ClusterEntry {
     pub timers: SafetyTimers,
     /// Ids that were members and must never return, sorted.
     pub removed: Vec<NodeId>,
+    /// Invitations, by node id; no node twice.
+    pub tokens: Vec<JoinToken>,
 }
 
 impl ClusterEntry {

@@ -31,7 +31,7 @@ pub struct Plan {
     pub disk: DiskId,
     /// The operator's name for the cluster.
     pub cluster_name: String,
-    /// Every initial member, this node among them.
+    /// Every initial member, this node among them; none where it joins a formed cluster.
     pub initial: Vec<NodeId>,
     /// How this node is reached.
     pub addresses: Addresses,
@@ -172,6 +172,10 @@ impl Forming {
     /// What is missing, in words; an operator reads it.
     #[must_use]
     pub fn waiting_for(&self) -> String {
+        if self.joins() {
+            let (node, name) = (self.plan.node, &self.plan.cluster_name);
+            return format!("a member of cluster {name:?} to take it in as node {node}");
+        }
         if !self.leads() {
             let lowest = self.lowest();
             return format!("node {lowest} to form cluster {:?}", self.plan.cluster_name);
@@ -185,12 +189,25 @@ impl Forming {
         missing.collect::<Vec<_>>().join(", ")
     }
 
+    /// Whether this node joins a formed cluster.
+    #[must_use]
+    pub fn joins(&self) -> bool {
+        self.plan.initial.is_empty()
+    }
+
+    /// Whether a snapshot with this configuration makes this node a part of its cluster: it must
+    /// name the node, on its disk (S6).
+    #[must_use]
+    pub fn is_member_of(&self, config: &ClusterEntry) -> bool {
+        config.binds(self.plan.node, self.plan.disk)
+    }
+
     fn lowest(&self) -> NodeId {
         self.plan.initial.iter().copied().min().unwrap_or(self.plan.node)
     }
 
     fn leads(&self) -> bool {
-        self.lowest() == self.plan.node
+        !self.joins() && self.lowest() == self.plan.node
     }
 
     fn others(&self) -> impl Iterator<Item = NodeId> + '_ {
@@ -199,7 +216,11 @@ impl Forming {
 
     /// Promises this node to the asker's disk, once and for one disk only.
     fn on_query(&mut self, from: NodeId, disk: DiskId, cluster_name: &str) -> Option<Step> {
-        if from != self.lowest() || self.leads() || cluster_name != self.plan.cluster_name {
+        if self.joins()
+            || from != self.lowest()
+            || self.leads()
+            || cluster_name != self.plan.cluster_name
+        {
             return None;
         }
         let reserved_for = *self.reservation.get_or_insert(disk);
@@ -256,6 +277,7 @@ impl Forming {
             policy: self.plan.policy,
             timers: self.plan.timers,
             removed: Vec::new(),
+            tokens: Vec::new(),
         })))
     }
 }
@@ -339,6 +361,27 @@ mod tests {
         assert_eq!(two.on_message(NodeId(3), query, ClusterId(0)), []);
         let foreign = Formation::Query { disk: DiskId(11), cluster_name: "d".to_owned() };
         assert_eq!(two.on_message(NodeId(1), foreign, ClusterId(0)), []);
+    }
+
+    #[test]
+    fn a_node_that_joins_forms_nothing_and_promises_nothing() {
+        let joining = Plan { initial: Vec::new(), ..plan(4, 44) };
+        let mut four = Forming::new(joining, None);
+        assert!(four.joins());
+        assert_eq!(four.start(ClusterId(9)), []);
+        assert_eq!(four.on_connected(NodeId(1), true), []);
+        let query = Formation::Query { disk: DiskId(11), cluster_name: "c".to_owned() };
+        assert_eq!(four.on_message(NodeId(1), query, ClusterId(9)), []);
+        assert_eq!(four.waiting_for(), "a member of cluster \"c\" to take it in as node 4");
+        let lone = Plan { initial: vec![NodeId(1)], ..plan(1, 11) };
+        let steps = Forming::new(lone, None).start(ClusterId(9));
+        let [Step::Form(config)] = &steps[..] else { panic!("{steps:?}") };
+        assert!(!four.is_member_of(config));
+        let mut joined = ClusterEntry::clone(config);
+        joined.members.push(voter(NodeId(4), DiskId(44), Addresses::default()));
+        assert!(four.is_member_of(&joined));
+        joined.members[1].disk = DiskId(45);
+        assert!(!four.is_member_of(&joined));
     }
 
     #[test]

@@ -207,6 +207,7 @@ fn found(
         policy,
         // Other machines may bear the old numbers now.
         removed: Vec::new(),
+        tokens: Vec::new(),
         ..old.clone()
     };
     Ok((first_of_generation(Epoch::ZERO, rebuilt.applied.id), config))

@@ -267,6 +267,7 @@ mod tests {
             policy: Policy::MAJORITY,
             timers: SafetyTimers::LAN,
             removed: Vec::new(),
+            tokens: Vec::new(),
         };
         let journal_there = there.map(|chain| ChainPoint { id: state.id, chain: Chain(chain) });
         let state_dir = PathBuf::new();

@@ -61,15 +61,19 @@ pub struct ClusterSettings {
     /// discovery.
     pub name: String,
     /// The members that must all be there, and empty, before the cluster forms (S6). Sorted by
-    /// id; this node is one of them.
+    /// id; this node is one of them. Empty where the node joins a formed cluster.
     pub initial_members: Vec<InitialMember>,
+    /// Members of the formed cluster that this node joins; empty where it is an initial member.
+    pub join: Vec<InitialMember>,
+    /// Where else members may be found, in addition to what the log says.
+    pub peers: Vec<InitialMember>,
     /// When a write is acknowledged.
     pub policy: Policy,
     /// Lease, drift and the shortest election timeout.
     pub safety_timers: SafetyTimers,
 }
 
-/// A member as the first boot knows it.
+/// A member as a configuration file knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InitialMember {
     /// Its number.
@@ -145,6 +149,13 @@ pub struct PeerSettings {
     pub advertise: String,
     /// Bytes of snapshots that this node sends in a second, to all others together.
     pub snapshot_bytes_per_second: u64,
+}
+
+impl ClusterSettings {
+    /// Whether the file names a node beside this one: someone to ask for what is lost here.
+    pub(super) fn names_others(&self) -> bool {
+        self.initial_members.len() > 1 || !self.join.is_empty() || !self.peers.is_empty()
+    }
 }
 
 impl NodeConfig {

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::StartError;
 use crate::quorum::{Phase, QuorumWake};
-use crate::replication::{PeerAddress, Replication, ReplicationOptions};
+use crate::replication::{Replication, ReplicationOptions, Roster};
 
 /// How long the actors may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -25,8 +25,8 @@ pub(super) struct ConsensusThread {
 
 /// What the thread needs.
 pub(super) struct ConsensusParts {
-    /// Who to talk to.
-    pub peers: Vec<PeerAddress>,
+    /// Who to talk to at first.
+    pub roster: Roster,
     /// The transport's settings.
     pub replication: ReplicationOptions,
     /// Wakes the quorum actor.
@@ -103,12 +103,13 @@ fn run(
 async fn start_actors(parts: ConsensusParts) -> Result<(Replication, ActorCell), StartError> {
     let supervisor = parts.supervisor;
     let (replication, _) = Replication::start(parts.replication, Some(supervisor.clone())).await?;
+    // Before the quorum actor, which then says who the peers are.
+    replication.set_roster(parts.roster).await.map_err(|_| StartError::Ended("transport"))?;
     let phase = (parts.phase)(replication.clone());
     let quorum = parts
         .wake
         .spawn(phase, supervisor)
         .await
         .map_err(|error| StartError::Actor(error.to_string()))?;
-    replication.set_peers(parts.peers).await.map_err(|_| StartError::Ended("transport"))?;
     Ok((replication, quorum.get_cell()))
 }

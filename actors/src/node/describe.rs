@@ -1,12 +1,13 @@
 //! What the configuration says of this node, in the words of the parts that need it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::core::Tuning;
 use quorate_protocol::formation::{Addresses, FIRST_ENTRY, Plan};
-use quorate_protocol::types::DiskId;
+use quorate_protocol::types::{DiskId, NodeId};
 use quorate_protocol::wire::{Hello, WIRE_VERSION, decode_cluster};
 
 use super::error::StartError;
@@ -63,15 +64,16 @@ impl Wiring {
         }
     }
 
+    /// Where this node's own file says that others are.
     pub(super) fn peers(&self) -> Vec<PeerAddress> {
-        let members = self.config.cluster.initial_members.iter();
-        members
-            .filter(|member| member.node != self.config.node)
-            .map(|member| PeerAddress {
-                node: member.node,
-                addresses: vec![member.peer_addr.clone()],
-            })
-            .collect()
+        let cluster = &self.config.cluster;
+        let mut addresses: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
+        for member in cluster.peers.iter().chain(&cluster.initial_members).chain(&cluster.join) {
+            if member.node != self.config.node {
+                addresses.entry(member.node).or_default().push(member.peer_addr.clone());
+            }
+        }
+        addresses.into_iter().map(|(node, addresses)| PeerAddress { node, addresses }).collect()
     }
 
     pub(super) fn tuning(&self) -> Tuning {

@@ -37,6 +37,9 @@ pub(super) struct Opened {
     pub(super) doubt: Option<Doubt>,
     pub(super) cluster: Option<ClusterId>,
     pub(super) generation: Generation,
+    /// The cluster that this directory belongs to since now: a snapshot was put in force that made
+    /// this node a member.
+    pub(super) joined: Option<(ClusterId, Generation)>,
 }
 
 /// Opens directory, hard state, journal and state, and fits them together.
@@ -58,21 +61,13 @@ pub(super) fn open_for_recovery(
 ) -> Result<Opened, StartError> {
     lifecycle.begin(ColdStep::JournalReplay);
     config.disk().make_room().map_err(StartError::Reserve)?;
-    let journal_options = JournalOptions {
-        segment_bytes: config.journal.segment_bytes,
-        group_bytes_max: config.journal.group_bytes_max,
-        queue_commands_max: JOURNAL_COMMANDS_MAX,
-        divergent_bytes_max: config.journal.divergent_bytes_max,
-        covered: covered(config.data_dir.clone()),
-        ..JournalOptions::in_data_dir(&config.data_dir)
-    };
     let storage = OpenStorage::open(StartOptions {
         dir: DataDirOptions {
             path: config.data_dir.clone(),
             node: config.node,
             allow_volatile: config.allow_volatile,
         },
-        journal: journal_options,
+        journal: journal_options(config),
         witness_dir: Some(WITNESS_DIR.into()),
     })?;
     lifecycle.begin(ColdStep::Restore);
@@ -80,7 +75,7 @@ pub(super) fn open_for_recovery(
     let state_dir = Current::state_dir(&config.data_dir, current.as_ref());
     // What the journal doesn't hold from the beginning must come from another member.
     let whole_journal = current.is_none() && storage.journal.recovered().preceding == EntryId::ZERO;
-    let may_rebuild = whole_journal || config.cluster.initial_members.len() > 1;
+    let may_rebuild = whole_journal || config.cluster.names_others();
     let OpenState { state, writer, position, rebuilt } =
         open_state(&state_dir, &config.rocksdb, may_rebuild)?;
     lifecycle.begin(ColdStep::WarmUp);
@@ -103,7 +98,9 @@ pub(super) fn open_for_recovery(
             "it is lost, the journal begins behind {above}, and there is no other member to ask"
         )));
     }
-    let next = hard_state(hard.state(), current.as_ref(), behind_state);
+    let mut next = hard_state(hard.state(), current.as_ref(), behind_state);
+    let mut data_dir = storage.dir;
+    let joined = join(&mut data_dir, found.as_ref(), &mut next)?;
     if next != hard.state() {
         hard.write(next).map_err(StartError::HardState)?;
         if let Some(found) = &mut found {
@@ -114,7 +111,7 @@ pub(super) fn open_for_recovery(
     if lacking.is_none() && doubt.is_none() && !rebuilt {
         remove_leftovers(&config.data_dir, current.as_ref()).map_err(StartError::Leftovers)?;
     }
-    let (data_dir, generation) = (storage.dir, hard.state().generation);
+    let generation = hard.state().generation;
     let cluster = data_dir.identity().cluster;
     Ok(Opened {
         data_dir,
@@ -127,7 +124,34 @@ pub(super) fn open_for_recovery(
         doubt,
         cluster,
         generation,
+        joined,
     })
+}
+
+fn journal_options(config: &NodeConfig) -> JournalOptions {
+    JournalOptions {
+        segment_bytes: config.journal.segment_bytes,
+        group_bytes_max: config.journal.group_bytes_max,
+        queue_commands_max: JOURNAL_COMMANDS_MAX,
+        divergent_bytes_max: config.journal.divergent_bytes_max,
+        covered: covered(config.data_dir.clone()),
+        ..JournalOptions::in_data_dir(&config.data_dir)
+    }
+}
+
+/// The rest of joining by a snapshot: from now on the directory belongs to its cluster. After the
+/// switch to the snapshot, because a directory that knows its cluster and has no log has lost it.
+fn join(
+    data_dir: &mut DataDir,
+    found: Option<&Found>,
+    hard: &mut NodeHardState,
+) -> Result<Option<(ClusterId, Generation)>, StartError> {
+    let (None, Some(found)) = (data_dir.identity().cluster, found) else { return Ok(None) };
+    let newest = found.configs.last().map(|(_, config)| config.as_ref());
+    let Some(config) = newest else { return Ok(None) };
+    data_dir.set_cluster(config.cluster)?;
+    hard.generation = hard.generation.max(config.generation);
+    Ok(Some((config.cluster, hard.generation)))
 }
 
 /// A state that can be read.

@@ -353,6 +353,7 @@ mod tests {
             policy: Policy { persisted: Some(Threshold::Majority), in_memory: None },
             timers: SafetyTimers::LAN,
             removed: Vec::new(),
+            tokens: Vec::new(),
         };
         let cluster = Some((EntryId::new(Epoch(1), Seq(1)), Arc::new(config)));
         let state = StatePosition { applied: preceding, chain, time: ClusterTime(9), cluster };

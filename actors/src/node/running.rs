@@ -18,6 +18,7 @@ use crate::health::{DiskWatch, Health, HealthMonitor, MemoryWatch};
 use crate::metrics::Metrics;
 use crate::orders::{OrderDesk, OrderInbox};
 use crate::quorum::QuorumHandle;
+use crate::replication::Candidates;
 use crate::scrub::Scrubber;
 use crate::snapshot::{SnapshotService, SnapshotStats};
 use crate::storage::hardstate::HardStateWriter;
@@ -56,6 +57,7 @@ pub struct RunningNode {
     pub(super) loss: Arc<StateLoss>,
     pub(super) suspicion: Arc<Suspicion>,
     pub(super) health: Arc<Health>,
+    pub(super) candidates: Arc<Candidates>,
     pub(super) quorum: QuorumHandle,
     pub(super) incarnation: Incarnation,
     pub(super) reload: Reload,
@@ -123,6 +125,12 @@ impl RunningNode {
     #[must_use]
     pub fn health(&self) -> &Arc<Health> {
         &self.health
+    }
+
+    /// Nodes that call this one and are not members yet.
+    #[must_use]
+    pub fn candidates(&self) -> &Arc<Candidates> {
+        &self.candidates
     }
 
     /// Takes batches, reads and orders for the replication core.

@@ -28,7 +28,7 @@ use crate::quorum::{
     Driver, DriverParts, FormingDriver, Found, Phase as QuorumPhase, Ports, QuorumHandle,
     QuorumQueues, RebuildingDriver, Seen, VerifyingDriver,
 };
-use crate::replication::{LogSource, PeerEvents, ReplicationOptions, TlsMaterial};
+use crate::replication::{Knock, LogSource, PeerEvents, ReplicationOptions, TlsMaterial};
 use crate::snapshot::SnapshotHandle;
 use crate::storage::MemoryRelief;
 use crate::storage::apply::ApplyHandle;
@@ -82,6 +82,7 @@ impl Wiring {
         let (hard, hard_saved) = self.start_hard_state(opened.hard)?;
         let report_in_memory = Arc::new(AtomicBool::new(true));
         let journal = self.start_journal(opened.journal, report_in_memory.clone(), hard.clone())?;
+        identify(&journal, opened.joined)?;
         let cache = Arc::new(LogCache::new(self.config.journal.cache_bytes));
         let source = Arc::new(LogSource { cache: cache.clone(), journal: journal.reader() });
         let relief = MemoryRelief::new(state.clone(), cache.clone());
@@ -96,14 +97,8 @@ impl Wiring {
         let snapshots = self.start_snapshots(tls.clone(), &sources, opened.doubt.clone())?;
         let data_dir = Arc::new(Mutex::new(opened.data_dir));
         let events = self.peer_events();
-        let replication = ReplicationOptions {
-            bind: self.config.peer.listen,
-            tls: tls.clone(),
-            hello: hello.clone(),
-            events: events.clone(),
-            source,
-            bulk: Some(snapshots.door()),
-        };
+        let replication =
+            self.transport(tls.clone(), (hello.clone(), events.clone()), source, snapshots.door());
         let local = LocalPorts {
             events,
             hello,
@@ -143,6 +138,24 @@ impl Wiring {
         Ok(self.running((state, relief, loss), quorum, reload, parts))
     }
 
+    fn transport(
+        &self,
+        tls: TlsMaterial,
+        (hello, events): (Hello, Arc<PeerEvents>),
+        source: Arc<LogSource>,
+        bulk: mpsc::Sender<Knock>,
+    ) -> ReplicationOptions {
+        ReplicationOptions {
+            bind: self.config.peer.listen,
+            tls,
+            hello,
+            events,
+            source,
+            candidates: self.candidates.clone(),
+            bulk: Some(bulk),
+        }
+    }
+
     fn peer_events(&self) -> Arc<PeerEvents> {
         let wake = self.wake.wake.clone();
         PeerEvents::new(move || wake.wake())
@@ -166,12 +179,19 @@ impl Wiring {
             loss,
             suspicion: self.suspicion.clone(),
             health: self.health.clone(),
+            candidates: self.candidates.clone(),
             quorum,
             incarnation: self.incarnation,
             reload,
             parts,
         }
     }
+}
+
+/// The journal of a node that has just joined a cluster says so from now on.
+fn identify(journal: &Journal, joined: Option<(ClusterId, Generation)>) -> Result<(), StartError> {
+    let Some((cluster, generation)) = joined else { return Ok(()) };
+    journal.identify(cluster, generation).map_err(|_| StartError::Ended("journal"))
 }
 
 /// Everything that the quorum actor acts upon, but the transport, which starts on its thread.
@@ -239,6 +259,7 @@ impl Wiring {
         let attribution = self.metrics.gate.attribution.clone();
         let suspicion = self.suspicion.clone();
         let (plan, tuning, published) = (self.plan(), self.tuning(), self.published.clone());
+        let (file_peers, candidates) = (self.peers(), self.candidates.clone());
         Ok(Box::new(move |replication| {
             let ports = Ports {
                 node,
@@ -260,6 +281,9 @@ impl Wiring {
                 loss: local.loss,
                 suspicion,
                 snapshots: local.snapshots,
+                file_peers,
+                candidates,
+                published: published.clone(),
                 first: local.first,
                 seen: Seen::default(),
             };

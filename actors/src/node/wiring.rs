@@ -24,7 +24,9 @@ use crate::metrics::{
     StorageSources,
 };
 use crate::quorum::{CopyTimesBoard, QuorumHandle, QuorumWake};
-use crate::replication::{LogSource, Replication, ReplicationOptions, TlsMaterial};
+use crate::replication::{
+    Candidates, LogSource, Replication, ReplicationOptions, Roster, TlsMaterial,
+};
 use crate::snapshot::{DivergenceParts, SnapshotParts, SnapshotService};
 use crate::storage::apply::{Apply, ApplyHooks, ApplyOptions, ApplyParts};
 use crate::storage::hardstate::{HardStateFile, HardStateHooks, HardStateWriter};
@@ -56,6 +58,8 @@ pub(super) struct Wiring {
     pub(super) incarnation: Incarnation,
     pub(super) disk: DiskId,
     pub(super) suspicion: Arc<Suspicion>,
+    /// Nodes that call and are not members yet.
+    pub(super) candidates: Arc<Candidates>,
 }
 
 impl Wiring {
@@ -80,6 +84,7 @@ impl Wiring {
             incarnation: opened.hard.state().incarnation,
             disk: opened.data_dir.identity().disk,
             suspicion: Suspicion::new(&config.data_dir),
+            candidates: Arc::default(),
             config,
         })
     }
@@ -281,7 +286,11 @@ impl Wiring {
         phase: MakePhase,
     ) -> Result<(ConsensusThread, Replication), StartError> {
         let parts = ConsensusParts {
-            peers: self.peers(),
+            roster: Roster {
+                peers: self.peers(),
+                open: self.config.cluster.initial_members.is_empty(),
+                ..Roster::default()
+            },
             replication,
             wake: self.wake.clone(),
             phase,

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::wire::{ANSWER_BYTES_MAX, BODY_BYTES_MAX, Order, OrderAnswer, OrderKind};
-use crate::replication::BulkDialler;
+use crate::replication::{BulkDialler, ReceivedJoin};
 use crate::view::{Published, View};
 
 /// From the first packet to a connection, for each address.
@@ -23,6 +23,9 @@ const LIMIT_MAX: Duration = Duration::from_mins(10);
 
 /// Orders of other nodes that may wait to be carried out.
 const INBOX_MAX: usize = 16;
+
+/// Requests of nodes that join that may wait to be answered.
+const JOINS_MAX: usize = 4;
 
 /// Orders to other nodes that may wait to be sent.
 const ASKS_MAX: usize = 16;
@@ -57,7 +60,30 @@ pub struct OrderDesk {
 }
 
 /// What other nodes ask of this one, in the order in which it arrives.
-pub type OrderInbox = mpsc::Receiver<ReceivedOrder>;
+#[derive(Debug)]
+pub struct OrderInbox {
+    orders: mpsc::Receiver<ReceivedOrder>,
+    joins: mpsc::Receiver<ReceivedJoin>,
+}
+
+/// What another node asks.
+#[derive(Debug)]
+pub enum Received {
+    /// A member.
+    Order(ReceivedOrder),
+    /// A node that has no certificate yet.
+    Join(ReceivedJoin),
+}
+
+impl OrderInbox {
+    /// The next; `None` once the node stops.
+    pub async fn next(&mut self) -> Option<Received> {
+        tokio::select! {
+            order = self.orders.recv() => order.map(Received::Order),
+            join = self.joins.recv() => join.map(Received::Join),
+        }
+    }
+}
 
 /// An order on its way to another node.
 #[derive(Debug)]
@@ -92,6 +118,7 @@ pub struct ReceivedOrder {
 pub(crate) struct Reception {
     published: Arc<Published>,
     inbox: mpsc::Sender<ReceivedOrder>,
+    joins: mpsc::Sender<ReceivedJoin>,
 }
 
 /// Both ends of both ways: what the node has, and what the thread for bulk carries.
@@ -100,8 +127,10 @@ pub(crate) fn receive(
     disk: DiskId,
 ) -> (OrderDesk, OrderInbox, Reception, mpsc::Receiver<Ask>) {
     let (asks, asked) = mpsc::channel(ASKS_MAX);
-    let (inbox, received) = mpsc::channel(INBOX_MAX);
-    let reception = Reception { published: published.clone(), inbox };
+    let (inbox, orders) = mpsc::channel(INBOX_MAX);
+    let (join, joins) = mpsc::channel(JOINS_MAX);
+    let reception = Reception { published: published.clone(), inbox, joins: join };
+    let received = OrderInbox { orders, joins };
     (OrderDesk { asks, published, disk }, received, reception, asked)
 }
 
@@ -223,6 +252,11 @@ async fn exchange(connection: &Connection, order: Order) -> Result<OrderAnswer, 
 }
 
 impl Reception {
+    /// Where requests of nodes that join go.
+    pub(crate) fn joins(&self) -> mpsc::Sender<ReceivedJoin> {
+        self.joins.clone()
+    }
+
     /// Judges an order of the member with this certificate, has it carried out, and gives the
     /// answer's bytes.
     pub(crate) async fn take(&self, from: NodeId, order: Order) -> Vec<u8> {

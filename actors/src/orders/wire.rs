@@ -33,6 +33,14 @@ pub enum OrderKind {
     Promote = 1,
     /// Replace the durability policy.
     SetPolicy = 2,
+    /// Add or remove a member.
+    Members = 3,
+    /// Make or revoke a join token.
+    Tokens = 4,
+    /// Bind a token to the key of a node that joins.
+    Redeem = 5,
+    /// Sign the certificate of a node that joins.
+    Sign = 6,
     /// Break yourself, for a drill.
     Drill = 64,
     /// Raise the cluster version.
@@ -40,7 +48,16 @@ pub enum OrderKind {
 }
 
 impl OrderKind {
-    const ALL: [Self; 4] = [Self::Promote, Self::SetPolicy, Self::Drill, Self::FinishUpgrade];
+    const ALL: [Self; 8] = [
+        Self::Promote,
+        Self::SetPolicy,
+        Self::Members,
+        Self::Tokens,
+        Self::Redeem,
+        Self::Sign,
+        Self::Drill,
+        Self::FinishUpgrade,
+    ];
 
     /// As it is named in logs.
     #[must_use]
@@ -50,6 +67,10 @@ impl OrderKind {
             Self::SetPolicy => "policy set",
             Self::Drill => "drill",
             Self::FinishUpgrade => "upgrade finish",
+            Self::Members => "members",
+            Self::Tokens => "token",
+            Self::Redeem => "redeem",
+            Self::Sign => "sign",
         }
     }
 

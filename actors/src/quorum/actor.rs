@@ -135,7 +135,7 @@ impl QuorumState {
                 clock::now().plus(FORMING_PERIOD_US)
             }
             Some(Phase::Rebuilding(rebuilding)) => {
-                self.phase = Some(rebuilding.round());
+                self.phase = Some(rebuilding.round()?);
                 clock::now().plus(FORMING_PERIOD_US)
             }
             Some(Phase::Verifying(mut verifying)) => {

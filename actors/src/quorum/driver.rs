@@ -6,6 +6,7 @@
 mod admission;
 mod crossing;
 mod durability;
+mod members;
 mod peers;
 mod publishing;
 mod random;
@@ -32,7 +33,7 @@ use tokio::sync::mpsc;
 
 use super::copies::CopySampler;
 use super::handle::{ConfirmedRead, QuorumQueues};
-use super::orders::Orders;
+use super::orders::{Orders, Taken};
 use super::sealing::{Payload, refuse, take_payload};
 use crate::clock;
 use crate::divergence::ChainPoint;
@@ -45,6 +46,7 @@ use crate::view::Published;
 use super::ports::{Fatal, Ports};
 use crossing::Crossing;
 use durability::Further;
+use members::Membership;
 use random::Random;
 use relief::Relief;
 
@@ -94,6 +96,8 @@ pub(crate) struct Driver {
     further: Vec<Further>,
     /// Whether the policy can be met, and what was said of it.
     degradation: Degradation,
+    /// Who belongs to the cluster, and where.
+    membership: Membership,
     /// Where the primary's journal starts, if that is beyond what this node holds.
     lacks: Option<EntryId>,
     view_due: MonoTime,
@@ -196,6 +200,7 @@ impl Driver {
             crossing: Crossing::default(),
             further: Vec::new(),
             degradation: Degradation::default(),
+            membership: Membership::default(),
             lacks: None,
             view_due: MonoTime(0),
             expiry_due: MonoTime(0),
@@ -217,9 +222,7 @@ impl Driver {
         self.take_completions(now)?;
         self.take_peer_events(now)?;
         self.take_reads(now)?;
-        while let Some(order) = self.orders.take() {
-            self.step(now, order, Vec::new())?;
-        }
+        self.take_orders(now)?;
         self.hand_over_if_unfit(now)?;
         self.give_up_lost_state(now)?;
         self.take_batches();
@@ -229,14 +232,14 @@ impl Driver {
             self.step(now, Event::Tick, Vec::new())?;
         }
         self.watch_copies();
-        self.publish(now);
+        self.publish(now)?;
         if std::mem::take(&mut self.worked) {
             self.stage.busy(began.elapsed());
         } else {
             self.stage.idle();
         }
         if self.core.is_removed() && self.core.role() == Role::Replica {
-            return Err(Fatal::Removed);
+            return Err(self.ports.removed());
         }
         Ok(self.next_round(now))
     }
@@ -303,6 +306,19 @@ impl Driver {
         let token = self.next_token;
         self.confirming.insert(token, arrived);
         self.step(now, Event::Read { token }, Vec::new())
+    }
+
+    fn take_orders(&mut self, now: MonoTime) -> Result<(), Fatal> {
+        while let Some(taken) = self.orders.take() {
+            match taken {
+                Taken::Event(event) => self.step(now, event, Vec::new())?,
+                // A dropped receiver is a caller that stopped waiting.
+                Taken::Question { change, reply } => {
+                    let _ = reply.send(self.core.outlook(now, &change));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn take_batches(&mut self) {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use quorate_protocol::cluster::ClusterEntry;
-use quorate_protocol::core::{HardState, Log};
+use quorate_protocol::core::message::Message;
+use quorate_protocol::core::{HardState, Log, Snapshot};
 use quorate_protocol::entry::Entry;
 use quorate_protocol::formation::{FIRST_ENTRY, Forming, Step};
 use quorate_protocol::record::EntryDecoder;
-use quorate_protocol::types::{Branch, Chain, ClusterId, EntryId, EntryKind, NodeId};
+use quorate_protocol::types::{Branch, Chain, ClusterId, EntryId, EntryKind, MonoTime, NodeId};
 use quorate_protocol::wire::{
     CLUSTER_PAYLOAD_BYTES_MAX, Formation, Hello, decode_cluster, encode_cluster,
 };
@@ -20,8 +21,20 @@ use super::actor::Phase;
 use super::driver::{Driver, DriverParts, Found};
 use super::ports::Fatal;
 use crate::clock;
-use crate::replication::{PeerEvent, Session};
+use crate::replication::{PeerEvent, Refusal, Session};
 use crate::view::View;
+
+/// How long a member's first entry is waited for, where it may come.
+const FIRST_ENTRY_PATIENCE_US: u64 = 2_000_000;
+
+/// How long a node that joins waits for sessions with further members, to choose among them.
+const SESSIONS_PATIENCE_US: u64 = 500_000;
+
+/// How long one member is asked for a snapshot without anything coming of it.
+const SOURCE_PATIENCE_US: u64 = 5_000_000;
+
+/// Between two requests for a snapshot. While a transfer is under way they are ignored.
+const ASK_PERIOD_US: u64 = 500_000;
 
 /// A node without a log.
 pub(crate) struct FormingDriver {
@@ -34,6 +47,23 @@ pub(crate) struct FormingDriver {
     /// Sessions that are up.
     sessions: BTreeMap<NodeId, (Session, Box<Hello>)>,
     said: String,
+    /// What to fetch where no first entry comes: a snapshot that names this node.
+    joining: Joining,
+}
+
+/// How far a node without a log is with becoming a member of a formed cluster.
+#[derive(Debug, Default)]
+struct Joining {
+    /// Since when a formed cluster has known this node, by its sessions.
+    known_since: Option<MonoTime>,
+    ask_due: MonoTime,
+    /// Who was asked last, and since when nothing has come of it.
+    asked: Option<NodeId>,
+    asked_at: MonoTime,
+    /// Who leads, as its messages tell.
+    primary: Option<NodeId>,
+    /// A snapshot is being put in force, which ends in a restart.
+    installing: bool,
 }
 
 impl FormingDriver {
@@ -45,6 +75,7 @@ impl FormingDriver {
             adopting: None,
             sessions: BTreeMap::new(),
             said: String::new(),
+            joining: Joining::default(),
         }
     }
 
@@ -67,6 +98,9 @@ impl FormingDriver {
         {
             return self.join(&entry, config);
         }
+        if self.adopting.is_none() {
+            self.fetch_snapshot();
+        }
         self.publish();
         Ok(Phase::Forming(self))
     }
@@ -77,6 +111,10 @@ impl FormingDriver {
             | PeerEvent::Greeted { peer, session, hello } => {
                 let formed = hello.formed;
                 self.sessions.insert(peer, (session, hello));
+                if formed {
+                    self.joining.known_since.get_or_insert(clock::now());
+                    self.said.clear();
+                }
                 self.logic.on_connected(peer, formed)
             }
             PeerEvent::Disconnected { peer, session } => {
@@ -93,15 +131,86 @@ impl FormingDriver {
                 self.logic.on_message(peer, message, self.cluster)
             }
             PeerEvent::Refused { peer, reason } => {
-                tracing::warn!(%peer, %reason, "peer refused");
+                self.on_refused(peer, &reason)?;
                 Vec::new()
             }
-            // A core speaks to nodes that have a log.
+            // A core speaks to nodes that have a log, but this tells who leads.
+            PeerEvent::Message { peer, message: Message::Append(_), .. } => {
+                self.joining.primary = Some(peer);
+                Vec::new()
+            }
             PeerEvent::Message { .. } | PeerEvent::Sent { .. } | PeerEvent::Unavailable { .. } => {
                 Vec::new()
             }
         };
         self.carry_out(steps)
+    }
+
+    /// What a peer says of this node is what an operator must know.
+    fn on_refused(&mut self, peer: NodeId, reason: &Refusal) -> Result<(), Fatal> {
+        if let Refusal::OtherDiskByPeer | Refusal::CandidateByPeer = reason {
+            let said = format!("node {peer}: {reason}");
+            if self.sessions.is_empty() && self.said != said {
+                self.said = said;
+            }
+            return Ok(());
+        }
+        self.parts.ports.refused(peer, reason)
+    }
+
+    /// A member that has let this node in knows it as a member, on this disk. Where no first entry
+    /// comes that names it, it begins with a snapshot.
+    fn fetch_snapshot(&mut self) {
+        if let Some(snapshot) = self.parts.ports.snapshots.take_fetched() {
+            self.judge(&snapshot);
+        }
+        let now = clock::now();
+        let patience =
+            if self.logic.joins() { SESSIONS_PATIENCE_US } else { FIRST_ENTRY_PATIENCE_US };
+        let known = self.joining.known_since.is_some_and(|since| now.since(since) >= patience);
+        if !known || self.joining.installing || now < self.joining.ask_due {
+            return;
+        }
+        self.joining.ask_due = now.plus(ASK_PERIOD_US);
+        if self.parts.ports.snapshots.stats().progress().is_some() {
+            self.joining.asked_at = now;
+            return;
+        }
+        let Some(peer) = self.source(now) else { return };
+        let Some((session, _)) = self.sessions.get(&peer) else { return };
+        if self.joining.asked != Some(peer) {
+            self.joining.asked_at = now;
+        }
+        self.joining.asked = Some(peer);
+        self.parts.ports.fetch_first_snapshot(peer, *session, self.parts.disk);
+    }
+
+    /// Whom to ask: always the same one, since what has arrived of its snapshot is of use with that
+    /// one alone, until nothing comes of it. A member that doesn't lead, if there is one.
+    fn source(&self, now: MonoTime) -> Option<NodeId> {
+        let formed = self.sessions.iter().filter(|(_, (_, hello))| hello.formed);
+        let formed: Vec<NodeId> = formed.map(|(peer, _)| *peer).collect();
+        let replicas: Vec<NodeId> =
+            formed.iter().copied().filter(|peer| Some(*peer) != self.joining.primary).collect();
+        let sources = if replicas.is_empty() { formed } else { replicas };
+        let asked = self.joining.asked.filter(|asked| sources.contains(asked));
+        let patient = now.since(self.joining.asked_at) < SOURCE_PATIENCE_US;
+        asked.filter(|_| patient).or_else(|| {
+            let after = |asked: NodeId| sources.iter().find(|peer| **peer > asked);
+            self.joining.asked.and_then(after).or(sources.first()).copied()
+        })
+    }
+
+    fn judge(&mut self, snapshot: &Snapshot) {
+        if self.logic.is_member_of(&snapshot.config.1) {
+            tracing::info!(last = %snapshot.last, "joining the cluster by a snapshot");
+            self.joining.installing = true;
+            self.parts.ports.snapshots.install();
+        } else {
+            // Its maker had not executed the entry that made this node a member.
+            tracing::info!(last = %snapshot.last, "a snapshot doesn't name this node yet");
+            self.parts.ports.snapshots.discard();
+        }
     }
 
     fn carry_out(&mut self, steps: Vec<Step>) -> Result<(), Fatal> {
@@ -184,8 +293,11 @@ impl FormingDriver {
     }
 
     fn publish(&mut self) {
-        let waiting =
-            if self.said.is_empty() { self.logic.waiting_for() } else { self.said.clone() };
+        let waiting = match self.joining.asked {
+            Some(peer) => format!("a snapshot, from node {peer} at present"),
+            None if self.said.is_empty() => self.logic.waiting_for(),
+            None => self.said.clone(),
+        };
         if self.parts.published.view().waiting.as_ref() == Some(&waiting) {
             return;
         }

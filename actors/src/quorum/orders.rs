@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use quorate_protocol::cluster::ClusterChange;
 use quorate_protocol::core::{
-    ChangeOutcome, ChangeRefused, Event, HandoverOutcome, HandoverRefused,
+    ChangeOutcome, ChangeRefused, Event, HandoverOutcome, HandoverRefused, Outlook,
 };
 use quorate_protocol::types::{EntryId, NodeId};
 use thiserror::Error;
@@ -26,6 +26,8 @@ const OUTSTANDING_MAX: usize = 64;
 pub(crate) enum Order {
     /// Change members, policy or version (S10).
     Change { change: ClusterChange, reply: oneshot::Sender<ChangeOutcome> },
+    /// Say what a change would need.
+    Question { change: ClusterChange, reply: oneshot::Sender<Result<Outlook, ChangeRefused>> },
     /// Hand leadership over.
     Transfer { to: Option<NodeId>, reply: oneshot::Sender<HandoverOutcome> },
 }
@@ -37,6 +39,9 @@ impl Order {
         match self {
             Self::Change { reply, .. } => {
                 let _ = reply.send(ChangeOutcome::Refused(ChangeRefused::NotPrimary));
+            }
+            Self::Question { reply, .. } => {
+                let _ = reply.send(Err(ChangeRefused::NotPrimary));
             }
             Self::Transfer { reply, .. } => {
                 let _ = reply.send(HandoverOutcome::Refused(HandoverRefused::NotPrimary));
@@ -116,6 +121,25 @@ impl QuorumHandle {
         }
     }
 
+    /// What a change would need, without making it: whether it would be proposed now, and who would
+    /// have to hold it.
+    ///
+    /// # Errors
+    /// It would be refused.
+    pub async fn outlook(
+        &self,
+        change: ClusterChange,
+        deadline: Instant,
+    ) -> Result<Outlook, ChangeError> {
+        let (reply, outlook) = oneshot::channel();
+        self.order(Order::Question { change, reply }).map_err(|()| ChangeError::Stopping)?;
+        match tokio::time::timeout_at(deadline.into(), outlook).await {
+            Ok(Ok(outlook)) => Ok(outlook?),
+            Ok(Err(_)) => Err(ChangeError::Stopping),
+            Err(_) => Err(ChangeError::Deadline),
+        }
+    }
+
     /// Hands leadership to `to`, or to the most caught-up voter. Returns the target once this
     /// node leads no more.
     ///
@@ -138,6 +162,15 @@ impl QuorumHandle {
     }
 }
 
+/// What the driver has to do for an order.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// Give the core this event.
+    Event(Event),
+    /// Answer without changing anything.
+    Question { change: ClusterChange, reply: oneshot::Sender<Result<Outlook, ChangeRefused>> },
+}
+
 /// Orders under way, by the token that the core knows them by.
 #[derive(Debug)]
 pub(super) struct Orders {
@@ -152,15 +185,16 @@ impl Orders {
         Self { queue, next_token: 0, changes: HashMap::new(), transfers: HashMap::new() }
     }
 
-    /// The next order, as an event for the core.
-    pub(super) fn take(&mut self) -> Option<Event> {
+    /// The next order.
+    pub(super) fn take(&mut self) -> Option<Taken> {
         let order = self.queue.try_recv().ok()?;
         self.next_token += 1;
         let token = self.next_token;
         let forgotten = token.saturating_sub(OUTSTANDING_MAX as u64);
         self.changes.remove(&forgotten);
         self.transfers.remove(&forgotten);
-        Some(match order {
+        Some(Taken::Event(match order {
+            Order::Question { change, reply } => return Some(Taken::Question { change, reply }),
             Order::Change { change, reply } => {
                 self.changes.insert(token, reply);
                 Event::Reconfigure { token, change }
@@ -169,7 +203,7 @@ impl Orders {
                 self.transfers.insert(token, reply);
                 Event::Transfer { token, to }
             }
-        })
+        }))
     }
 
     // A dropped receiver is a caller that stopped waiting.

@@ -17,7 +17,9 @@ use tokio::sync::mpsc;
 
 use crate::divergence::Suspicion;
 use crate::health::Health;
-use crate::replication::{PeerEvents, Replication, SendEntries, Session};
+use crate::replication::{
+    Candidates, PeerAddress, PeerEvents, Refusal, Replication, SendEntries, Session,
+};
 use crate::snapshot::SnapshotHandle;
 use crate::storage::apply::ApplyHandle;
 use crate::storage::cache::LogCache;
@@ -28,6 +30,7 @@ use crate::storage::state::StateReader;
 use crate::storage::state::damage::StateLoss;
 use crate::submit::GateInput;
 use crate::supervisor::Lifecycle;
+use crate::view::Published;
 
 /// Why the node must stop.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +67,7 @@ pub enum Fatal {
         /// Why.
         reason: String,
     },
-    /// Another node was told to remove this one, for good.
+    /// This node was removed, for good.
     #[error("this node was removed from the cluster: its id is never used again")]
     Removed,
     /// A neighbour's queue is closed or overfull: it has failed.
@@ -112,6 +115,12 @@ pub(crate) struct Ports {
     pub suspicion: Arc<Suspicion>,
     /// Fetches and installs snapshots.
     pub snapshots: SnapshotHandle,
+    /// Where this node's own file says that others are.
+    pub file_peers: Vec<PeerAddress>,
+    /// Nodes that call and are not members yet.
+    pub candidates: Arc<Candidates>,
+    /// What the rest of the node sees.
+    pub published: Arc<Published>,
     /// The record of the first entry and the configuration in it, for members that lack it.
     pub first: Option<(Bytes, Arc<ClusterEntry>)>,
     /// What was last taken from the journal and the hard state's writer.
@@ -220,6 +229,35 @@ impl Ports {
     pub(super) fn fetch_snapshot(&self, from: NodeId, session: Session, above: EntryId) {
         if let Some(address) = self.replication.address_of(from, session) {
             self.snapshots.fetch(from, address, above);
+        }
+    }
+
+    /// A connection failed because of who the other side is, or who this one is.
+    pub(super) fn refused(&self, peer: NodeId, reason: &Refusal) -> Result<(), Fatal> {
+        match reason {
+            Refusal::RemovedByPeer => {
+                tracing::error!(%peer, "a member says that this node was removed");
+                Err(self.removed())
+            }
+            // Candidates call every two seconds, and are logged where they are noted.
+            Refusal::Candidate => Ok(()),
+            reason => {
+                tracing::warn!(%peer, %reason, "peer refused");
+                Ok(())
+            }
+        }
+    }
+
+    /// Why a removed node ends; its process ends with a code of its own.
+    pub(super) fn removed(&self) -> Fatal {
+        self.published.set_removed();
+        Fatal::Removed
+    }
+
+    /// For a node without a log.
+    pub(super) fn fetch_first_snapshot(&self, from: NodeId, session: Session, disk: DiskId) {
+        if let Some(address) = self.replication.address_of(from, session) {
+            self.snapshots.fetch_first(from, address, (self.node, disk));
         }
     }
 

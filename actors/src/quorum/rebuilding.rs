@@ -9,6 +9,7 @@ use quorate_protocol::types::{EntryId, Generation, MonoTime, NodeId};
 
 use super::actor::Phase;
 use super::driver::DriverParts;
+use super::ports::Fatal;
 use crate::clock;
 use crate::replication::{PeerEvent, Session};
 use crate::view::{Absence, View};
@@ -45,12 +46,12 @@ impl RebuildingDriver {
     }
 
     /// One round. The phase ends with the process.
-    pub(super) fn round(mut self: Box<Self>) -> Phase {
+    pub(super) fn round(mut self: Box<Self>) -> Result<Phase, Fatal> {
         self.parts.queues.refuse_all();
         let mut events = Vec::new();
         self.parts.ports.peers.drain(&mut events);
         for event in events {
-            self.on_peer_event(event);
+            self.on_peer_event(event)?;
         }
         if let Some(snapshot) = self.parts.ports.snapshots.take_fetched() {
             self.judge(&snapshot);
@@ -60,10 +61,10 @@ impl RebuildingDriver {
             self.ask();
         }
         self.publish();
-        Phase::Rebuilding(self)
+        Ok(Phase::Rebuilding(self))
     }
 
-    fn on_peer_event(&mut self, event: PeerEvent) {
+    fn on_peer_event(&mut self, event: PeerEvent) -> Result<(), Fatal> {
         match event {
             PeerEvent::Connected { peer, session, hello }
             | PeerEvent::Greeted { peer, session, hello } => {
@@ -77,7 +78,7 @@ impl RebuildingDriver {
                 }
             }
             PeerEvent::Refused { peer, reason } => {
-                tracing::warn!(%peer, %reason, "peer refused");
+                self.parts.ports.refused(peer, &reason)?;
             }
             // Without a state there is nothing to say to them.
             PeerEvent::Message { .. }
@@ -85,6 +86,7 @@ impl RebuildingDriver {
             | PeerEvent::Sent { .. }
             | PeerEvent::Unavailable { .. } => {}
         }
+        Ok(())
     }
 
     /// A snapshot holds only committed entries, so it is as good from one member as from another:

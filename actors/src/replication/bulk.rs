@@ -18,6 +18,7 @@ use quorate_protocol::types::NodeId;
 use super::config;
 use super::endpoint::{EndpointError, udp_socket};
 use super::greeting::peer_id;
+use super::join;
 use super::shared::Shared;
 use super::tls::{TlsMaterial, server_name};
 
@@ -39,6 +40,8 @@ pub struct Knock {
     pub(super) incoming: Incoming,
     pub(super) server: quinn::ServerConfig,
     pub(super) shared: Arc<Shared>,
+    /// Whether it comes from a node that joins, which has no certificate.
+    pub(super) joins: bool,
 }
 
 /// Dials for bulk.
@@ -48,12 +51,43 @@ pub struct BulkDialler {
     cluster: String,
 }
 
-/// Whether the dialler means bulk.
-pub(super) fn is_marked(incoming: &Incoming) -> bool {
-    incoming.orig_dst_cid().starts_with(&MARK)
+/// Whether the dialler means something else than replication.
+pub(super) fn purpose(incoming: &Incoming) -> Option<Purpose> {
+    let id = incoming.orig_dst_cid();
+    if id.starts_with(&MARK) {
+        Some(Purpose::Bulk)
+    } else if id.starts_with(&join::MARK) {
+        Some(Purpose::Join)
+    } else {
+        None
+    }
+}
+
+/// What a marked connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Snapshots, scrubs and orders, between members.
+    Bulk,
+    /// A node that has no certificate yet.
+    Join,
 }
 
 impl Knock {
+    /// Whether it comes from a node that joins.
+    pub(crate) fn joins(&self) -> bool {
+        self.joins
+    }
+
+    /// Shakes hands with a node that has no certificate.
+    ///
+    /// # Errors
+    /// The handshake fails.
+    pub(super) async fn answer_stranger(self) -> Result<Connection, BulkError> {
+        let failed = |error: quinn::ConnectionError| BulkError(error.to_string());
+        let connecting = self.incoming.accept_with(Arc::new(self.server)).map_err(failed)?;
+        connecting.await.map_err(failed)
+    }
+
     /// Shakes hands, on the current runtime. The peer is who its certificate says, and known.
     ///
     /// # Errors

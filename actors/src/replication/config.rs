@@ -33,6 +33,13 @@ pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(20);
 /// Longest redial delay.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_millis(200);
 
+/// How much longer the node with the higher id waits before it dials: several attempts of the other
+/// one, which mostly knows where to find it.
+pub(super) const HIGHER_ID_DELAY: Duration = Duration::from_secs(1);
+
+/// Between two attempts where a peer has said that this node is no member: until an operator acts.
+pub(super) const DISMISSED_DELAY: Duration = Duration::from_secs(2);
+
 /// Handshakes that may be under way at once; each costs a signature and some KiB.
 pub(super) const HANDSHAKES_MAX: usize = 32;
 

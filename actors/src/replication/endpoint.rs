@@ -14,8 +14,9 @@ use quinn_proto::HashedConnectionIdGenerator;
 use quorate_protocol::types::NodeId;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::bulk::Purpose;
 use super::tls::{ALPN, TlsError, TlsMaterial, server_name};
-use super::{bulk, config};
+use super::{bulk, config, join};
 
 /// Why the transport can't start, or can't dial.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,7 @@ pub(super) struct Endpoint {
     client: ArcSwap<QuicClientConfig>,
     server: ArcSwap<QuicServerConfig>,
     bulk_server: ArcSwap<QuicServerConfig>,
+    join_server: ArcSwap<QuicServerConfig>,
 }
 
 impl Endpoint {
@@ -70,6 +72,7 @@ impl Endpoint {
             client: ArcSwap::new(tls.client(ALPN)?),
             server: ArcSwap::new(server),
             bulk_server: ArcSwap::new(tls.server(bulk::ALPN)?),
+            join_server: ArcSwap::new(tls.server_for_strangers(join::ALPN)?),
         })
     }
 
@@ -78,6 +81,7 @@ impl Endpoint {
         tls.check(node, &self.cluster)?;
         let (client, server) = (tls.client(ALPN)?, tls.server(ALPN)?);
         self.bulk_server.store(tls.server(bulk::ALPN)?);
+        self.join_server.store(tls.server_for_strangers(join::ALPN)?);
         self.quic.set_server_config(Some(server_config(Arc::clone(&server))));
         self.client.store(client);
         self.server.store(server);
@@ -110,9 +114,13 @@ impl Endpoint {
         incoming.accept_with(Arc::new(config))
     }
 
-    /// What a connection for bulk from `remote` is accepted with.
-    pub(super) fn bulk_config(&self, remote: SocketAddr) -> quinn::ServerConfig {
-        let mut config = server_config(self.bulk_server.load_full());
+    /// What a marked connection from `remote` is accepted with.
+    pub(super) fn config_for(&self, purpose: Purpose, remote: SocketAddr) -> quinn::ServerConfig {
+        let tls = match purpose {
+            Purpose::Bulk => self.bulk_server.load_full(),
+            Purpose::Join => self.join_server.load_full(),
+        };
+        let mut config = server_config(tls);
         config.transport_config(config::bulk_transport(remote));
         config
     }

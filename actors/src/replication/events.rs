@@ -175,6 +175,28 @@ pub enum Refusal {
     /// It isn't one of the configured or agreed members.
     #[error("it isn't known here")]
     Unknown,
+    /// It was removed from the cluster, and its id is never used again.
+    #[error("it was removed from the cluster")]
+    Removed,
+    /// The cluster knows its id with another disk (S6).
+    #[error("the cluster knows it with another disk")]
+    OtherDisk,
+    /// It has no log and is not a member.
+    #[error("it is not a member yet")]
+    Candidate,
+    /// The peer says that this node was removed.
+    #[error("this node was removed from the cluster: its id is never used again")]
+    RemovedByPeer,
+    /// The peer knows this node's id with another disk.
+    #[error(
+        "the cluster knows this node's id with another disk, and a disk that is lost or wiped \
+         doesn't come back under its old id: `quorate members remove` that id on a member, and \
+         join with a new id (`quorate join`, or cluster.join and `quorate members add`)"
+    )]
+    OtherDiskByPeer,
+    /// The peer has noted this node, and waits for an operator.
+    #[error("this node is not a member yet: run `quorate members add` on a member")]
+    CandidateByPeer,
     /// The peer refused this node.
     #[error("it refused this node: {0}")]
     ByPeer(String),

@@ -1,6 +1,6 @@
 //! The start of a session: two streams, a greeting each way, and who is refused.
 //!
-//! The side with the lower id dials and opens both streams: control, then log. It greets first.
+//! The side that dialled opens both streams: control, then log. It greets first.
 //! The other side judges the greeting before it answers, so a refused peer learns nothing.
 
 use bytes::BytesMut;
@@ -12,6 +12,7 @@ use quorate_protocol::wire::{
 use rustls::pki_types::CertificateDer;
 
 use super::events::{Refusal, SessionOver};
+use super::shared::Shared;
 use super::tls::{IdentityError, certified_node};
 
 /// First byte of the control stream.
@@ -95,8 +96,7 @@ impl SessionError {
             ConnectionError::ConnectionClosed(close) if is_tls(close.error_code) => {
                 Some(Refusal::ByPeer(format!("TLS: {close}")))
             }
-            ConnectionError::ApplicationClosed(close) => CloseCode::refusal(close.error_code)
-                .map(|reason| Refusal::ByPeer(reason.to_owned())),
+            ConnectionError::ApplicationClosed(close) => CloseCode::refusal(close.error_code),
             _ => None,
         }
     }
@@ -136,6 +136,9 @@ pub(super) enum CloseCode {
     Claim = 20,
     Incarnation = 21,
     Unknown = 22,
+    Removed = 23,
+    OtherDisk = 24,
+    Candidate = 25,
 }
 
 impl CloseCode {
@@ -156,22 +159,32 @@ impl CloseCode {
             Refusal::Claim { .. } | Refusal::Tls(_) => Self::Claim,
             Refusal::Incarnation { .. } => Self::Incarnation,
             Refusal::Unknown => Self::Unknown,
-            Refusal::ByPeer(_) => Self::Goodbye,
+            Refusal::Removed => Self::Removed,
+            Refusal::OtherDisk => Self::OtherDisk,
+            Refusal::Candidate => Self::Candidate,
+            Refusal::ByPeer(_)
+            | Refusal::RemovedByPeer
+            | Refusal::OtherDiskByPeer
+            | Refusal::CandidateByPeer => Self::Goodbye,
         }
     }
 
-    /// In words, where the peer says that it refuses this node.
-    fn refusal(number: VarInt) -> Option<&'static str> {
-        match number.into_inner() {
-            16 => Some("wire version"),
-            17 => Some("cluster name"),
-            18 => Some("cluster id"),
-            19 => Some("generation"),
-            20 => Some("certificate"),
-            21 => Some("it saw a later incarnation"),
-            22 => Some("it doesn't know this node"),
-            _ => None,
-        }
+    /// Where the peer says that it refuses this node.
+    fn refusal(number: VarInt) -> Option<Refusal> {
+        let reason = match number.into_inner() {
+            16 => "wire version",
+            17 => "cluster name",
+            18 => "cluster id",
+            19 => "generation",
+            20 => "certificate",
+            21 => "it saw a later incarnation",
+            22 => "it doesn't know this node",
+            23 => return Some(Refusal::RemovedByPeer),
+            24 => return Some(Refusal::OtherDiskByPeer),
+            25 => return Some(Refusal::CandidateByPeer),
+            _ => return None,
+        };
+        Some(Refusal::ByPeer(reason.to_owned()))
     }
 }
 
@@ -188,19 +201,18 @@ pub(super) struct Greeted {
 pub(super) async fn greet_dialled(
     connection: Connection,
     peer: NodeId,
-    ours: &Hello,
+    shared: &Shared,
 ) -> Result<Greeted, SessionError> {
-    let result = exchange_dialled(&connection, peer, ours).await;
+    let result = exchange_dialled(&connection, peer, shared).await;
     settle(connection, result)
 }
 
-/// Greets as the side that accepted; `known` says whether a node is expected at all.
+/// Greets as the side that accepted.
 pub(super) async fn greet_accepted(
     connection: Connection,
-    ours: &Hello,
-    known: impl FnOnce(NodeId) -> bool,
+    shared: &Shared,
 ) -> Result<Greeted, SessionError> {
-    let result = exchange_accepted(&connection, ours, known).await;
+    let result = exchange_accepted(&connection, shared).await;
     settle(connection, result)
 }
 
@@ -246,8 +258,9 @@ fn settle(
 async fn exchange_dialled(
     connection: &Connection,
     peer: NodeId,
-    ours: &Hello,
+    shared: &Shared,
 ) -> Result<Streams, SessionError> {
+    let ours = &shared.hello();
     // The name was demanded in the handshake; this holds even if that check had a gap.
     let certified = peer_id(connection, &ours.cluster_name)?;
     if certified != peer {
@@ -257,26 +270,26 @@ async fn exchange_dialled(
     let (mut log, log_recv) = connection.open_bi().await?;
     prioritise(&control)?;
     let mut out = vec![CONTROL_STREAM];
-    encode_control(&ControlFrame::Hello(Box::new(ours.clone())), &mut out)?;
+    encode_control(&ControlFrame::Hello(Box::new(Hello::clone(ours))), &mut out)?;
     control.write_all(&out).await?;
     log.write_all(&[LOG_STREAM]).await?;
     let mut reader = ControlReader::new(control_recv);
     let hello = reader.hello().await?;
-    judge(ours, &hello, certified).map_err(SessionError::Refused)?;
+    judge(ours, &hello, certified)
+        .and_then(|()| shared.judge(&hello))
+        .map_err(SessionError::Refused)?;
     Ok((hello, (control, reader), (log, log_recv)))
 }
 
 async fn exchange_accepted(
     connection: &Connection,
-    ours: &Hello,
-    known: impl FnOnce(NodeId) -> bool,
+    shared: &Shared,
 ) -> Result<Streams, SessionError> {
+    let ours = &shared.hello();
     let certified = peer_id(connection, &ours.cluster_name)?;
-    if !known(certified) {
-        return Err(SessionError::Refused(Refusal::Unknown));
-    }
-    if certified >= ours.node {
-        return Err(SessionError::Protocol("the lower id dials"));
+    shared.admits(certified).map_err(SessionError::Refused)?;
+    if certified == ours.node {
+        return Err(SessionError::Protocol("a node doesn't dial itself"));
     }
     let (mut control, control_recv) = connection.accept_bi().await?;
     let (log, mut log_recv) = connection.accept_bi().await?;
@@ -289,9 +302,11 @@ async fn exchange_accepted(
         return Err(SessionError::Protocol("the second stream isn't the log"));
     }
     let hello = reader.hello().await?;
-    judge(ours, &hello, certified).map_err(SessionError::Refused)?;
+    judge(ours, &hello, certified)
+        .and_then(|()| shared.judge(&hello))
+        .map_err(SessionError::Refused)?;
     let mut out = Vec::new();
-    encode_control(&ControlFrame::Hello(Box::new(ours.clone())), &mut out)?;
+    encode_control(&ControlFrame::Hello(Box::new(Hello::clone(ours))), &mut out)?;
     control.write_all(&out).await?;
     Ok((hello, (control, reader), (log, log_recv)))
 }

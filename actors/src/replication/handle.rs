@@ -17,7 +17,8 @@ use super::endpoint::{Endpoint, EndpointError};
 use super::entries::{EntrySource, SendEntries};
 use super::events::{PeerEvents, Session};
 use super::greeting::CloseCode;
-use super::receiver::{PeerAddress, ReceiverArguments, ReceiverMessage, ReplicationReceiver};
+use super::receiver::{ReceiverArguments, ReceiverMessage, ReplicationReceiver};
+use super::roster::{Candidates, Roster};
 use super::shared::{PeerStats, Shared};
 use super::tls::{TlsError, TlsMaterial};
 
@@ -39,6 +40,8 @@ pub struct ReplicationOptions {
     pub events: Arc<PeerEvents>,
     /// Where entries to send come from.
     pub source: Arc<dyn EntrySource>,
+    /// Where nodes are noted that call and are not members yet.
+    pub candidates: Arc<Candidates>,
     /// Where connections for bulk go; without it they are refused.
     pub bulk: Option<mpsc::Sender<Knock>>,
 }
@@ -78,10 +81,10 @@ impl Replication {
         options: ReplicationOptions,
         supervisor: Option<ActorCell>,
     ) -> Result<(Self, JoinHandle<()>), StartError> {
-        let ReplicationOptions { bind, tls, hello, events, source, bulk } = options;
+        let ReplicationOptions { bind, tls, hello, events, source, candidates, bulk } = options;
         let endpoint = Endpoint::bind(bind, hello.node, &hello.cluster_name, &tls)?;
         let endpoint = Arc::new(endpoint);
-        let shared = Shared::new(hello, events, source);
+        let shared = Shared::new(hello, events, source, candidates);
         let (door, sockets) = (Arc::clone(&endpoint), Arc::clone(&shared));
         let arguments = ReceiverArguments { endpoint: door, shared: sockets, bulk };
         let spawned = match supervisor {
@@ -100,20 +103,27 @@ impl Replication {
         self.endpoint.local_addr()
     }
 
-    /// Who to talk to from now on, all of them; this node's own id is ignored. A peer that is no
-    /// longer among them is let go. Returns once it is in effect.
-    pub async fn set_peers(&self, peers: Vec<PeerAddress>) -> Result<(), Stopped> {
-        let message = |reply| ReceiverMessage::Peers(peers, reply);
+    /// Who to talk to from now on. A peer that is no longer among them is let go. Returns once it is
+    /// in effect.
+    pub async fn set_roster(&self, roster: Roster) -> Result<(), Stopped> {
+        let message = |reply| ReceiverMessage::Roster(Box::new(roster), reply);
         match self.receiver.call(message, Some(PEERS_DEADLINE)).await {
             Ok(result) if result.is_success() => Ok(()),
             Ok(_) | Err(_) => Err(Stopped),
         }
     }
 
-    /// As [`Replication::set_peers`], without waiting: for use inside a message handler.
-    pub fn request_peers(&self, peers: Vec<PeerAddress>) -> Result<(), Stopped> {
+    /// The same on a node that knows no configuration.
+    #[cfg(test)]
+    pub async fn set_peers(&self, peers: Vec<super::PeerAddress>) -> Result<(), Stopped> {
+        self.set_roster(Roster { peers, ..Roster::default() }).await
+    }
+
+    /// As [`Replication::set_roster`], without waiting: for use inside a message handler.
+    pub fn request_roster(&self, roster: Roster) -> Result<(), Stopped> {
         let (reply, _) = tokio::sync::oneshot::channel();
-        self.receiver.send_message(ReceiverMessage::Peers(peers, reply.into())).map_err(|_| Stopped)
+        let message = ReceiverMessage::Roster(Box::new(roster), reply.into());
+        self.receiver.send_message(message).map_err(|_| Stopped)
     }
 
     /// Replaces this node's greeting and sends it to every connected peer. A connected peer that
@@ -151,7 +161,7 @@ impl Replication {
         self.shared.session(peer, session).map(|live| live.connection.remote_address())
     }
 
-    /// Ends a session; the lower id dials anew.
+    /// Ends a session; either side dials anew.
     pub fn disconnect(&self, peer: NodeId, session: Session) {
         if let Some(live) = self.shared.session(peer, session) {
             live.close(CloseCode::Goodbye);

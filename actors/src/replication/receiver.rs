@@ -9,13 +9,17 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, Super
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use super::bulk::{Knock, is_marked};
+use super::bulk::{Knock, Purpose, purpose};
 use super::config::{HANDSHAKE_DEADLINE, HANDSHAKES_MAX, HANDSHAKES_WITHOUT_RETRY, IDLE_TIMEOUT};
 use super::endpoint::Endpoint;
 use super::greeting::{CloseCode, Greeted, SessionError, greet_accepted, peer_id};
+use super::roster::Roster;
 use super::sender::{ReplicationSender, SenderArguments, SenderMessage};
 use super::shared::Shared;
 use super::task::{Panicked, spawn_and_report};
+
+/// Peers that are served at once: more than a cluster has members.
+const SENDERS_MAX: usize = 64;
 
 /// A node to talk to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +41,7 @@ pub(super) enum ReceiverMessage {
         greeted: Box<Greeted>,
     },
     /// The peers from now on. The reply comes once their senders run.
-    Peers(Vec<PeerAddress>, RpcReplyPort<()>),
+    Roster(Box<Roster>, RpcReplyPort<()>),
     /// No more peers can be accepted: the endpoint is gone.
     AcceptingEnded(Result<(), Panicked>),
 }
@@ -87,9 +91,11 @@ impl Actor for ReplicationReceiver {
         state: &mut ReceiverState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ReceiverMessage::Accepted { peer, greeted } => state.accepted(peer, greeted),
-            ReceiverMessage::Peers(peers, reply) => {
-                state.set_peers(myself.get_cell(), peers).await?;
+            ReceiverMessage::Accepted { peer, greeted } => {
+                state.accepted(myself.get_cell(), peer, greeted).await?;
+            }
+            ReceiverMessage::Roster(roster, reply) => {
+                state.set_roster(myself.get_cell(), *roster).await?;
                 // The caller may have stopped waiting.
                 let _ = reply.send(());
             }
@@ -132,28 +138,55 @@ impl Actor for ReplicationReceiver {
 }
 
 impl ReceiverState {
-    fn accepted(&mut self, peer: NodeId, greeted: Box<Greeted>) {
-        match self.senders.get(&peer) {
-            Some(sender) => {
-                // Fails only where the sender is stopping: the connection is dropped with it.
-                let _ = sender.send_message(SenderMessage::Accepted(greeted));
-            }
-            None => CloseCode::Unknown.close(&greeted.connection),
-        }
-    }
-
-    async fn set_peers(
+    async fn accepted(
         &mut self,
         myself: ActorCell,
-        peers: Vec<PeerAddress>,
+        peer: NodeId,
+        greeted: Box<Greeted>,
+    ) -> Result<(), ActorProcessingErr> {
+        if !self.senders.contains_key(&peer) {
+            // A member of a configuration that has not arrived here. It knows where this node is.
+            if !self.shared.takes_guests() || self.senders.len() >= SENDERS_MAX {
+                CloseCode::Unknown.close(&greeted.connection);
+                return Ok(());
+            }
+            self.start_sender(myself, peer, Vec::new()).await?;
+        }
+        if let Some(sender) = self.senders.get(&peer) {
+            // Fails only where the sender is stopping: the connection is dropped with it.
+            let _ = sender.send_message(SenderMessage::Accepted(greeted));
+        }
+        Ok(())
+    }
+
+    async fn start_sender(
+        &mut self,
+        myself: ActorCell,
+        peer: NodeId,
+        addresses: Vec<String>,
+    ) -> Result<(), ActorProcessingErr> {
+        let arguments = SenderArguments {
+            peer,
+            addresses,
+            endpoint: Arc::clone(&self.endpoint),
+            shared: Arc::clone(&self.shared),
+        };
+        let (sender, _) =
+            ReplicationSender::spawn_linked(None, ReplicationSender, arguments, myself).await?;
+        self.senders.insert(peer, sender);
+        Ok(())
+    }
+
+    async fn set_roster(
+        &mut self,
+        myself: ActorCell,
+        mut roster: Roster,
     ) -> Result<(), ActorProcessingErr> {
         let ours = self.shared.hello().node;
-        let wanted: BTreeMap<_, _> = peers
-            .into_iter()
-            .filter(|peer| peer.node != ours)
-            .map(|peer| (peer.node, peer.addresses))
-            .collect();
-        self.shared.set_known(wanted.keys().copied().collect());
+        roster.peers.retain(|peer| peer.node != ours);
+        let wanted: BTreeMap<_, _> =
+            roster.peers.iter().map(|peer| (peer.node, peer.addresses.clone())).collect();
+        self.shared.set_roster(roster);
         self.senders.retain(|peer, sender| {
             let keep = wanted.contains_key(peer);
             if !keep {
@@ -166,16 +199,7 @@ impl ReceiverState {
                 sender.send_message(SenderMessage::Addresses(addresses))?;
                 continue;
             }
-            let arguments = SenderArguments {
-                peer,
-                addresses,
-                endpoint: Arc::clone(&self.endpoint),
-                shared: Arc::clone(&self.shared),
-            };
-            let (sender, _) =
-                ReplicationSender::spawn_linked(None, ReplicationSender, arguments, myself.clone())
-                    .await?;
-            self.senders.insert(peer, sender);
+            self.start_sender(myself.clone(), peer, addresses).await?;
         }
         Ok(())
     }
@@ -193,8 +217,8 @@ impl Door {
         let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         while let Some(incoming) = self.endpoint.incoming().await {
             let Some((incoming, slot)) = admit(incoming, &slots) else { continue };
-            if is_marked(&incoming) {
-                self.pass_on(incoming);
+            if let Some(purpose) = purpose(&incoming) {
+                self.pass_on(incoming, purpose);
                 continue;
             }
             let greeting = Greeting {
@@ -210,10 +234,12 @@ impl Door {
 
     /// Bulk is for another thread. Where too much waits there, or nobody, the dialler is refused
     /// by dropping its attempt.
-    fn pass_on(&self, incoming: Incoming) {
+    fn pass_on(&self, incoming: Incoming, purpose: Purpose) {
         let Some(bulk) = &self.bulk else { return };
-        let server = self.endpoint.bulk_config(incoming.remote_address());
-        let _ = bulk.try_send(Knock { incoming, server, shared: Arc::clone(&self.shared) });
+        let server = self.endpoint.config_for(purpose, incoming.remote_address());
+        let joins = purpose == Purpose::Join;
+        let shared = Arc::clone(&self.shared);
+        let _ = bulk.try_send(Knock { incoming, server, shared, joins });
     }
 }
 
@@ -268,9 +294,8 @@ impl Greeting {
     }
 
     async fn greet(&mut self, incoming: Incoming) -> Result<Greeted, SessionError> {
-        let ours = self.shared.hello();
         let connection = self.endpoint.accept(incoming)?.await?;
-        self.peer = peer_id(&connection, &ours.cluster_name).ok();
-        greet_accepted(connection, &ours, |peer| self.shared.is_known(peer)).await
+        self.peer = peer_id(&connection, &self.shared.hello().cluster_name).ok();
+        greet_accepted(connection, &self.shared).await
     }
 }

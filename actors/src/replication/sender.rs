@@ -1,4 +1,4 @@
-//! One actor for each peer: owns the connection with it, and dials where that is this node's part.
+//! One actor for each peer: owns the connection with it, and dials while there is none.
 //!
 //! Only the coming and going of sessions passes through its mailbox. What is sent goes into the
 //! session's bounded buffers directly.
@@ -11,10 +11,10 @@ use quorate_protocol::types::NodeId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::AbortHandle;
 
-use super::config::{BACKOFF_MAX, BACKOFF_MIN, DIAL_DEADLINE};
+use super::config::{BACKOFF_MAX, BACKOFF_MIN, DIAL_DEADLINE, DISMISSED_DELAY, HIGHER_ID_DELAY};
 use super::endpoint::Endpoint;
-use super::events::Session;
-use super::greeting::{CloseCode, Greeted, SessionError, greet_dialled};
+use super::events::{Refusal, Session};
+use super::greeting::{Greeted, SessionError, greet_dialled};
 use super::session::LiveSession;
 use super::shared::Shared;
 use super::task::{Panicked, spawn_and_report};
@@ -76,8 +76,7 @@ impl Actor for ReplicationSender {
         arguments: SenderArguments,
     ) -> Result<SenderState, ActorProcessingErr> {
         let SenderArguments { peer, addresses, endpoint, shared } = arguments;
-        myself.send_message(SenderMessage::Dial)?;
-        Ok(SenderState {
+        let mut state = SenderState {
             peer,
             endpoint,
             shared,
@@ -86,7 +85,13 @@ impl Actor for ReplicationSender {
             backoff: Backoff::new(),
             dial: None,
             live: None,
-        })
+        };
+        if state.is_dialler() {
+            myself.send_message(SenderMessage::Dial)?;
+        } else {
+            state.dial_later(&myself);
+        }
+        Ok(state)
     }
 
     async fn handle(
@@ -98,7 +103,13 @@ impl Actor for ReplicationSender {
         match message {
             SenderMessage::Dial => state.dial(&myself),
             SenderMessage::Dialled(result) => state.dialled(&myself, (*result)?),
-            SenderMessage::Accepted(greeted) => state.begin(&myself, *greeted),
+            SenderMessage::Accepted(greeted) => {
+                // Its attempt has succeeded; an own one would only replace it.
+                if let Some(dial) = state.dial.take() {
+                    dial.abort();
+                }
+                state.begin(&myself, *greeted);
+            }
             SenderMessage::Ended { session, result } => state.ended(&myself, session, &result?),
             SenderMessage::Addresses(addresses) => state.addresses = addresses,
         }
@@ -114,7 +125,7 @@ impl Actor for ReplicationSender {
             dial.abort();
         }
         if let Some(live) = state.live.take() {
-            live.close(CloseCode::Goodbye);
+            live.close(state.shared.farewell(state.peer));
             state.shared.end(&live);
         }
         Ok(())
@@ -122,7 +133,8 @@ impl Actor for ReplicationSender {
 }
 
 impl SenderState {
-    /// The lower id dials; the higher one waits.
+    /// The lower id dials at once; the higher one only if nothing comes of that: the other side may
+    /// not know yet where this node is.
     fn is_dialler(&self) -> bool {
         self.shared.hello().node < self.peer
     }
@@ -130,7 +142,7 @@ impl SenderState {
     fn dial(&mut self, myself: &ActorRef<SenderMessage>) {
         // The timer that led here has done its part.
         self.dial = None;
-        if !self.is_dialler() || self.live.is_some() {
+        if self.live.is_some() {
             return;
         }
         let Some(address) = self.addresses.get(self.attempts % self.addresses.len().max(1)) else {
@@ -163,6 +175,10 @@ impl SenderState {
             Err(error) => {
                 tracing::debug!(peer = %self.peer, %error, "dial failed");
                 if let Some(refusal) = error.refusal() {
+                    if let Refusal::CandidateByPeer | Refusal::OtherDiskByPeer = refusal {
+                        // Only an operator can change that.
+                        self.backoff.delay = DISMISSED_DELAY;
+                    }
                     self.shared.events.refused(self.peer, refusal);
                 }
                 self.dial_later(myself);
@@ -207,10 +223,11 @@ impl SenderState {
     }
 
     fn dial_later(&mut self, myself: &ActorRef<SenderMessage>) {
-        if !self.is_dialler() || self.dial.is_some() {
+        if self.dial.is_some() {
             return;
         }
-        let delay = self.backoff.next();
+        let patience = if self.is_dialler() { Duration::ZERO } else { HIGHER_ID_DELAY };
+        let delay = patience + self.backoff.next();
         let myself = myself.clone();
         self.dial = Some(spawn_and_report(tokio::time::sleep(delay), move |_| {
             let _ = myself.send_message(SenderMessage::Dial);
@@ -231,7 +248,7 @@ impl Dial {
     async fn run(self) -> Result<Greeted, SessionError> {
         let address = self.resolve().await?;
         let connection = self.endpoint.dial(self.peer, address)?.await?;
-        greet_dialled(connection, self.peer, &self.shared.hello()).await
+        greet_dialled(connection, self.peer, &self.shared).await
     }
 
     async fn resolve(&self) -> Result<std::net::SocketAddr, SessionError> {
@@ -262,7 +279,7 @@ impl Backoff {
 
     fn next(&mut self) -> Duration {
         let base = self.delay;
-        self.delay = (base * 2).min(BACKOFF_MAX);
+        self.delay = (base * 2).min(BACKOFF_MAX.max(base));
         // Half to the whole of it. The standard library's hasher keys are random enough for this.
         let random = RandomState::new().hash_one(base) % 1000;
         base / 2 + base.mul_f64(random as f64 / 2000.0)

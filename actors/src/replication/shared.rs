@@ -13,6 +13,7 @@ use quorate_protocol::wire::{ControlFrame, Hello};
 use super::entries::EntrySource;
 use super::events::{PeerEvents, Refusal, Session};
 use super::greeting::{CloseCode, Greeted, SessionError, judge};
+use super::roster::{Candidates, Roster};
 use super::session::LiveSession;
 
 /// Locks are held for a few instructions and mostly by the consensus thread itself.
@@ -20,7 +21,8 @@ pub(super) struct Shared {
     pub(super) events: Arc<PeerEvents>,
     pub(super) source: Arc<dyn EntrySource>,
     hello: ArcSwap<Hello>,
-    known: ArcSwap<BTreeSet<NodeId>>,
+    roster: ArcSwap<(Roster, BTreeSet<NodeId>)>,
+    candidates: Arc<Candidates>,
     live: Mutex<BTreeMap<NodeId, Arc<LiveSession>>>,
     totals: Mutex<BTreeMap<NodeId, Totals>>,
     last_session: AtomicU64,
@@ -74,12 +76,14 @@ impl Shared {
         hello: Hello,
         events: Arc<PeerEvents>,
         source: Arc<dyn EntrySource>,
+        candidates: Arc<Candidates>,
     ) -> Arc<Self> {
         Arc::new(Self {
             events,
             source,
             hello: ArcSwap::from_pointee(hello),
-            known: ArcSwap::default(),
+            roster: ArcSwap::default(),
+            candidates,
             live: Mutex::default(),
             totals: Mutex::default(),
             last_session: AtomicU64::new(0),
@@ -105,12 +109,40 @@ impl Shared {
         }
     }
 
+    /// Whether it is one of the peers.
     pub(super) fn is_known(&self, peer: NodeId) -> bool {
-        self.known.load().contains(&peer)
+        self.roster.load().1.contains(&peer)
     }
 
-    pub(super) fn set_known(&self, peers: BTreeSet<NodeId>) {
-        self.known.store(Arc::new(peers));
+    /// Whether a caller with this certificate is heard at all.
+    pub(super) fn admits(&self, peer: NodeId) -> Result<(), Refusal> {
+        let (roster, known) = &**self.roster.load();
+        roster.admits(known, peer)
+    }
+
+    /// Whether a session with a node that has greeted so may be.
+    pub(super) fn judge(&self, hello: &Hello) -> Result<(), Refusal> {
+        let (roster, known) = &**self.roster.load();
+        roster.judge(known, &self.candidates, hello)
+    }
+
+    /// Whether nodes are let in that aren't among the peers.
+    pub(super) fn takes_guests(&self) -> bool {
+        self.roster.load().0.takes_guests()
+    }
+
+    /// Why a peer is let go that isn't one any more.
+    pub(super) fn farewell(&self, peer: NodeId) -> CloseCode {
+        if self.roster.load().0.removed.contains(&peer) {
+            CloseCode::Removed
+        } else {
+            CloseCode::Goodbye
+        }
+    }
+
+    pub(super) fn set_roster(&self, roster: Roster) {
+        let known = roster.peers.iter().map(|peer| peer.node).collect();
+        self.roster.store(Arc::new((roster, known)));
     }
 
     /// The peer's session, if it is this one.
@@ -162,8 +194,9 @@ impl Shared {
 
     pub(super) fn stats(&self) -> Vec<PeerStats> {
         let totals = self.totals.lock().clone();
-        self.known
-            .load()
+        let roster = self.roster.load();
+        roster
+            .1
             .iter()
             .map(|peer| {
                 let live = self.live.lock().get(peer).cloned();

@@ -199,6 +199,27 @@ impl TlsMaterial {
             .map_err(|error| TlsError::Roots(error.to_string()))
     }
 
+    /// For nodes that have no certificate yet. The authorities are sent along: such a node knows only
+    /// their fingerprints.
+    pub(super) fn server_for_strangers(
+        &self,
+        alpn: &[u8],
+    ) -> Result<Arc<QuicServerConfig>, TlsError> {
+        let mut chain = self.chain.clone();
+        chain.extend(self.roots.iter().cloned());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_single_cert(chain, self.key.clone_key())?;
+        config.alpn_protocols = vec![alpn.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        QuicServerConfig::try_from(config)
+            .map(Arc::new)
+            .map_err(|error| TlsError::Roots(error.to_string()))
+    }
+
     /// As [`TlsMaterial::server`], for the dialling side.
     pub(super) fn client(&self, alpn: &[u8]) -> Result<Arc<QuicClientConfig>, TlsError> {
         let mut config = rustls::ClientConfig::builder_with_provider(provider())
@@ -301,7 +322,7 @@ fn parse_node_name(name: &str, cluster: &str) -> Option<NodeId> {
     (host == format!("node-{id}") && id > 0).then_some(NodeId(id))
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 

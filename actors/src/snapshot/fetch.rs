@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream};
-use quorate_protocol::types::{EntryId, NodeId, Seq};
+use quorate_protocol::types::{DiskId, EntryId, NodeId, Seq};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::manifest::MANIFEST_BYTES_MAX;
+use super::manifest::{MANIFEST_BYTES_MAX, Manifest, ManifestError};
 use super::receiving::{PartialFile, ReceiveError, Receiving};
 use super::serve::blocking;
 use super::stats::{SnapshotProgress, SnapshotStats};
@@ -56,6 +56,10 @@ pub(super) enum FetchError {
     Gone,
     #[error("the snapshot ends at {last}, before {above}")]
     Old { last: EntryId, above: EntryId },
+    #[error("the snapshot ends at {last}, where node {node} was no member yet")]
+    Unnamed { last: EntryId, node: NodeId },
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     #[error(transparent)]
     Receive(#[from] ReceiveError),
     #[error(transparent)]
@@ -71,6 +75,8 @@ pub(super) struct Fetch {
     pub(super) from: NodeId,
     pub(super) address: SocketAddr,
     pub(super) above: EntryId,
+    /// Set where only a snapshot will do whose configuration names this node, on this disk.
+    pub(super) naming: Option<(NodeId, DiskId)>,
     /// `snapshots/receiving/`.
     pub(super) dir: PathBuf,
     pub(super) dialler: Arc<BulkDialler>,
@@ -93,7 +99,7 @@ impl Fetch {
 
     async fn fetch(&self, connection: &Connection) -> Result<Receiving, FetchError> {
         let began = Instant::now();
-        let manifest = self.manifest(connection).await?;
+        let manifest = self.useful_manifest(connection).await?;
         let dir = self.dir.clone();
         let receiving = Arc::new(blocking(move || begin(&dir, &manifest)).await?);
         let (last, total_bytes) = (receiving.manifest().last, receiving.manifest().total_bytes());
@@ -115,11 +121,27 @@ impl Fetch {
         Ok(Arc::into_inner(receiving).expect("the blocking work has ended"))
     }
 
-    async fn manifest(&self, connection: &Connection) -> Result<Bytes, FetchError> {
+    /// One that was made before this node became a member is passed over: the next is asked for.
+    async fn useful_manifest(&self, connection: &Connection) -> Result<Bytes, FetchError> {
+        let bytes = self.manifest(connection, self.above).await?;
+        let Some((node, disk)) = self.naming else { return Ok(bytes) };
+        let (manifest, _) = Manifest::decode(&bytes)?;
+        let last = manifest.last;
+        if manifest.snapshot()?.config.1.binds(node, disk) {
+            return Ok(bytes);
+        }
+        let bytes = self.manifest(connection, EntryId::new(last.epoch, last.seq.next())).await?;
+        let (manifest, _) = Manifest::decode(&bytes)?;
+        if manifest.snapshot()?.config.1.binds(node, disk) {
+            return Ok(bytes);
+        }
+        Err(FetchError::Unnamed { last: manifest.last, node })
+    }
+
+    async fn manifest(&self, connection: &Connection, above: EntryId) -> Result<Bytes, FetchError> {
         let deadline = Instant::now() + PREPARE_DEADLINE;
         loop {
-            let (status, mut recv) =
-                ask(connection, &Request::Manifest { above: self.above }).await?;
+            let (status, mut recv) = ask(connection, &Request::Manifest { above }).await?;
             match status {
                 Status::Here => {
                     let mut length = [0; 4];

@@ -30,7 +30,7 @@ use crate::divergence::{ChainWatch, Chains, Divergence, Doubt, Suspicion};
 use crate::health::Health;
 use crate::metrics::{ChainMetrics, ScrubMetrics};
 use crate::orders::{Ask, OrderDesk, OrderInbox, Reception, carry, receive};
-use crate::replication::{BulkDialler, Knock, TlsMaterial};
+use crate::replication::{BulkDialler, Knock, TlsMaterial, answer_join};
 use crate::scrub::{Examiner, ScrubOrder, ScrubReply, ScrubRun, Scrubber};
 use crate::storage::JournalHold;
 use crate::storage::apply::ApplyHandle;
@@ -42,6 +42,8 @@ use crate::wake::Wake;
 
 /// Connections that are served at once: transfers, scrubs and orders.
 const CONNECTIONS_MAX: usize = 12;
+/// Nodes that join whose requests are served at once. Each has deadlines of seconds.
+const JOINS_MAX: usize = 8;
 /// Orders that are on their way to other nodes at once.
 const ORDERS_MAX: usize = 16;
 /// Attempts to connect that wait to be answered.
@@ -135,6 +137,7 @@ struct Wanted {
     from: NodeId,
     address: SocketAddr,
     above: EntryId,
+    naming: Option<(NodeId, DiskId)>,
 }
 
 /// What the core says of the one that was fetched.
@@ -158,7 +161,14 @@ impl SnapshotHandle {
     /// Fetches a snapshot unless that is under way.
     pub(crate) fn fetch(&self, from: NodeId, address: SocketAddr, above: EntryId) {
         // A full queue is no loss: the core asks again.
-        let _ = self.wanted.try_send(Wanted { from, address, above });
+        let _ = self.wanted.try_send(Wanted { from, address, above, naming: None });
+    }
+
+    /// The same for a node without a log: any snapshot will do whose configuration names it, on this
+    /// disk.
+    pub(crate) fn fetch_first(&self, from: NodeId, address: SocketAddr, own: (NodeId, DiskId)) {
+        let (above, naming) = (EntryId::ZERO, Some(own));
+        let _ = self.wanted.try_send(Wanted { from, address, above, naming });
     }
 
     /// A snapshot that has arrived since this was last asked.
@@ -420,6 +430,7 @@ impl Worker {
         let Queues { mut asked, mut decided, mut scrubs, mut asks, mut successions, mut knocks } =
             queues;
         let mut serving = JoinSet::new();
+        let mut joining = JoinSet::new();
         let mut expire = tokio::time::interval(EXPIRE_PERIOD);
         let compares = !self.chain_period.is_zero();
         let mut compare = tokio::time::interval(self.chain_period.max(EXPIRE_PERIOD / 5));
@@ -430,13 +441,18 @@ impl Worker {
                 Some(decision) = decided.recv() => self.carry_out(decision).await,
                 Some(wanted) = asked.recv() => self.want(wanted),
                 Some(fetched) = self.fetching.join_next() => self.fetched(fetched),
-                Some(knock) = knocks.recv() => {
+                Some(knock) = knocks.recv(), if joining.len() < JOINS_MAX => {
+                    if knock.joins() {
+                        joining.spawn(answer_join(knock, self.served.orders.joins()));
+                        continue;
+                    }
                     // Beyond the limit it is refused by being dropped; the other side comes again.
                     if serving.len() < CONNECTIONS_MAX {
                         serving.spawn(serve(knock, self.served.clone()));
                     }
                 }
                 Some(ended) = serving.join_next() => pass_panic_on(ended),
+                Some(ended) = joining.join_next() => pass_panic_on(ended),
                 Some(ScrubOrder { repair, reply }) = scrubs.recv(), if self.scrubbing.is_empty() => {
                     self.scrub(repair, Some(reply));
                 }
@@ -481,7 +497,7 @@ impl Worker {
     }
 
     fn fetch(&mut self, wanted: Wanted) -> Result<(), String> {
-        let Wanted { from, address, above } = wanted;
+        let Wanted { from, address, above, naming } = wanted;
         let busy = !self.fetching.is_empty() || self.received.is_some();
         if busy || Instant::now() < self.not_before {
             return Ok(());
@@ -490,7 +506,7 @@ impl Worker {
         let dir = self.receiving_dir.clone();
         let stats = self.handle.stats.clone();
         stats.fetching_since.lock().get_or_insert_with(std::time::Instant::now);
-        let fetch = Fetch { from, address, above, dir, dialler, stats };
+        let fetch = Fetch { from, address, above, naming, dir, dialler, stats };
         self.fetching.spawn(fetch.run());
         Ok(())
     }

@@ -99,6 +99,7 @@ impl Cluster {
                 certificates: certificates.clone(),
                 policy: options.policy.to_owned(),
                 members: members.clone(),
+                joins: false,
                 extra: options.extra.to_owned(),
                 environment: Vec::new(),
             };
@@ -107,6 +108,107 @@ impl Cluster {
         };
         let nodes = (1..).zip(&ports).map(node).collect();
         Self { nodes, dir, _lock: lock }
+    }
+
+    /// Gives all nodes, which are down, other ports, and writes their files anew.
+    ///
+    /// # Panics
+    ///
+    /// If one is running.
+    pub fn move_all(&mut self) {
+        assert!(self.nodes.iter().all(|node| node.process.is_none()), "a node is running");
+        for node in &mut self.nodes {
+            node.settings.ports = Ports::free();
+        }
+        let members: Vec<(u64, String)> = self
+            .nodes
+            .iter()
+            .map(|node| (node.settings.id, node.settings.ports.peer.to_string()))
+            .collect();
+        for node in &mut self.nodes {
+            node.settings.members.clone_from(&members);
+            node.settings.write();
+        }
+    }
+
+    /// Certificate and configuration of a node that joins, by way of these members. It is not started.
+    ///
+    /// # Panics
+    ///
+    /// If the number is taken.
+    pub fn add_node(&mut self, id: u64, by_way_of: &[u64]) {
+        assert!(self.ids().iter().all(|other| *other != id), "node {id} is there already");
+        let model = self.nodes[0].settings.clone();
+        certify(&model.certificates, id);
+        let members = by_way_of
+            .iter()
+            .map(|member| (*member, self.settings(*member).ports.peer.to_string()))
+            .collect();
+        let settings = NodeSettings {
+            id,
+            dir: self.dir.join(format!("node-{id}")),
+            ports: Ports::free(),
+            members,
+            joins: true,
+            environment: Vec::new(),
+            ..model
+        };
+        settings.write();
+        self.nodes.push(Node { settings, process: None, disk: None });
+    }
+
+    /// Has a bare machine join with a token, by way of a member; its process becomes the node's. Called
+    /// again for a node that is down it goes on.
+    ///
+    /// # Panics
+    ///
+    /// If the node is running, or the process can't be started.
+    pub fn join_by_token(&mut self, id: u64, token: &Path, by_way_of: u64) {
+        let member = self.settings(by_way_of).ports.peer.to_string();
+        if self.ids().iter().all(|other| *other != id) {
+            let model = self.nodes[0].settings.clone();
+            let dir = self.dir.join(format!("node-{id}"));
+            fs::create_dir_all(&dir).expect("make the node's directory");
+            let settings = NodeSettings { id, dir, ports: Ports::free(), joins: true, ..model };
+            self.nodes.push(Node { settings, process: None, disk: None });
+        }
+        let node = self.node_mut(id);
+        assert!(node.process.is_none(), "node {id} is running");
+        let (settings, ports) = (&node.settings, node.settings.ports);
+        let token = token.to_str().expect("a path of ours");
+        let dir = settings.dir.to_str().expect("a path of ours");
+        let [peer, client, admin] = [ports.peer, ports.client, ports.admin].map(|a| a.to_string());
+        let arguments = [
+            ["join", &member, "--token-file", token, "--dir", dir].as_slice(),
+            &["--advertise-peer", &peer, "--listen-peer", &peer],
+            &["--advertise-client", &client, "--listen-client", &client],
+            &["--listen-admin", &admin],
+        ]
+        .concat();
+        node.process = Some(NodeProcess::start(&arguments, &settings.log_file()));
+    }
+
+    /// Waits for the end of a node's process, and returns how it ended; the node is then down.
+    ///
+    /// # Panics
+    ///
+    /// If it goes on.
+    pub fn wait_for_end(&mut self, id: u64) -> ExitStatus {
+        let mut process = self.take_process(id);
+        process
+            .wait_for_end(RECOVERY_LIMIT)
+            .unwrap_or_else(|| panic!("node {id} goes on:\n{}", process.log_end(20)))
+    }
+
+    /// Forgets a node that is down.
+    ///
+    /// # Panics
+    ///
+    /// If it is running.
+    pub fn drop_node(&mut self, id: u64) {
+        assert!(self.node(id).process.is_none(), "node {id} is running");
+        forget_witness(&self.settings(id).data_dir());
+        self.nodes.retain(|node| node.settings.id != id);
     }
 
     /// All ids.
@@ -427,9 +529,14 @@ fn forget_witness(data_dir: &Path) {
 fn make_certificates(dir: &Path, nodes: usize) {
     let dir = dir.to_str().expect("a path of ours");
     run(&["pki", "ca", "--dir", dir, "--cluster", "test"]);
-    for id in 1..=nodes {
-        run(&["pki", "node", "--dir", dir, "--cluster", "test", "--id", &id.to_string()]);
+    for id in 1..=nodes as u64 {
+        certify(Path::new(dir), id);
     }
+}
+
+fn certify(dir: &Path, id: u64) {
+    let dir = dir.to_str().expect("a path of ours");
+    run(&["pki", "node", "--dir", dir, "--cluster", "test", "--id", &id.to_string()]);
 }
 
 fn run(arguments: &[&str]) {

@@ -7,6 +7,7 @@
 mod cluster;
 mod disk_fault;
 mod files;
+mod hosts;
 mod lock;
 mod loop_disk;
 mod ports;
@@ -19,6 +20,7 @@ mod wait;
 pub use cluster::{Cluster, ClusterOptions, RECOVERY_LIMIT};
 pub use disk_fault::{DiskCall, DiskFault};
 pub use files::{binary, work_dir};
+pub use hosts::Hosts;
 pub use lock::ClusterLock;
 pub use loop_disk::LoopDisk;
 pub use ports::Ports;

@@ -18,8 +18,11 @@ pub struct NodeSettings {
     pub certificates: PathBuf,
     /// The durability policy of the first boot.
     pub policy: String,
-    /// All initial members: number and address of the peer listener.
+    /// All initial members, or those that a node which joins calls: number and address of the peer
+    /// listener.
     pub members: Vec<(u64, String)>,
+    /// Whether it joins a formed cluster.
+    pub joins: bool,
     /// Further lines for the end of the file.
     pub extra: String,
     /// Further variables in the process's environment.
@@ -58,13 +61,14 @@ impl NodeSettings {
     /// The text of the configuration file.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        let Self { id, ports, certificates, policy, members, extra, .. } = self;
+        let Self { id, ports, certificates, policy, members, joins, extra, .. } = self;
+        let list = if *joins { "join" } else { "initial_members" };
         let members: Vec<String> =
             members.iter().map(|(id, peer)| format!("\"{id}@{peer}\"")).collect();
         format!(
             "[node]\nid = {id}\ndata_dir = \"{data_dir}\"\n\n\
              [cluster]\nname = \"test\"\npolicy = \"{policy}\"\n\
-             initial_members = [{members}]\n\n\
+             {list} = [{members}]\n\n\
              [client]\nlisten = \"{client}\"\nlisten_plain = \"{plain}\"\n\n\
              [peer]\nlisten = \"{peer}\"\n\n\
              [admin]\nlisten = \"{admin}\"\n\n\

@@ -149,6 +149,7 @@ fn first_entry(policy: Policy, voters: u64, nodes: u64) -> EntryMeta {
         policy,
         timers: SafetyTimers::LAN,
         removed: Vec::new(),
+        tokens: Vec::new(),
     };
     EntryMeta {
         id: EntryId::new(Epoch(1), Seq(1)),

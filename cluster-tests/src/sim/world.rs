@@ -451,6 +451,7 @@ fn formed(plan: &Plan) -> ClusterEntry {
         policy: plan.policy,
         timers: plan.timers,
         removed: Vec::new(),
+        tokens: Vec::new(),
     }
 }
 

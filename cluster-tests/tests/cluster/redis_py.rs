@@ -13,6 +13,8 @@ use quorate_cluster_tests::harness::{Cluster, RECOVERY_LIMIT, binary, poll};
 use quorate_cluster_tests::resp::Value;
 use serde::Deserialize;
 
+use crate::common::json;
+
 /// What the script prints at its end.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Report {
@@ -115,6 +117,11 @@ fn through_the_death_of_the_primary(name: &str, options: &[&str]) {
     script.wait_for_commands(500);
     cluster.start_node(primary);
     script.wait_for_commands(500);
+    judge(&cluster, script);
+}
+
+/// No exception reached a caller, and what was acknowledged is there.
+fn judge(cluster: &Cluster, script: Script) {
     let report = script.finish();
     assert!(report.errors.is_empty(), "{} errors: {:?}", report.errors.len(), report.errors);
     let keys: Vec<String> = report.acknowledged_sets.keys().cloned().collect();
@@ -156,4 +163,19 @@ fn four_clients_write_through_the_death_of_the_primary() {
 #[test]
 fn four_threads_of_one_client_write_through_the_death_of_the_primary() {
     through_the_death_of_the_primary("redis-py-shared", &["--shared"]);
+}
+
+/// Leadership goes round while they write: a planned switchover costs a client nothing but time.
+#[test]
+fn four_clients_write_through_ten_switchovers() {
+    let cluster = Cluster::start("redis-py-promote");
+    let primary = cluster.wait_until_writable();
+    let script = Script::start(&[cluster.client_address(primary).to_string()]);
+    for run in 0..10 {
+        script.wait_for_commands(300);
+        let promoted = json(&cluster, cluster.ids()[run % 3], &["promote"]);
+        println!("{promoted}");
+    }
+    script.wait_for_commands(300);
+    judge(&cluster, script);
 }

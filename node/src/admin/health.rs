@@ -143,6 +143,7 @@ mod tests {
             policy: Policy::MAJORITY,
             timers: SafetyTimers::LAN,
             removed: Vec::new(),
+            tokens: Vec::new(),
         };
         View {
             role,

@@ -5,7 +5,9 @@ mod backup;
 pub(crate) mod drill;
 mod front;
 mod health;
+mod joining;
 mod lifecycle;
+mod members;
 mod orders;
 mod policy;
 mod routes;
@@ -13,11 +15,15 @@ mod scrub;
 mod starting;
 pub(crate) mod status;
 mod storage;
+mod tokens;
 
 pub(crate) use front::Front;
+pub(crate) use joining::{JoinAnswer, JoinRequest};
+pub(crate) use members::MembersOrder;
 pub(crate) use orders::serve_orders;
-pub(crate) use routes::{AdminState, router};
+pub(crate) use routes::{AdminState, Identity, router};
 pub(crate) use starting::StartingNode;
+pub(crate) use tokens::TokensOrder;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,6 +34,7 @@ use quorate_actors::health::HealthView;
 use quorate_actors::node::Drained;
 use quorate_actors::orders::OrderDesk;
 use quorate_actors::quorum::QuorumHandle;
+use quorate_actors::replication::Candidate;
 use quorate_actors::scrub::Scrubber;
 use quorate_actors::snapshot::SnapshotProgress;
 use quorate_actors::storage::Freed;
@@ -60,6 +67,8 @@ pub(crate) trait NodeView: Send + Sync + 'static {
     fn quorum(&self) -> &QuorumHandle;
     /// Asks other members to do something, where there may be any.
     fn orders(&self) -> Option<&OrderDesk>;
+    /// Nodes that call this one and are not members yet.
+    fn candidates(&self) -> Vec<Candidate>;
     /// Takes orders to scrub, where there is something to scrub.
     fn scrubber(&self) -> Option<&Scrubber>;
     /// Its positions now.

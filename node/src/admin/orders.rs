@@ -12,13 +12,15 @@ use axum::body::Bytes;
 use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use quorate_actors::orders::{OrderAnswer, OrderError, OrderInbox, OrderKind, ReceivedOrder};
+use quorate_actors::orders::{
+    OrderAnswer, OrderError, OrderInbox, OrderKind, Received, ReceivedOrder,
+};
 use quorate_actors::quorum::{ChangeError, TransferError};
 use quorate_actors::view::View;
 use quorate_protocol::cluster::ClusterChange;
 use quorate_protocol::core::{ChangeRefused, HandoverRefused};
 use quorate_protocol::policy::Policy;
-use quorate_protocol::types::NodeId;
+use quorate_protocol::types::{EntryId, NodeId};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -26,12 +28,16 @@ use tokio::task::JoinSet;
 
 use super::drill::break_here;
 use super::routes::AdminState;
+use super::{joining, members, tokens};
 
 /// How long an order may take: more than a transfer's own deadline, and than an election.
-const ORDER_LIMIT: Duration = Duration::from_secs(4);
+pub(super) const ORDER_LIMIT: Duration = Duration::from_secs(4);
 
 /// How long another node's answer is waited for: a little more than it allows itself.
 const FORWARD_LIMIT: Duration = Duration::from_secs(5);
+
+/// Between two attempts while another change is under way, or a tenure is about to begin.
+const TURN_PERIOD: Duration = Duration::from_millis(50);
 
 /// Orders of other nodes that are carried out at once.
 const RECEIVED_MAX: usize = 8;
@@ -70,24 +76,47 @@ impl Verdict {
         Self { code, body: json!({ "error": error.to_string() }), not_primary: false }
     }
 
+    /// What went wrong, if it is no success.
+    pub(super) fn error(&self) -> Option<&str> {
+        (!self.code.is_success()).then(|| self.body["error"].as_str().unwrap_or_default())
+    }
+
+    /// As JSON.
+    pub(super) fn body(&self) -> &Value {
+        &self.body
+    }
+
+    /// Whether nothing was changed, by a rule.
+    pub(super) fn is_conflict(&self) -> bool {
+        self.code == StatusCode::CONFLICT
+    }
+
+    /// Whether another node has to be asked.
+    pub(super) fn passes_on(&self) -> bool {
+        self.not_primary
+    }
+
     fn not_primary(state: &AdminState) -> Self {
         let refused = Self::refused(StatusCode::CONFLICT, not_primary(&state.node.view()));
         Self { not_primary: true, ..refused }
     }
 
-    fn into_response(self) -> Response {
+    pub(super) fn into_response(self) -> Response {
         (self.code, Json(self.body)).into_response()
     }
 
     /// In the log, by the node that acted.
-    fn record(&self, kind: OrderKind, actor: &str) {
+    fn record(&self, kind: OrderKind, actor: &str, body: &[u8]) {
         let outcome = match self.code.as_u16() {
             200..300 => "allowed",
             400..500 => "denied",
             _ => "failed",
         };
         let reason = self.body["error"].as_str().unwrap_or_default();
-        tracing::info!(event = "control", order = kind.name(), actor, outcome, reason, "order");
+        let fields = String::from_utf8_lossy(body);
+        tracing::info!(
+            event = "control", order = kind.name(), actor, outcome, reason, %fields, "order"
+        );
     }
 }
 
@@ -97,7 +126,7 @@ pub(super) async fn promote(
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
     body: Bytes,
 ) -> Response {
-    order(&state, OrderKind::Promote, caller, body).await.into_response()
+    order(&state, OrderKind::Promote, &caller.to_string(), body).await.into_response()
 }
 
 /// `POST /admin/policy`
@@ -106,7 +135,7 @@ pub(super) async fn set_policy(
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
     body: Bytes,
 ) -> Response {
-    order(&state, OrderKind::SetPolicy, caller, body).await.into_response()
+    order(&state, OrderKind::SetPolicy, &caller.to_string(), body).await.into_response()
 }
 
 /// `POST /admin/drill`
@@ -115,7 +144,7 @@ pub(super) async fn break_primary(
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
     body: Bytes,
 ) -> Response {
-    order(&state, OrderKind::Drill, caller, body).await.into_response()
+    order(&state, OrderKind::Drill, &caller.to_string(), body).await.into_response()
 }
 
 /// `POST /admin/upgrade`
@@ -124,19 +153,22 @@ pub(super) async fn finish_upgrade(
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
     body: Bytes,
 ) -> Response {
-    order(&state, OrderKind::FinishUpgrade, caller, body).await.into_response()
+    order(&state, OrderKind::FinishUpgrade, &caller.to_string(), body).await.into_response()
 }
 
 /// Carries out what other members ask, until the node stops.
 pub(crate) async fn serve_orders(state: AdminState, mut inbox: OrderInbox) {
     let mut working = JoinSet::new();
-    while let Some(received) = inbox.recv().await {
+    while let Some(received) = inbox.next().await {
         while working.len() >= RECEIVED_MAX {
             // A panic has been reported by its task; the asker's channel is closed.
             let _ = working.join_next().await;
         }
         while working.try_join_next().is_some() {}
-        working.spawn(carry_out(state.clone(), received));
+        match received {
+            Received::Order(order) => working.spawn(carry_out(state.clone(), order)),
+            Received::Join(join) => working.spawn(joining::answer(state.clone(), join)),
+        };
     }
 }
 
@@ -151,18 +183,20 @@ async fn carry_out(state: AdminState, received: ReceivedOrder) {
     let _ = reply.send(answer);
 }
 
-/// Has the primary carry out what a caller of this node's admin port asks.
-async fn order(state: &AdminState, kind: OrderKind, caller: SocketAddr, body: Bytes) -> Verdict {
-    let operator = caller.to_string();
+/// Has the primary carry out what somebody asks at this node.
+pub(super) async fn order(
+    state: &AdminState,
+    kind: OrderKind,
+    operator: &str,
+    body: Bytes,
+) -> Verdict {
     if let Some(primary) = other_primary(&state.node.view()) {
-        return forward(state, primary, kind, &operator, body).await;
+        return forward(state, primary, kind, operator, body).await;
     }
-    let verdict = perform(state, kind, &operator, &body).await;
+    let verdict = perform(state, kind, operator, &body).await;
     match other_primary(&state.node.view()) {
         // Leadership went there meanwhile.
-        Some(primary) if verdict.not_primary => {
-            forward(state, primary, kind, &operator, body).await
-        }
+        Some(primary) if verdict.not_primary => forward(state, primary, kind, operator, body).await,
         Some(_) | None => verdict,
     }
 }
@@ -201,7 +235,12 @@ pub(super) async fn forward(
 }
 
 /// Does it here, or says why not.
-async fn perform(state: &AdminState, kind: OrderKind, actor: &str, body: &[u8]) -> Verdict {
+pub(super) async fn perform(
+    state: &AdminState,
+    kind: OrderKind,
+    actor: &str,
+    body: &[u8],
+) -> Verdict {
     let verdict = match kind {
         OrderKind::Promote => match parse(body) {
             Ok(Promote { to }) => hand_over(state, to.map(NodeId)).await,
@@ -209,6 +248,22 @@ async fn perform(state: &AdminState, kind: OrderKind, actor: &str, body: &[u8]) 
         },
         OrderKind::SetPolicy => match parse(body) {
             Ok(SetPolicy { policy }) => replace_policy(state, &policy).await,
+            Err(verdict) => verdict,
+        },
+        OrderKind::Members => match parse(body) {
+            Ok(asked) => members::perform(state, asked).await,
+            Err(verdict) => verdict,
+        },
+        OrderKind::Tokens => match parse(body) {
+            Ok(asked) => tokens::perform(state, asked).await,
+            Err(verdict) => verdict,
+        },
+        OrderKind::Redeem => match parse(body) {
+            Ok(asked) => tokens::redeem(state, asked).await,
+            Err(verdict) => verdict,
+        },
+        OrderKind::Sign => match parse(body) {
+            Ok(asked) => joining::sign(state, asked).await,
             Err(verdict) => verdict,
         },
         OrderKind::FinishUpgrade => raise_version(state).await,
@@ -219,12 +274,12 @@ async fn perform(state: &AdminState, kind: OrderKind, actor: &str, body: &[u8]) 
     };
     // One that is passed on is recorded where it is carried out.
     if !verdict.not_primary {
-        verdict.record(kind, actor);
+        verdict.record(kind, actor, body);
     }
     verdict
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Verdict> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Verdict> {
     serde_json::from_slice(body)
         .map_err(|error| Verdict::refused(StatusCode::BAD_REQUEST, format!("the body: {error}")))
 }
@@ -296,6 +351,24 @@ async fn raise_version(state: &AdminState) -> Verdict {
             Verdict::done(json!({ "cluster_version": version, "raised": true }))
         }
         Err(error) => not_changed(state, &error),
+    }
+}
+
+/// Makes a change once the primary is ready and other changes are through.
+pub(super) async fn change_in_turn(
+    state: &AdminState,
+    change: ClusterChange,
+    deadline: Instant,
+) -> Result<EntryId, ChangeError> {
+    loop {
+        match state.node.quorum().change(change.clone(), deadline).await {
+            Err(ChangeError::Refused(ChangeRefused::Pending(_) | ChangeRefused::NotReady))
+                if Instant::now() + TURN_PERIOD < deadline =>
+            {
+                tokio::time::sleep(TURN_PERIOD).await;
+            }
+            outcome => return outcome,
+        }
     }
 }
 

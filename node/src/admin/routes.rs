@@ -9,8 +9,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use serde_json::json;
 
-use super::status::{self, Status};
-use super::{NodeView, access, backup, lifecycle, orders, policy, scrub, storage};
+use super::status::Status;
+use super::{NodeView, access, backup, lifecycle, members, orders, policy, scrub, storage, tokens};
+use crate::pki::Signer;
 
 /// What every route may use.
 #[derive(Clone)]
@@ -25,6 +26,19 @@ pub(crate) struct AdminState {
     pub(crate) drill_allowed: bool,
     /// The newest cluster version that this binary follows.
     pub(crate) cluster_version_max: u32,
+    /// What nodes that join are told of the cluster's authorities.
+    pub(crate) identity: Arc<Identity>,
+}
+
+/// The cluster's authorities.
+#[derive(Default)]
+pub(crate) struct Identity {
+    /// Their certificates in PEM.
+    pub(crate) authorities_pem: String,
+    /// The fingerprint of each, in hex.
+    pub(crate) authorities: Vec<String>,
+    /// Signs for the first of them, where this node holds its key.
+    pub(crate) signer: Option<Signer>,
 }
 
 /// All routes. Serve it with the callers' addresses (`ConnectInfo`).
@@ -35,13 +49,16 @@ pub(crate) fn router(state: AdminState) -> Router {
         .route("/health/ready", get(lifecycle::ready))
         .route("/metrics", get(metrics))
         .route("/status", get(full_status))
-        .route("/members", get(members))
+        .route("/members", get(members::list))
+        .route("/tokens", get(tokens::list))
         .route("/policy", get(policy::show))
         .route("/policy/explain", get(policy::explain))
         .route("/policy/simulate", get(policy::simulate))
         .route("/admin/content-hash", get(content_hash))
         .route("/admin/promote", post(orders::promote))
         .route("/admin/policy", post(orders::set_policy))
+        .route("/admin/members", post(members::change))
+        .route("/admin/tokens", post(tokens::change))
         .route("/admin/flush", post(storage::flush))
         .route("/admin/compact", post(storage::compact))
         .route("/admin/relieve", post(storage::relieve))
@@ -69,11 +86,6 @@ async fn metrics(State(state): State<AdminState>) -> Response {
 
 async fn full_status(State(state): State<AdminState>) -> Response {
     Json(Status::of(state.node.as_ref(), &state.cluster_name)).into_response()
-}
-
-async fn members(State(state): State<AdminState>) -> Response {
-    let members = status::members(&state.node.view(), state.node.positions());
-    Json(json!({ "members": members })).into_response()
 }
 
 async fn reload(State(state): State<AdminState>) -> Response {

@@ -47,6 +47,10 @@ impl NodeView for Fake {
         None
     }
 
+    fn candidates(&self) -> Vec<quorate_actors::replication::Candidate> {
+        Vec::new()
+    }
+
     fn scrubber(&self) -> Option<&quorate_actors::scrub::Scrubber> {
         None
     }
@@ -131,6 +135,7 @@ impl Server {
             public_metrics: false,
             drill_allowed: false,
             cluster_version_max: 1,
+            identity: Arc::default(),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)

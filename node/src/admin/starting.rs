@@ -66,6 +66,10 @@ impl NodeView for StartingNode {
         None
     }
 
+    fn candidates(&self) -> Vec<quorate_actors::replication::Candidate> {
+        Vec::new()
+    }
+
     fn scrubber(&self) -> Option<&Scrubber> {
         None
     }

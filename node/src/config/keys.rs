@@ -1,5 +1,9 @@
 //! Every key there is.
 
+mod sections;
+
+pub(crate) use sections::SECTIONS;
+
 /// What a key's value may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -69,28 +73,6 @@ pub(crate) fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
-/// Sections in the order of the example, with what they are about.
-pub(crate) const SECTIONS: &[(&str, &str)] = &[
-    ("node", "This node."),
-    (
-        "cluster",
-        "What the cluster is formed with. Only the first boot reads members, policy and the timers \
-         that safety needs; afterwards they live in the replicated log, and change there.",
-    ),
-    ("client", "Listeners for Redis clients, and the limits on them."),
-    ("peer", "The QUIC endpoint that other nodes connect to."),
-    ("admin", "HTTP for operators: health, status, metrics."),
-    ("tls", "This node's identity among its peers. `quorate pki` makes these files."),
-    ("storage", "The journal, and how long a request may take."),
-    (
-        "storage.rocksdb",
-        "RocksDB, which holds the state. What is not set is left to RocksDB's own default.",
-    ),
-    ("health", "When a node calls itself unhealthy: writes are refused, and another node leads."),
-    ("archive", "Backups. How they work: docs/operations.md."),
-    ("log", "What is logged, how and where."),
-];
-
 use Fallback::{Required, Unset, Value};
 
 /// All keys, in the order of the example.
@@ -99,8 +81,8 @@ pub(crate) const KEYS: &[Key] = &[
         path: "node.id",
         kind: Kind::Integer,
         fallback: Required("1"),
-        doc: "This node's number: at least 1, one of `cluster.initial_members`, never used again \
-              for another node or for an emptied disk.",
+        doc: "This node's number: at least 1, one of `cluster.initial_members` if that is set, never \
+              used again for another node or for an emptied disk.",
     },
     Key {
         path: "node.data_dir",
@@ -158,7 +140,22 @@ pub(crate) const KEYS: &[Key] = &[
         kind: Kind::List,
         fallback: Required("[\"1@10.0.0.1:7411\", \"2@10.0.0.2:7411\", \"3@10.0.0.3:7411\"]"),
         doc: "The first members, each `id@host:port` with the address of its `peer.listen`. The \
-              cluster forms once all of them are there with empty disks.",
+              cluster forms once all of them are there with empty disks. A node that joins a formed \
+              cluster sets `cluster.join` instead.",
+    },
+    Key {
+        path: "cluster.join",
+        kind: Kind::List,
+        fallback: Unset("[\"1@10.0.0.1:7411\"]"),
+        doc: "In place of `cluster.initial_members`: members of the formed cluster that this node \
+              joins, each `id@host:port`. It calls them until `quorate members add` takes it in.",
+    },
+    Key {
+        path: "cluster.peers",
+        kind: Kind::List,
+        fallback: Unset("[\"2@10.0.1.2:7411\"]"),
+        doc: "Where other members may be found, each `id@host:port`, in addition to the addresses \
+              in the log: for when all of them have changed while no node ran.",
     },
     Key {
         path: "cluster.policy",
@@ -309,6 +306,13 @@ pub(crate) const KEYS: &[Key] = &[
         kind: Kind::Path,
         fallback: Required("\"/etc/quorate/tls/node-1.crt\""),
         doc: "This node's certificate.",
+    },
+    Key {
+        path: "tls.ca_key",
+        kind: Kind::Path,
+        fallback: Unset("\"tls/ca.key\""),
+        doc: "The key of the first authority in `tls.ca`: this node then signs the certificates of nodes \
+              that join with a token. Keep it on as few nodes as possible.",
     },
     Key {
         path: "tls.key",

@@ -18,3 +18,4 @@ pub(crate) use keys::KEYS;
 pub(crate) use resolve::resolve_checked;
 pub(crate) use settings::{LogFormat, LogSettings, Settings};
 pub(crate) use source::Source;
+pub(crate) use value::parse_duration;

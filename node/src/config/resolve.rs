@@ -19,13 +19,14 @@ use quorate_protocol::types::NodeId;
 
 use super::error::{ConfigError, ConfigErrors, Origin};
 use super::keys::{self, Fallback, KEYS, Kind};
-use super::settings::{LogFormat, LogSettings, Settings};
+use super::settings::{LogFormat, LogSettings, Secret, Settings};
 use super::source::Source;
 use super::value::{Value, parse_bytes, parse_duration};
 
 mod archive;
 mod health;
 mod limits;
+mod members;
 
 /// Largest certificate, key or secret file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -37,6 +38,9 @@ pub(crate) fn resolve_checked(source: &Source) -> Result<Settings, ConfigErrors>
     let mut reader = Reader { source, errors: Vec::new() };
     if let Err(error) = settings.node.check_tls() {
         reader.refuse("tls.cert", error.to_string());
+    }
+    if let Err(error) = settings.identity() {
+        reader.refuse("tls.ca_key", error.to_string());
     }
     ConfigErrors::check(reader.errors).map(|()| settings)
 }
@@ -62,7 +66,8 @@ impl Reader<'_> {
         let cluster = self.cluster(node);
         let timers = self.timers(&cluster.safety_timers);
         let client = self.client();
-        let peer = self.peer(node, &cluster.initial_members);
+        let listed = [&cluster.initial_members[..], &cluster.peers[..]].concat();
+        let peer = self.peer(node, &listed);
         let settings = Settings {
             node: NodeConfig {
                 node,
@@ -85,6 +90,7 @@ impl Reader<'_> {
             log: self.log(),
             pid_file,
             public_metrics: self.flag("admin.public_metrics"),
+            ca_key: self.ca_key(),
         };
         self.check_listeners(&settings.node);
         settings
@@ -96,7 +102,9 @@ impl Reader<'_> {
         if name.is_empty() || name.len() > 63 || !name.chars().all(valid) {
             self.refuse("cluster.name", "1 to 63 letters, digits and hyphens");
         }
-        let initial_members = self.members(node);
+        let join = self.member_list("cluster.join");
+        let peers = self.member_list("cluster.peers");
+        let initial_members = self.members(node, !join.is_empty());
         let policy_text = self.text("cluster.policy").unwrap_or_default();
         let policy = Policy::parse(&policy_text, initial_members.len().max(1));
         if let (Err(error), false) = (&policy, initial_members.is_empty()) {
@@ -117,33 +125,11 @@ impl Reader<'_> {
         ClusterSettings {
             name,
             initial_members,
+            join,
+            peers,
             policy: policy.unwrap_or(Policy::MAJORITY),
             safety_timers,
         }
-    }
-
-    fn members(&mut self, node: NodeId) -> Vec<InitialMember> {
-        const KEY: &str = "cluster.initial_members";
-        let mut members: Vec<InitialMember> = Vec::new();
-        for text in self.list(KEY) {
-            match parse_member(&text) {
-                Ok(member) if members.iter().any(|other| other.node == member.node) => {
-                    self.refuse(KEY, format!("node {} is listed twice", member.node));
-                }
-                Ok(member) => members.push(member),
-                Err(message) => self.refuse(KEY, message),
-            }
-        }
-        members.sort_by_key(|member| member.node);
-        if members.len() > 9 {
-            self.refuse(KEY, "at most 9 members");
-        }
-        if node.0 == 0 {
-            self.refuse("node.id", "must be at least 1");
-        } else if !members.is_empty() && !members.iter().any(|member| member.node == node) {
-            self.refuse("node.id", format!("node {node} is not one of cluster.initial_members"));
-        }
-        members
     }
 
     fn timers(&mut self, safety: &SafetyTimers) -> NodeTimers {
@@ -234,16 +220,16 @@ impl Reader<'_> {
     }
 
     fn peer(&mut self, node: NodeId, members: &[InitialMember]) -> PeerSettings {
+        let listen = self.address("peer.listen").unwrap_or(NOWHERE);
         let own = members.iter().find(|member| member.node == node);
         let advertise = self
             .text_checked("node.advertise_peer", check_host_port)
             .or_else(|| own.map(|member| member.peer_addr.clone()))
-            .unwrap_or_default();
+            .unwrap_or_else(|| self.joiner_address(listen));
         let snapshot_bytes_per_second = self.bytes("peer.snapshot_bytes_per_second");
         if snapshot_bytes_per_second < 1 << 20 {
             self.refuse("peer.snapshot_bytes_per_second", "must be at least 1MiB");
         }
-        let listen = self.address("peer.listen").unwrap_or(NOWHERE);
         PeerSettings { listen, advertise, snapshot_bytes_per_second }
     }
 
@@ -257,6 +243,12 @@ impl Reader<'_> {
             cert_pem: read("tls.cert", false).unwrap_or_default(),
             key_pem: read("tls.key", true).unwrap_or_default(),
         }
+    }
+
+    fn ca_key(&mut self) -> Option<Secret> {
+        let path = self.path("tls.ca_key")?;
+        let bytes = self.secret("tls.ca_key", &path)?;
+        Some(Secret(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     fn journal(&mut self) -> JournalSettings {
@@ -564,14 +556,6 @@ fn private(path: &Path) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-fn parse_member(text: &str) -> Result<InitialMember, String> {
-    let expected = || format!("{text:?} is not id@host:port, such as \"1@10.0.0.1:7411\"");
-    let (id, address) = text.split_once('@').ok_or_else(expected)?;
-    let id: u64 = id.trim().parse().ok().filter(|id| *id > 0).ok_or_else(expected)?;
-    check_host_port(address).map_err(|_| expected())?;
-    Ok(InitialMember { node: NodeId(id), peer_addr: address.to_owned() })
 }
 
 fn check_host_port(text: &str) -> Result<(), String> {

@@ -102,6 +102,7 @@ mod tests {
             policy,
             timers: SafetyTimers::LAN,
             removed: Vec::new(),
+            tokens: Vec::new(),
         }
     }
 

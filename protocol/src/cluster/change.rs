@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{ClusterEntry, Member, MemberKind};
+use super::{ClusterEntry, JoinToken, Member, MemberKind, TOKENS_MAX};
 use crate::policy::{Policy, PolicyError};
 use crate::types::NodeId;
 
@@ -28,6 +28,24 @@ pub enum ClusterChange {
     SetAddresses(Member),
     /// Raises the cluster version, which older binaries then don't follow.
     RaiseVersion(u32),
+    /// Invites a node. Tokens that have ended by then are dropped.
+    AddToken {
+        /// The invitation, not redeemed yet.
+        token: JoinToken,
+        /// Now, in seconds since 1970.
+        now_s: u64,
+    },
+    /// Binds a token to the key that it was redeemed for.
+    RedeemToken {
+        /// Which.
+        hash: [u8; 32],
+        /// BLAKE3 of the public key.
+        key: [u8; 32],
+        /// Now, in seconds since 1970.
+        now_s: u64,
+    },
+    /// Drops a token.
+    RevokeToken([u8; 32]),
 }
 
 /// Why a change has no result.
@@ -55,7 +73,9 @@ pub enum ChangeError {
     #[error("node {0} is the only voter")]
     LastVoter(NodeId),
     /// A bound of the format.
-    #[error("a cluster has at most {VOTERS_MAX} voters and {MEMBERS_MAX} members")]
+    #[error(
+        "a cluster has at most {VOTERS_MAX} voters, {MEMBERS_MAX} members and {TOKENS_MAX} tokens"
+    )]
     TooMany,
     /// The policy asks for more than the voters there would be.
     #[error("{0}")]
@@ -68,6 +88,18 @@ pub enum ChangeError {
         /// The version in force.
         current: u32,
     },
+    /// One invitation for each node.
+    #[error("there is an open token for node {0} already; revoke it first")]
+    TokenExists(NodeId),
+    /// None with that secret.
+    #[error("there is no such token: it was never made, was revoked, or its node has joined")]
+    NoToken,
+    /// Its time is over.
+    #[error("the token has expired")]
+    TokenExpired,
+    /// It works once.
+    #[error("the token was redeemed for another key")]
+    TokenUsed,
     /// The change leaves everything as it is.
     #[error("nothing would change")]
     Nothing,
@@ -112,12 +144,30 @@ impl ClusterEntry {
                 }
                 next.version = asked;
             }
+            ClusterChange::AddToken { token, now_s } => next.add_token(token, *now_s)?,
+            ClusterChange::RedeemToken { hash, key, now_s } => {
+                let token = next.tokens.iter_mut().find(|token| token.hash == *hash);
+                let token = token.ok_or(ChangeError::NoToken)?;
+                if !token.is_open(*now_s) {
+                    return Err(ChangeError::TokenExpired);
+                }
+                if *token.key.get_or_insert(*key) != *key {
+                    return Err(ChangeError::TokenUsed);
+                }
+            }
+            ClusterChange::RevokeToken(hash) => {
+                next.tokens.retain(|token| token.hash != *hash);
+                if next.tokens.len() == self.tokens.len() {
+                    return Err(ChangeError::NoToken);
+                }
+            }
         }
         if next == *self {
             return Err(ChangeError::Nothing);
         }
         let voters = next.voters().count();
-        if voters > VOTERS_MAX || next.members.len() > MEMBERS_MAX {
+        let tokens = next.tokens.len();
+        if voters > VOTERS_MAX || next.members.len() > MEMBERS_MAX || tokens > TOKENS_MAX {
             return Err(ChangeError::TooMany);
         }
         next.policy.check(voters).map_err(ChangeError::Policy)?;
@@ -126,20 +176,37 @@ impl ClusterEntry {
 
     fn add_learner(&mut self, member: &Member) -> Result<(), ChangeError> {
         let node = member.node;
-        if node == NodeId(0) {
-            return Err(ChangeError::ZeroId);
-        }
-        if self.removed.contains(&node) {
-            return Err(ChangeError::Removed(node));
-        }
-        if self.member(node).is_some() {
-            return Err(ChangeError::AlreadyMember(node));
-        }
+        self.check_new(node)?;
         if let Some(owner) = self.members.iter().find(|other| other.disk == member.disk) {
             return Err(ChangeError::DiskTaken(node, owner.node));
         }
         self.members.push(Member { kind: MemberKind::Learner, ..member.clone() });
         self.members.sort_unstable_by_key(|member| member.node);
+        self.tokens.retain(|token| token.node != node);
+        Ok(())
+    }
+
+    /// Whether an id can become a member's.
+    fn check_new(&self, node: NodeId) -> Result<(), ChangeError> {
+        if node == NodeId(0) {
+            Err(ChangeError::ZeroId)
+        } else if self.removed.contains(&node) {
+            Err(ChangeError::Removed(node))
+        } else if self.member(node).is_some() {
+            Err(ChangeError::AlreadyMember(node))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn add_token(&mut self, token: &JoinToken, now_s: u64) -> Result<(), ChangeError> {
+        self.check_new(token.node)?;
+        self.tokens.retain(|token| token.is_open(now_s));
+        if self.tokens.iter().any(|other| other.node == token.node) {
+            return Err(ChangeError::TokenExists(token.node));
+        }
+        self.tokens.push(JoinToken { key: None, ..token.clone() });
+        self.tokens.sort_unstable_by_key(|token| token.node);
         Ok(())
     }
 
@@ -175,6 +242,7 @@ mod tests {
             policy,
             timers: SafetyTimers::LAN,
             removed: vec![NodeId(9)],
+            tokens: Vec::new(),
         }
     }
 
@@ -211,6 +279,46 @@ mod tests {
         one.members.truncate(1);
         let refused = one.changed(&ClusterChange::Remove(NodeId(1)));
         assert_eq!(refused, Err(ChangeError::LastVoter(NodeId(1))));
+    }
+
+    #[test]
+    fn a_token_works_once_until_it_ends_and_goes_when_its_node_comes() {
+        let token = |node, hash| JoinToken {
+            hash: [hash; 32],
+            node: NodeId(node),
+            expires_s: 100,
+            key: None,
+        };
+        let add = |token, now_s| ClusterChange::AddToken { token, now_s };
+        let redeem = |hash, key, now_s| ClusterChange::RedeemToken {
+            hash: [hash; 32],
+            key: [key; 32],
+            now_s,
+        };
+        let start = entry(Policy::MAJORITY);
+        for (node, expected) in [
+            (1, ChangeError::AlreadyMember(NodeId(1))),
+            (9, ChangeError::Removed(NodeId(9))),
+            (0, ChangeError::ZeroId),
+        ] {
+            assert_eq!(start.changed(&add(token(node, 1), 10)), Err(expected));
+        }
+        let made = start.changed(&add(token(4, 1), 10)).expect("a new id");
+        let again = made.changed(&add(token(4, 2), 10));
+        assert_eq!(again, Err(ChangeError::TokenExists(NodeId(4))));
+        assert_eq!(made.changed(&redeem(2, 7, 10)), Err(ChangeError::NoToken));
+        assert_eq!(made.changed(&redeem(1, 7, 100)), Err(ChangeError::TokenExpired));
+        let used = made.changed(&redeem(1, 7, 99)).expect("open");
+        assert_eq!(used.changed(&redeem(1, 7, 99)), Err(ChangeError::Nothing));
+        assert_eq!(used.changed(&redeem(1, 8, 99)), Err(ChangeError::TokenUsed));
+        let joined = used.changed(&ClusterChange::AddLearner(member(4))).expect("it joins");
+        assert_eq!(joined.tokens, []);
+        let later = made.changed(&add(token(4, 2), 100)).expect("the first has ended");
+        assert_eq!(later.tokens, [token(4, 2)]);
+        let revoked = made.changed(&ClusterChange::RevokeToken([1; 32])).expect("it is there");
+        assert_eq!(revoked, start);
+        let gone = start.changed(&ClusterChange::RevokeToken([1; 32]));
+        assert_eq!(gone, Err(ChangeError::NoToken));
     }
 
     #[test]

@@ -129,6 +129,7 @@ mod tests {
             policy: Policy::LOCAL,
             timers: SafetyTimers::LAN,
             removed: Vec::new(),
+            tokens: Vec::new(),
         };
         (EntryId::new(Epoch(1), Seq(seq)), Arc::new(entry))
     }

@@ -8,6 +8,26 @@ use crate::cluster::{ClusterChange, ClusterEntry, MemberKind};
 use crate::mutants::mutant;
 use crate::types::{EntryId, EntryKind, MonoTime, NodeId};
 
+/// What a change would make of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outlook {
+    /// Of the configuration in force.
+    pub old: Quorum,
+    /// Of the one after it.
+    pub new: Quorum,
+    /// The one after it.
+    pub next: ClusterEntry,
+}
+
+/// The voters of one configuration that have to hold a change, and those that can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quorum {
+    /// So many.
+    pub needed: usize,
+    /// Of these.
+    pub reachable: Vec<NodeId>,
+}
+
 /// A change that somebody waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct WaitingChange {
@@ -39,14 +59,28 @@ impl Core {
         }
     }
 
-    /// The configuration after `change`, if it may be proposed now: one change at a time, not
-    /// before an entry of this tenure is committed, and only where enough voters are reachable
-    /// for it to come in force.
+    /// The configuration after `change`, if it may be proposed now.
     fn next_configuration(
         &self,
         now: MonoTime,
         change: &ClusterChange,
     ) -> Result<ClusterEntry, ChangeRefused> {
+        if let (ClusterChange::Remove(node), Duty::Primary(_)) = (change, &self.duty)
+            && *node == self.node
+        {
+            return Err(ChangeRefused::RemovesPrimary(self.node));
+        }
+        self.outlook(now, change).map(|outlook| outlook.next)
+    }
+
+    /// What `change` would make of the configuration, and which voters have to hold it, if it may be
+    /// proposed now: one change at a time, not before an entry of this tenure is committed, and only
+    /// where enough voters are reachable for it to come in force. Nothing is changed. That a primary
+    /// hands over before it is removed is left to whoever asks.
+    ///
+    /// # Errors
+    /// Why the change would be refused.
+    pub fn outlook(&self, now: MonoTime, change: &ClusterChange) -> Result<Outlook, ChangeRefused> {
         let Duty::Primary(tenure) = &self.duty else {
             return Err(ChangeRefused::NotPrimary);
         };
@@ -60,17 +94,14 @@ impl Core {
         if let Some(pending) = mutant!(ChangeBesidePending, None, self.configs.pending()) {
             return Err(ChangeRefused::Pending(pending.id));
         }
-        if matches!(change, ClusterChange::Remove(node) if *node == self.node) {
-            return Err(ChangeRefused::RemovesPrimary(self.node));
-        }
         let old = self.configs.in_force();
         let new = old.changed(change)?;
         if new.version > old.version {
             self.check_binaries(&new)?;
         }
-        self.check_reachable(old, tenure, now)?;
-        self.check_reachable(&new, tenure, now)?;
-        Ok(new)
+        let old_quorum = self.reachable(old, tenure, now)?;
+        let new_quorum = self.reachable(&new, tenure, now)?;
+        Ok(Outlook { old: old_quorum, new: new_quorum, next: new })
     }
 
     /// Every member's binary must follow the version: its latest session says what it supports.
@@ -90,17 +121,17 @@ impl Core {
     }
 
     /// S10: without `b` reachable voters no change is possible without risk.
-    fn check_reachable(
+    fn reachable(
         &self,
         config: &ClusterEntry,
         tenure: &Tenure,
         now: MonoTime,
-    ) -> Result<(), ChangeRefused> {
+    ) -> Result<Quorum, ChangeRefused> {
         let needed = config.policy.normal_form(config.voters().count()).sealing_copies();
         let reachable: Vec<NodeId> =
             self.view(config, tenure, now).iter().map(|cursors| cursors.node).collect();
         if reachable.len() >= needed {
-            return Ok(());
+            return Ok(Quorum { needed, reachable });
         }
         let missing = config.voters().filter(|voter| !reachable.contains(voter)).collect();
         Err(ChangeRefused::Unreachable { needed, reachable: reachable.len(), missing })

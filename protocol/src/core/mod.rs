@@ -44,6 +44,7 @@ pub use event::{
     SnapshotRefused, Violation,
 };
 pub use log::Log;
+pub use membership::{Outlook, Quorum};
 pub use recovery::first_of_generation;
 pub use snapshot::Snapshot;
 pub use state::{Boot, Core, PeerStatus, Refused, Role, Tuning};

@@ -1,11 +1,18 @@
 //! The payload of a `Cluster` entry. It is replicated and stored as it is, so its bytes are part
-//! of the journal's format.
+//! of the journal's format. There are two versions: the second has tokens behind the rest, and is
+//! written only where there are any.
 
 use bytes::Bytes;
 
 use super::error::WireError;
-use super::frame::{decode_body, encode_body};
-use crate::cluster::{ClusterEntry, MEMBERS_MAX, VOTERS_MAX};
+use bincode::{Decode, Encode};
+
+use super::frame::{WIRE_VERSION, decode_body_of, encode_body_of};
+use crate::cluster::{
+    ClusterEntry, JoinToken, MEMBERS_MAX, Member, SafetyTimers, TOKENS_MAX, VOTERS_MAX,
+};
+use crate::policy::Policy;
+use crate::types::{ClusterId, Generation, NodeId};
 
 /// Longest payload of a `Cluster` entry: some hundred members with long names. A control frame
 /// must be able to carry the first one whole.
@@ -19,7 +26,12 @@ pub const CLUSTER_PAYLOAD_BYTES_MAX: usize = 48 * 1024;
 pub fn encode_cluster(entry: &ClusterEntry) -> Result<Bytes, WireError> {
     check(entry)?;
     let mut out = Vec::with_capacity(256);
-    encode_body::<CLUSTER_PAYLOAD_BYTES_MAX>(entry, &mut out)?;
+    let (base, tokens) = Base::of(entry);
+    if tokens.is_empty() {
+        encode_body_of::<CLUSTER_PAYLOAD_BYTES_MAX>(WIRE_VERSION, &base, &mut out)?;
+    } else {
+        encode_body_of::<CLUSTER_PAYLOAD_BYTES_MAX>(WITH_TOKENS, &(base, tokens), &mut out)?;
+    }
     Ok(out.into())
 }
 
@@ -28,9 +40,48 @@ pub fn encode_cluster(entry: &ClusterEntry) -> Result<Bytes, WireError> {
 /// # Errors
 /// It is too long, of another version, malformed, or breaks a rule of [`encode_cluster`].
 pub fn decode_cluster(payload: &[u8]) -> Result<ClusterEntry, WireError> {
-    let entry = decode_body::<CLUSTER_PAYLOAD_BYTES_MAX, ClusterEntry>(payload)?;
+    let entry = if payload.first() == Some(&WITH_TOKENS) {
+        let (base, tokens) = decode_body_of::<CLUSTER_PAYLOAD_BYTES_MAX, (Base, Vec<JoinToken>)>(
+            WITH_TOKENS,
+            payload,
+        )?;
+        if tokens.is_empty() {
+            return Err(WireError::Invalid("the form with tokens has none"));
+        }
+        base.entry(tokens)
+    } else {
+        decode_body_of::<CLUSTER_PAYLOAD_BYTES_MAX, Base>(WIRE_VERSION, payload)?.entry(Vec::new())
+    };
     check(&entry)?;
     Ok(entry)
+}
+
+/// The version of a payload with tokens.
+const WITH_TOKENS: u8 = 2;
+
+/// An entry without its tokens, in the order of its bytes.
+#[derive(Encode, Decode)]
+struct Base {
+    cluster: ClusterId,
+    generation: Generation,
+    version: u32,
+    members: Vec<Member>,
+    policy: Policy,
+    timers: SafetyTimers,
+    removed: Vec<NodeId>,
+}
+
+impl Base {
+    fn of(entry: &ClusterEntry) -> (Self, Vec<JoinToken>) {
+        let ClusterEntry { cluster, generation, version, members, policy, timers, removed, tokens } =
+            entry.clone();
+        (Self { cluster, generation, version, members, policy, timers, removed }, tokens)
+    }
+
+    fn entry(self, tokens: Vec<JoinToken>) -> ClusterEntry {
+        let Self { cluster, generation, version, members, policy, timers, removed } = self;
+        ClusterEntry { cluster, generation, version, members, policy, timers, removed, tokens }
+    }
 }
 
 fn check(entry: &ClusterEntry) -> Result<(), WireError> {
@@ -49,6 +100,9 @@ fn check(entry: &ClusterEntry) -> Result<(), WireError> {
     }
     if !entry.removed.is_sorted_by(|a, b| a < b) {
         return Err(WireError::Invalid("removed ids are not sorted and unique"));
+    }
+    if !entry.tokens.is_sorted_by(|a, b| a.node < b.node) || entry.tokens.len() > TOKENS_MAX {
+        return Err(WireError::Invalid("tokens are not sorted by a unique node id, or too many"));
     }
     Ok(())
 }
@@ -83,6 +137,7 @@ mod tests {
             policy: Policy { persisted: Some(Threshold::Majority), in_memory: None },
             timers: SafetyTimers::LAN,
             removed: vec![NodeId(9)],
+            tokens: Vec::new(),
         }
     }
 
@@ -100,11 +155,31 @@ mod tests {
     }
 
     #[test]
+    fn golden_payload_with_a_token() {
+        let token =
+            |node: u64, key| JoinToken { hash: [0xAA; 32], node: NodeId(node), expires_s: 7, key };
+        let with = ClusterEntry { tokens: vec![token(4, Some([0xBB; 32]))], ..entry(&[1]) };
+        let payload = encode_cluster(&with).expect("valid");
+        let without = hex(&encode_cluster(&entry(&[1])).expect("valid"));
+        let token_hex = format!("01{}040701{}", "aa".repeat(32), "bb".repeat(32));
+        assert_eq!(hex(&payload), format!("02{}{token_hex}", &without[2..]));
+        assert_eq!(decode_cluster(&payload), Ok(with));
+        let twice = ClusterEntry { tokens: vec![token(4, None), token(4, None)], ..entry(&[1]) };
+        assert!(encode_cluster(&twice).is_err());
+        let mut empty = encode_cluster(&entry(&[1])).expect("valid").to_vec();
+        empty[0] = WITH_TOKENS;
+        empty.push(0);
+        assert!(decode_cluster(&empty).is_err(), "one form for each entry");
+    }
+
+    #[test]
     fn unsorted_or_repeated_members_are_refused_both_ways() {
         assert!(matches!(encode_cluster(&entry(&[2, 1])), Err(WireError::Invalid(_))));
         assert!(matches!(encode_cluster(&entry(&[1, 1])), Err(WireError::Invalid(_))));
         let mut out = Vec::new();
-        encode_body::<CLUSTER_PAYLOAD_BYTES_MAX>(&entry(&[3, 1]), &mut out).expect("it fits");
+        let base = Base::of(&entry(&[3, 1])).0;
+        encode_body_of::<CLUSTER_PAYLOAD_BYTES_MAX>(WIRE_VERSION, &base, &mut out)
+            .expect("it fits");
         assert!(matches!(decode_cluster(&out), Err(WireError::Invalid(_))));
     }
 
@@ -113,7 +188,7 @@ mod tests {
         fn any_bytes_decode_or_fail(mut bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = decode_cluster(&bytes);
             if let Some(version) = bytes.first_mut() {
-                *version = super::super::frame::WIRE_VERSION;
+                *version = WIRE_VERSION;
                 let _ = decode_cluster(&bytes);
             }
         }

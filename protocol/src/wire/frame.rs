@@ -89,12 +89,21 @@ fn take_body(buffer: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, WireE
 }
 
 /// Appends version and value, without length and checksum.
-pub(super) fn encode_body<const LIMIT: usize>(
+fn encode_body<const LIMIT: usize>(
+    value: &impl Encode,
+    out: &mut Vec<u8>,
+) -> Result<(), WireError> {
+    encode_body_of::<LIMIT>(WIRE_VERSION, value, out)
+}
+
+/// The same for a body with versions of its own.
+pub(super) fn encode_body_of<const LIMIT: usize>(
+    version: u8,
     value: &impl Encode,
     out: &mut Vec<u8>,
 ) -> Result<(), WireError> {
     let start = out.len();
-    out.push(WIRE_VERSION);
+    out.push(version);
     bincode::encode_into_std_write(value, out, format::<LIMIT>())
         .map_err(|error| WireError::Malformed(error.to_string()))?;
     let length = out.len() - start;
@@ -105,15 +114,23 @@ pub(super) fn encode_body<const LIMIT: usize>(
 }
 
 /// Reads version and value; the value must fill the rest.
-pub(super) fn decode_body<const LIMIT: usize, T: Decode<()>>(body: &[u8]) -> Result<T, WireError> {
+fn decode_body<const LIMIT: usize, T: Decode<()>>(body: &[u8]) -> Result<T, WireError> {
+    decode_body_of::<LIMIT, T>(WIRE_VERSION, body)
+}
+
+/// The same for a body with versions of its own.
+pub(super) fn decode_body_of<const LIMIT: usize, T: Decode<()>>(
+    known: u8,
+    body: &[u8],
+) -> Result<T, WireError> {
     if body.len() > LIMIT {
         return Err(WireError::TooLong { length: body.len(), limit: LIMIT });
     }
     let Some((&version, rest)) = body.split_first() else {
         return Err(WireError::TooShort { length: body.len() });
     };
-    if version != WIRE_VERSION {
-        return Err(WireError::Version { found: version, known: WIRE_VERSION });
+    if version != known {
+        return Err(WireError::Version { found: version, known });
     }
     let (value, used) = bincode::decode_from_slice(rest, format::<LIMIT>())
         .map_err(|error| WireError::Malformed(error.to_string()))?;

@@ -318,6 +318,7 @@ mod tests {
             policy: Policy { persisted: Some(Threshold::Majority), in_memory: None },
             timers: SafetyTimers::LAN,
             removed: Vec::new(),
+            tokens: Vec::new(),
         }
     }
 

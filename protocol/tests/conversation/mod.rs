@@ -408,6 +408,7 @@ fn configuration(nodes: u64, policy: Policy) -> ClusterEntry {
         policy,
         timers: SafetyTimers::LAN,
         removed: Vec::new(),
+        tokens: Vec::new(),
     }
 }
 

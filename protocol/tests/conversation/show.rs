@@ -123,6 +123,9 @@ fn change(change: &ClusterChange) -> String {
         ClusterChange::SetPolicy(policy) => format!("policy {policy}"),
         ClusterChange::SetAddresses(member) => format!("addresses of {}", member.node),
         ClusterChange::RaiseVersion(version) => format!("version {version}"),
+        ClusterChange::AddToken { token, .. } => format!("token for {}", token.node),
+        ClusterChange::RedeemToken { .. } => "redeem a token".to_owned(),
+        ClusterChange::RevokeToken(_) => "revoke a token".to_owned(),
     }
 }
 

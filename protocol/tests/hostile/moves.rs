@@ -147,6 +147,7 @@ pub(crate) fn config(policy: Policy) -> ClusterEntry {
         policy,
         timers: SafetyTimers::LAN,
         removed: Vec::new(),
+        tokens: Vec::new(),
     }
 }
 

@@ -203,6 +203,7 @@ fn config() -> ClusterEntry {
         policy: Policy { persisted: Some(Threshold::Majority), in_memory: None },
         timers: SafetyTimers::LAN,
         removed: Vec::new(),
+        tokens: Vec::new(),
     }
 }
 

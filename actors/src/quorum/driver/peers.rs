@@ -28,6 +28,7 @@ impl Driver {
         match event {
             PeerEvent::Connected { peer, session, hello } => {
                 self.sessions.insert(peer, session);
+                self.membership.greeted(&hello);
                 let connected = Event::Connected {
                     peer,
                     session: session.0,
@@ -41,6 +42,7 @@ impl Driver {
                 self.step(now, connected, Vec::new())
             }
             PeerEvent::Greeted { peer, session, hello } => {
+                self.membership.greeted(&hello);
                 self.ports.offer_first_entry(peer, session, &hello);
                 Ok(())
             }
@@ -51,10 +53,7 @@ impl Driver {
                 self.view_due = now;
                 self.step(now, Event::Disconnected { peer, session: session.0 }, Vec::new())
             }
-            PeerEvent::Refused { peer, reason } => {
-                tracing::warn!(%peer, %reason, "peer refused");
-                Ok(())
-            }
+            PeerEvent::Refused { peer, reason } => self.ports.refused(peer, &reason),
             PeerEvent::Message { message, .. } if self.declines(&message) => Ok(()),
             PeerEvent::Message { peer, message, entries, .. } => {
                 self.step(now, Event::Received { from: peer, message }, entries)

@@ -8,6 +8,7 @@ use quorate_protocol::gate::{Look, Report};
 use quorate_protocol::types::{MonoTime, Seq};
 
 use super::super::copies::window;
+use super::super::ports::Fatal;
 use super::Driver;
 use crate::view::{PeerView, View};
 
@@ -15,7 +16,7 @@ use crate::view::{PeerView, View};
 const VIEW_PERIOD_US: u64 = 50_000;
 
 impl Driver {
-    pub(super) fn publish(&mut self, now: MonoTime) {
+    pub(super) fn publish(&mut self, now: MonoTime) -> Result<(), Fatal> {
         let lease = self.core.lease_until(now);
         self.published.set_lease(lease.is_some(), lease.unwrap_or(MonoTime(0)));
         self.published.raise_cluster_time(self.time().0);
@@ -26,7 +27,7 @@ impl Driver {
             if self.published.cursors_are_watched() {
                 self.publish_cursors(now);
             }
-            return;
+            return Ok(());
         }
         self.note_trimmed(now);
         self.view_due = now.plus(VIEW_PERIOD_US);
@@ -38,6 +39,8 @@ impl Driver {
         self.needs_memory = config.policy.needs_memory(config.voters().count());
         self.published.set_view(self.view(now));
         self.report_degradation(now);
+        self.membership.tell(&self.core, &self.ports)?;
+        self.propose_members(now)
     }
 
     /// Says in the log what the policy's state is, where that has lasted. The view's period is

@@ -1,6 +1,5 @@
 //! Who may talk to whom, and what happens when connections come and go.
 
-use std::net::UdpSocket;
 use std::time::Instant;
 
 use quinn::VarInt;
@@ -314,12 +313,6 @@ async fn new_certificates_count_for_new_connections() {
     assert!(matches!(one.refused(3).await, Refusal::Tls(_)));
     assert!(never_connected(&mut three).await);
 }
-
-fn free_address() -> SocketAddr {
-    let socket = UdpSocket::bind(LOCALHOST).expect("a free port");
-    socket.local_addr().expect("it is bound")
-}
-
 fn greeting() -> Vec<u8> {
     let mut bytes = b"C".to_vec();
     let frame = quorate_protocol::wire::ControlFrame::Hello(Box::new(hello(2, 1)));

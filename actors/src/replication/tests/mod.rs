@@ -1,11 +1,12 @@
 //! The transport over real sockets on loopback.
 
 mod handshake;
+mod membership;
 mod pki;
 mod traffic;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +18,12 @@ use quorate_protocol::types::{
     Chain, ClusterTime, DiskId, EntryId, EntryKind, Epoch, Incarnation, NodeId, Seq,
 };
 use quorate_protocol::wire::{AppendHeader, Hello, WIRE_VERSION};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::{
-    EntrySource, PeerAddress, PeerEvent, PeerEvents, ReadError, Refusal, Replication,
-    ReplicationOptions, SendEntries, Session, TlsMaterial,
+    Candidates, EntrySource, Knock, PeerAddress, PeerEvent, PeerEvents, ReadError, Refusal,
+    Replication, ReplicationOptions, SendEntries, Session, TlsMaterial,
 };
 use pki::Authority;
 
@@ -89,6 +90,7 @@ struct TestNode {
     woken: Arc<Notify>,
     heard: VecDeque<PeerEvent>,
     log: Arc<TestLog>,
+    candidates: Arc<Candidates>,
 }
 
 impl TestNode {
@@ -97,6 +99,24 @@ impl TestNode {
     }
 
     async fn start_with(hello: Hello, tls: TlsMaterial, bind: SocketAddr) -> Self {
+        Self::start_all(hello, tls, bind, None).await
+    }
+
+    /// One that passes marked connections on.
+    async fn start_serving(
+        authority: &Authority,
+        id: u64,
+        bulk: Option<mpsc::Sender<Knock>>,
+    ) -> Self {
+        Self::start_all(hello(id, 1), authority.node(id, CLUSTER), LOCALHOST, bulk).await
+    }
+
+    async fn start_all(
+        hello: Hello,
+        tls: TlsMaterial,
+        bind: SocketAddr,
+        bulk: Option<mpsc::Sender<Knock>>,
+    ) -> Self {
         let woken = Arc::new(Notify::new());
         let waker = Arc::clone(&woken);
         let events = PeerEvents::new(move || waker.notify_one());
@@ -104,9 +124,18 @@ impl TestNode {
         let source: Arc<dyn EntrySource> = Arc::clone(&log) as _;
         let id = hello.node;
         let heard = Arc::clone(&events);
-        let options = ReplicationOptions { bind, tls, hello, events: heard, source, bulk: None };
+        let candidates: Arc<Candidates> = Arc::default();
+        let options = ReplicationOptions {
+            bind,
+            tls,
+            hello,
+            events: heard,
+            source,
+            candidates: candidates.clone(),
+            bulk,
+        };
         let (transport, task) = Replication::start(options, None).await.expect("it starts");
-        Self { id, transport, task, events, woken, heard: VecDeque::new(), log }
+        Self { id, transport, task, events, woken, heard: VecDeque::new(), log, candidates }
     }
 
     fn address(&self) -> SocketAddr {
@@ -191,6 +220,11 @@ fn hello(node: u64, incarnation: u64) -> Hello {
         incarnation: Incarnation(incarnation),
         ..Hello::default()
     }
+}
+
+fn free_address() -> SocketAddr {
+    let socket = UdpSocket::bind(LOCALHOST).expect("a free port");
+    socket.local_addr().expect("it is bound")
 }
 
 /// Two nodes that know each other and are connected, with the session as each sees it.

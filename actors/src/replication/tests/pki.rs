@@ -21,6 +21,11 @@ impl Authority {
         Self { issuer: CertifiedIssuer::self_signed(params, key).expect("a certificate") }
     }
 
+    /// Its own certificate.
+    pub(super) fn certificate(&self) -> rustls::pki_types::CertificateDer<'static> {
+        self.issuer.der().clone()
+    }
+
     /// A node's certificate, as production ones are.
     pub(super) fn node(&self, id: u64, cluster: &str) -> TlsMaterial {
         self.names(vec![node_name(NodeId(id), cluster)])
