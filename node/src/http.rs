@@ -91,6 +91,15 @@ impl AdminUrl {
         Self { authority: address.to_string() }
     }
 
+    /// Whether nothing listens there any more. That nothing is heard is no proof of it.
+    pub(crate) fn is_refused(&self, timeout: Duration) -> bool {
+        let addresses = self.authority.to_socket_addrs().into_iter().flatten();
+        let mut connects = addresses.map(|address| TcpStream::connect_timeout(&address, timeout));
+        connects.all(|connected| {
+            connected.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+        })
+    }
+
     /// `GET path`. Any status is an answer; none is [`Failure::Unreachable`].
     pub(crate) fn get(&self, path: &str, timeout: Duration) -> Result<Answer, Failure> {
         self.request(&format!("GET {path} HTTP/1.1\r\n"), "", timeout)

@@ -10,7 +10,7 @@ use quorate_protocol::types::Seq;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::oneshot;
 
-use super::catalogue::{Catalogue, Position};
+use super::catalogue::{Head, Position};
 use super::error::ArchiveError;
 use super::prune::{Retention, prune};
 use super::restore::verify_by_restore;
@@ -129,6 +129,8 @@ pub(super) enum Outcome {
     Seen(Result<Position, ArchiveError>),
     /// A scratch restore: whether there was something to compare with.
     Verified(Result<bool, ArchiveError>),
+    /// A mistake in this program.
+    Panicked,
 }
 
 impl Archive {
@@ -272,8 +274,9 @@ impl ArchiveState {
             self.run_due = now + self.parts.settings.interval;
             if !leads {
                 return self.begin(myself, move || {
-                    let loaded = Target::open(&target).and_then(|target| Catalogue::load(&target));
-                    Outcome::Seen(loaded.map(|catalogue| catalogue.head.archived))
+                    let loaded =
+                        Target::open_existing(&target).and_then(|target| Head::load(&target));
+                    Outcome::Seen(loaded.map(|head| head.archived))
                 });
             }
             let mut options = RunOptions { snapshot: false, hash: false, ..RunOptions::default() };
@@ -281,10 +284,12 @@ impl ArchiveState {
                 options = RunOptions::default();
             }
             let retention = self.parts.settings.retention;
+            let known = self.status.load().archived.clone();
             self.begin(myself, move || {
-                let result = open_and_run(&parts, &target, options);
+                let result = run_scheduled(&parts, &target, options, known);
                 if result.is_ok() && options.snapshot {
-                    let pruned = Target::open(&target).and_then(|target| prune(&target, retention));
+                    let pruned =
+                        Target::open_existing(&target).and_then(|target| prune(&target, retention));
                     if let Err(error) = pruned {
                         tracing::warn!(%error, "the archive can't be pruned");
                     }
@@ -298,7 +303,7 @@ impl ArchiveState {
             self.verify_due = Some(now + interval);
             let (scratch, rocksdb) = (parts.scratch.clone(), self.parts.rocksdb.clone());
             self.begin(myself, move || {
-                let verified = Target::open(&target)
+                let verified = Target::open_existing(&target)
                     .and_then(|target| verify_by_restore(&target, &scratch, &rocksdb, &mut |_| ()));
                 Outcome::Verified(verified.map(|(_, _, compared)| compared))
             });
@@ -314,8 +319,8 @@ impl ArchiveState {
         self.busy = true;
         self.publish(|status| status.running = true);
         let myself = myself.clone();
-        tokio::task::spawn_blocking(move || {
-            let outcome = work();
+        tokio::spawn(async move {
+            let outcome = tokio::task::spawn_blocking(work).await.unwrap_or(Outcome::Panicked);
             // Fails only when the node is stopping.
             let _ = myself.send_message(ArchiveMessage::Done(Box::new(outcome)));
         });
@@ -335,9 +340,18 @@ impl ArchiveState {
             Outcome::Seen(Ok(archived)) => self.archived(archived),
             // There may be none yet, or it can't be reached: the primary says so.
             Outcome::Seen(Err(error)) => tracing::debug!(%error, "the archive can't be seen"),
-            Outcome::Verified(Ok(compared)) => {
-                tracing::info!(compared, "the archive was restored, and holds what was archived");
+            Outcome::Verified(Ok(true)) => {
+                tracing::info!("the archive was restored, and holds what was archived");
                 self.publish(|status| status.verified_at_ms = Some(clock::wall().0));
+            }
+            Outcome::Verified(Ok(false)) => {
+                tracing::warn!(
+                    "the archive was restored, but nothing in it was hashed to compare with"
+                );
+            }
+            Outcome::Panicked => {
+                tracing::error!("the archiver panicked");
+                self.publish(|status| status.failure = Some("the archiver panicked".to_owned()));
             }
             Outcome::Verified(Err(error)) => {
                 tracing::error!(%error, "the archive can't be restored");
@@ -387,6 +401,22 @@ impl ArchiveState {
         self.parts.metrics.set(&status);
         self.status.store(Arc::new(status));
     }
+}
+
+/// Begins an archive only in a directory that is there, and never where one was.
+fn run_scheduled(
+    parts: &RunParts,
+    target: &std::path::Path,
+    options: RunOptions,
+    known: Option<Position>,
+) -> Result<BackupReport, BackupFailure> {
+    let failed = |error| BackupFailure { step: "target", error };
+    let opened = Target::open_existing(target).map_err(failed)?;
+    if let (Some(known), Err(error @ ArchiveError::Nothing { .. })) = (known, Head::load(&opened)) {
+        tracing::error!(seq = known.seq, "the archive is gone that ended there");
+        return Err(failed(error));
+    }
+    run(parts, &opened, options)
 }
 
 fn open_and_run(

@@ -26,6 +26,9 @@ pub(super) const CATALOGUE: &str = "MANIFEST.json";
 /// Longest manifest that is read: a snapshot of 65,536 files.
 const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 
+/// Longest list of everything.
+pub(super) const CATALOGUE_BYTES_MAX: u64 = 256 << 20;
+
 /// A file of the archive that another one names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,7 +81,7 @@ pub struct Head {
     pub written_by: u64,
     /// The last entry that the archive holds.
     pub archived: Position,
-    /// What the state held there, where it was hashed.
+    /// What the state held when it was last hashed, at or before that entry.
     pub content: Option<Content>,
     /// The newest segment's manifest; none where nothing happened since the first snapshot.
     pub segment: Option<Link>,
@@ -88,10 +91,12 @@ pub struct Head {
     pub oldest_seq: u64,
 }
 
-/// What a state holds.
+/// What a state held at one position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Content {
+    /// The position.
+    pub seq: u64,
     /// Live keys.
     pub keys: u64,
     /// BLAKE3 over them, as `content_hash` of the admin port, in hex.
@@ -340,7 +345,53 @@ pub(super) fn decode<T: for<'a> Deserialize<'a>>(
     serde_json::from_slice(bytes).map_err(|error| ArchiveError::damaged(name, error))
 }
 
+impl Head {
+    /// Reads it alone.
+    ///
+    /// # Errors
+    /// There is none, or it is damaged.
+    pub fn load(target: &Target) -> Result<Self, ArchiveError> {
+        read_head(target).map(|(head, _)| head)
+    }
+}
+
+fn read_head(target: &Target) -> Result<(Head, bytes::Bytes), ArchiveError> {
+    let bytes = target.read(HEAD, MANIFEST_BYTES_MAX)?;
+    let bytes = bytes.ok_or_else(|| ArchiveError::Nothing { target: target.name() })?;
+    Ok((decode(HEAD, &bytes)?, bytes))
+}
+
 impl Catalogue {
+    /// The same as [`Catalogue::load_at`] for who adds to the archive: by the list, where that is as
+    /// new as `HEAD`, rather than by every manifest.
+    pub(super) fn load_listed(target: &Target) -> Result<(Self, bytes::Bytes), ArchiveError> {
+        let (head, bytes) = read_head(target)?;
+        let listed = target.read(CATALOGUE, CATALOGUE_BYTES_MAX).ok().flatten();
+        let listed = listed.and_then(|bytes| decode::<Self>(CATALOGUE, &bytes).ok());
+        match listed.filter(|listed| listed.head == head && !listed.snapshots.is_empty()) {
+            Some(listed) => Ok((listed, bytes)),
+            None => Self::load_at(target),
+        }
+    }
+
+    /// Entries since the oldest snapshot of which the archive holds only what they led to, in order.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<Gap> {
+        let mut held = self.head.oldest_seq;
+        let mut gaps = Vec::new();
+        let mut pass = |held: &mut u64, preceding: u64, last: u64| {
+            if preceding > *held {
+                gaps.push(Gap { first: *held + 1, last: preceding });
+            }
+            *held = last.max(*held);
+        };
+        for segment in &self.segments {
+            pass(&mut held, segment.preceding.seq, segment.last.seq);
+        }
+        pass(&mut held, self.head.archived.seq, self.head.archived.seq);
+        gaps
+    }
+
     /// Reads the archive's manifests from `HEAD` back, and checks that they form chains.
     ///
     /// # Errors
@@ -351,9 +402,7 @@ impl Catalogue {
 
     /// The same, with the bytes of `HEAD`, by which it can be replaced.
     pub(super) fn load_at(target: &Target) -> Result<(Self, bytes::Bytes), ArchiveError> {
-        let bytes = target.read(HEAD, MANIFEST_BYTES_MAX)?;
-        let bytes = bytes.ok_or_else(|| ArchiveError::Nothing { target: target.name() })?;
-        let head: Head = decode(HEAD, &bytes)?;
+        let (head, bytes) = read_head(target)?;
         let mut snapshots = Vec::new();
         let mut link = Some(head.snapshot.clone());
         while let Some(at) = link.take() {

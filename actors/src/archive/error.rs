@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use quorate_protocol::policy::PolicyError;
-use quorate_protocol::types::{EntryId, Seq};
+use quorate_protocol::types::EntryId;
 use quorate_protocol::wire::WireError;
 
 use crate::storage::hardstate::HardStateError;
@@ -70,13 +70,23 @@ pub enum ArchiveError {
         /// This node's.
         ours: String,
     },
-    /// Entries that the archive needs are gone from this node's journal.
-    #[error("entries {first} to {last} are no longer in this node's journal")]
-    Gap {
-        /// The first that is missing.
-        first: Seq,
-        /// The last that is missing.
-        last: Seq,
+    /// The archive is of a history that this node's log isn't of.
+    #[error(
+        "the archive ends at entry {archived}, which is not in this node's log: it is of a history that \
+         a recovery gave up; archive to another target"
+    )]
+    OtherHistory {
+        /// Where the archive ends.
+        archived: EntryId,
+    },
+    /// An archive within a data directory, or the other way round.
+    #[error(
+        "the archive {path} and the data directory lie within each other; a backup belongs elsewhere",
+        path = path.display()
+    )]
+    OwnData {
+        /// The target.
+        path: PathBuf,
     },
     /// This node isn't in a state to archive anything.
     #[error("this node can't make a backup now: {0}")]

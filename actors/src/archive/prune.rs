@@ -11,12 +11,12 @@ use super::error::ArchiveError;
 use super::target::Target;
 use crate::clock;
 
-/// What is kept. Everything, where no limit is set.
+/// What is kept. Everything, where no limit is set; each limit holds by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
     /// Snapshots, with the log behind the oldest of them.
     pub snapshots: Option<usize>,
-    /// Every moment of this time can be restored.
+    /// Older moments need not be restored.
     pub age: Option<Duration>,
     /// Bytes.
     pub bytes: Option<u64>,
@@ -50,7 +50,10 @@ pub fn prune(target: &Target, retention: Retention) -> Result<Pruned, ArchiveErr
     let head = Head { oldest_seq, runs: catalogue.head.runs + 1, ..catalogue.head.clone() };
     target.swap(HEAD, Some(&bytes), &encode(&head))?;
     target.write(CATALOGUE, &encode(&Catalogue::load(target)?))?;
-    for segment in catalogue.segments.iter().filter(|segment| segment.last.seq <= oldest_seq) {
+    // The newest stays in any case: `HEAD` names it.
+    let (_, older) = catalogue.segments.split_last().unzip();
+    let older: &[SegmentManifest] = older.unwrap_or_default();
+    for segment in older.iter().filter(|segment| segment.last.seq <= oldest_seq) {
         target.remove(&segment.file.name)?;
         target.remove(&SegmentManifest::manifest_name(segment.first(), Seq(segment.last.seq)))?;
         pruned.segments += 1;

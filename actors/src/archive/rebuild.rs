@@ -7,7 +7,9 @@ use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::types::{EntryId, EntryKind};
 use quorate_protocol::wire::decode_cluster;
 
-use super::catalogue::{Catalogue, ConfigAt, SegmentManifest, Sha256, SnapshotManifest, from_hex};
+use super::catalogue::{
+    Catalogue, ConfigAt, Content, HEAD, SegmentManifest, Sha256, SnapshotManifest, from_hex, hex,
+};
 use super::error::ArchiveError;
 use super::target::Target;
 use super::verify::read_checked;
@@ -45,6 +47,8 @@ pub(super) struct Plan<'a> {
     pub(super) snapshot: &'a SnapshotManifest,
     segments: Vec<&'a SegmentManifest>,
     point: Point,
+    /// What the state must hold on the way.
+    content: Option<&'a Content>,
 }
 
 /// A state that was brought to its point, flushed and closed.
@@ -53,6 +57,8 @@ pub(super) struct Rebuilt {
     /// The newest configuration in snapshot and log.
     pub(super) config: ClusterEntry,
     pub(super) content: ContentHash,
+    /// Whether it held, on the way, what was hashed when it was archived.
+    pub(super) compared: bool,
 }
 
 impl Point {
@@ -80,13 +86,11 @@ impl<'a> Plan<'a> {
     /// No snapshot is as old, or the log behind it doesn't reach the point.
     pub(super) fn make(catalogue: &'a Catalogue, point: Point) -> Result<Self, ArchiveError> {
         let Catalogue { head, snapshots, segments } = catalogue;
+        let gaps = catalogue.gaps();
         let out_of_reach = || {
             let oldest = snapshots.first().map_or(0, |oldest| oldest.at.seq);
-            let gaps: Vec<String> = segments
-                .iter()
-                .filter_map(|segment| segment.gap.as_ref())
-                .map(|gap| format!(", without {} to {}", gap.first, gap.last))
-                .collect();
+            let gaps: Vec<String> =
+                gaps.iter().map(|gap| format!(", without {} to {}", gap.first, gap.last)).collect();
             let held = format!("entries {oldest} to {}{}", head.archived.seq, gaps.concat());
             ArchiveError::OutOfReach { wanted: point.to_string(), held }
         };
@@ -103,13 +107,19 @@ impl<'a> Plan<'a> {
             Point::Latest => {
                 segments.last().map_or(snapshot.at.seq, |last| last.last.seq) == head.archived.seq
             }
-            // The last entry before a moment may be far before it.
-            Point::Time(_) => true,
+            // The last entry before a moment may be far before it, but not behind what is missing,
+            // nor where the archive doesn't know yet.
+            Point::Time(moment) => {
+                let end = segments.last().map_or(&snapshot.at, |last| &last.last);
+                let missing = gaps.iter().any(|gap| gap.first == end.seq + 1);
+                moment <= head.written_at_ms && !(missing && moment > end.time_ms)
+            }
         };
         if !(starts && gapless && reached) {
             return Err(out_of_reach());
         }
-        Ok(Self { snapshot, segments, point })
+        let content = head.content.as_ref().filter(|content| content.seq >= snapshot.at.seq);
+        Ok(Self { snapshot, segments, point, content })
     }
 
     fn total_bytes(&self) -> u64 {
@@ -134,15 +144,33 @@ impl<'a> Plan<'a> {
             return Err(ArchiveError::foreign(&name, format!("its state is as of {}", found.id)));
         }
         let mut newest = self.snapshot.config.clone();
+        let mut compared = self.compare(&state, found.id)?;
         for segment in &self.segments {
-            self.apply(target, segment, &mut writer, &mut newest)?;
+            compared |= self.apply(target, segment, (&state, &mut writer), &mut newest)?;
             progress.bytes += segment.bytes;
             progress.seq = writer.applied().id.seq.0;
             on_progress(progress);
         }
         let (applied, content) = (writer.applied(), state.reader().content_hash()?);
         state.reader().flush()?;
-        Ok(Rebuilt { applied, config: decode_config(&name, &newest)?, content })
+        Ok(Rebuilt { applied, config: decode_config(&name, &newest)?, content, compared })
+    }
+
+    /// The state against what the archived one held, where that was at this position.
+    fn compare(&self, state: &State, at: EntryId) -> Result<bool, ArchiveError> {
+        let Some(expected) = self.content.filter(|content| content.seq == at.seq.0) else {
+            return Ok(false);
+        };
+        let found = state.reader().content_hash()?;
+        let found = Content { seq: at.seq.0, keys: found.keys, hash: hex(&found.hash) };
+        if found == *expected {
+            return Ok(true);
+        }
+        let what = format!(
+            "{} keys ({}), and {HEAD} says {} ({})",
+            found.keys, found.hash, expected.keys, expected.hash
+        );
+        Err(ArchiveError::Content { at, what })
     }
 
     fn fetch_snapshot(
@@ -175,10 +203,11 @@ impl<'a> Plan<'a> {
         &self,
         target: &Target,
         segment: &SegmentManifest,
-        writer: &mut StateWriter,
+        (state, writer): (&State, &mut StateWriter),
         newest: &mut ConfigAt,
-    ) -> Result<(), ArchiveError> {
+    ) -> Result<bool, ArchiveError> {
         const ROUND_BYTES_MAX: usize = 4 << 20;
+        let mut compared = false;
         read_checked(target, segment, |entry| {
             let (id, name) = (entry.id, &segment.file.name);
             let wanted = self.point.takes(id.seq.0, entry.time.0);
@@ -194,18 +223,22 @@ impl<'a> Plan<'a> {
             if entry.kind == EntryKind::Cluster {
                 *newest = config_at(id, &entry.payload);
             }
-            if writer.round_bytes() >= ROUND_BYTES_MAX {
+            let is_compared = self.content.is_some_and(|content| content.seq == id.seq.0);
+            if is_compared || writer.round_bytes() >= ROUND_BYTES_MAX {
                 writer.write()?;
+            }
+            if is_compared {
+                compared = self.compare(state, id)?;
             }
             Ok(())
         })?;
         writer.write()?;
-        Ok(())
+        Ok(compared)
     }
 }
 
 fn config_at(id: EntryId, payload: &[u8]) -> ConfigAt {
-    ConfigAt { epoch: id.epoch.0, seq: id.seq.0, payload: super::catalogue::hex(payload) }
+    ConfigAt { epoch: id.epoch.0, seq: id.seq.0, payload: hex(payload) }
 }
 
 fn decode_config(name: &str, config: &ConfigAt) -> Result<ClusterEntry, ArchiveError> {

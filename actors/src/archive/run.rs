@@ -23,7 +23,9 @@ use super::catalogue::{
 use super::error::ArchiveError;
 use super::segment::SegmentBuilder;
 use super::target::Target;
+use super::verify::unlisted;
 use crate::clock;
+use crate::storage::JournalHold;
 use crate::storage::journal::JournalReader;
 use crate::storage::state::{Applied, StateReader, StateSnapshot, StoredCluster, position_in};
 use crate::view::Published;
@@ -37,6 +39,8 @@ pub(crate) struct RunParts {
     pub(crate) state: StateReader,
     pub(crate) journal: JournalReader,
     pub(crate) published: Arc<Published>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) hold: Arc<JournalHold>,
     /// Where a checkpoint may be made; a start removes what is left there.
     pub(crate) scratch: PathBuf,
     pub(crate) node: NodeId,
@@ -121,6 +125,7 @@ pub(super) fn run(
     options: RunOptions,
 ) -> Result<BackupReport, BackupFailure> {
     let mut run = Run {
+        written: Vec::new(),
         parts,
         target,
         options,
@@ -131,10 +136,16 @@ pub(super) fn run(
         entries: 0,
         gap: None,
     };
-    run.all()
+    let outcome = run.all();
+    if outcome.is_err() {
+        run.clean_up();
+    }
+    outcome
 }
 
 struct Run<'a> {
+    /// Files put into the archive.
+    written: Vec<String>,
     parts: &'a RunParts,
     target: &'a Target,
     options: RunOptions,
@@ -156,6 +167,8 @@ struct Known {
 impl Run<'_> {
     fn all(&mut self) -> Result<BackupReport, BackupFailure> {
         let known = self.step("gate check", Self::check)?;
+        // From here on nothing may go that the segments will need.
+        let _hold = self.parts.hold.hold_for_archive(self.parts.published.applied().prev());
         let before = known.catalogue.as_ref().map(|(catalogue, _)| &catalogue.head);
         let lost =
             before.is_some_and(|head| Seq(head.archived.seq).next() < self.parts.journal.first());
@@ -169,8 +182,14 @@ impl Run<'_> {
         let state = self.parts.state.clone();
         let view = state.snapshot();
         let applied = self.step("position", |_| view.applied().map_err(ArchiveError::from))?;
-        let content = self.best_effort("content hash", |run| run.hash(&view, &applied));
         let archived = Position::new(applied.id, applied.chain, applied.time);
+        if let Some(head) = before.filter(|head| taken.is_none() && head.archived.is_at(&archived))
+        {
+            // Nothing is new.
+            return Ok(self.report(Some(head.archived.clone()), archived, None));
+        }
+        let content = self.best_effort("content hash", |run| run.hash(&view, &applied));
+        let content = content.or_else(|| before.and_then(|head| head.content.clone()));
         let start = match (before, &taken) {
             (Some(head), _) if !lost => head.archived.clone(),
             (_, Some(taken)) => taken.at.clone(),
@@ -207,18 +226,48 @@ impl Run<'_> {
             run.bytes += bytes.len() as u64;
             run.target.write(CATALOGUE, &bytes).map(Some)
         });
-        Ok(BackupReport {
+        let before = before.map(|head| head.archived.clone());
+        Ok(self.report(before, archived, taken.map(|taken| (taken.link.name, taken.at))))
+    }
+
+    fn report(
+        &mut self,
+        before: Option<Position>,
+        archived: Position,
+        snapshot: Option<(String, Position)>,
+    ) -> BackupReport {
+        BackupReport {
             target: self.target.name(),
-            before: before.map(|head| head.archived.clone()),
+            before,
             archived,
-            snapshot: taken.map(|taken| (taken.link.name, taken.at)),
+            snapshot,
             segments: self.segments,
             entries: self.entries,
             bytes: self.bytes,
             gap: self.gap.take(),
             steps: std::mem::take(&mut self.steps),
             took: self.began.elapsed(),
-        })
+        }
+    }
+
+    /// Removes what this run has written, unless the archive names it: another node may have written
+    /// the same.
+    fn clean_up(&self) {
+        let Ok(unlisted) = Catalogue::load(self.target)
+            .map(Some)
+            .or_else(|error| match error {
+                ArchiveError::Nothing { .. } => Ok(None),
+                error => Err(error),
+            })
+            .and_then(|catalogue| unlisted(self.target, catalogue.as_ref()))
+        else {
+            return;
+        };
+        for name in self.written.iter().filter(|name| unlisted.contains(name)) {
+            if let Err(error) = self.target.remove(name) {
+                tracing::warn!(%error, "what a failed backup wrote stays behind");
+            }
+        }
     }
 
     fn step<T>(
@@ -264,7 +313,8 @@ impl Run<'_> {
             cluster_name: self.parts.cluster_name.clone(),
             generation: config.generation.0,
         };
-        let catalogue = match Catalogue::load_at(self.target) {
+        self.target.must_be_apart(&self.parts.data_dir)?;
+        let catalogue = match Catalogue::load_listed(self.target) {
             Ok(found) => Some(found),
             Err(ArchiveError::Nothing { .. }) => None,
             Err(error) => return Err(error),
@@ -284,6 +334,11 @@ impl Run<'_> {
                 let why =
                     format!("it has applied {applied}, the archive goes to {}", head.archived.seq);
                 return Err(ArchiveError::NotNow(why));
+            }
+            // An epoch and a position name one entry, also across recoveries.
+            let here = self.parts.state.epoch_of(Seq(head.archived.seq))?;
+            if here.is_some_and(|epoch| epoch.0 != head.archived.epoch) {
+                return Err(ArchiveError::OtherHistory { archived: head.archived.id() });
             }
         }
         Ok(Known { origin, ids: (config.cluster, config.generation), catalogue })
@@ -312,6 +367,7 @@ impl Run<'_> {
         for (name, path) in files_of(&scratch.0)? {
             self.go_on()?;
             let (name, mut hasher) = (format!("{folder}/{name}"), Sha256::new());
+            self.written.push(name.clone());
             let stopping = &self.parts.stopping;
             self.target.upload(&name, &path, |piece| {
                 hasher.update(piece);
@@ -349,7 +405,7 @@ impl Run<'_> {
         }
         let found = view.content_hash()?;
         assert_eq!(found.id, applied.id, "one view of the state is of one position");
-        Ok(Some(Content { keys: found.keys, hash: hex(&found.hash) }))
+        Ok(Some(Content { seq: found.id.seq.0, keys: found.keys, hash: hex(&found.hash) }))
     }
 
     /// Writes the log from behind `start` to `applied`. Returns the newest segment.
@@ -379,6 +435,7 @@ impl Run<'_> {
             self.go_on()?;
             let (manifest, bytes, after) = self.segment(known, &at, applied.id.seq, &mut config)?;
             let manifest = SegmentManifest { gap: gap.take(), previous: newest.take(), ..manifest };
+            self.written.push(manifest.file.name.clone());
             self.target.write(&manifest.file.name, &bytes)?;
             self.bytes += bytes.len() as u64;
             self.segments += 1;
@@ -440,6 +497,7 @@ impl Run<'_> {
     }
 
     fn write_manifest(&mut self, name: String, bytes: &[u8]) -> Result<Link, ArchiveError> {
+        self.written.push(name.clone());
         self.target.write(&name, bytes)?;
         self.bytes += bytes.len() as u64;
         Ok(Link { name, sha256: sha256(bytes) })

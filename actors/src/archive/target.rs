@@ -5,15 +5,21 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::error::ArchiveError;
 use crate::storage::durable::{random_u128, sync_dir};
 
 /// Held while `HEAD` is replaced.
-const LOCK: &str = "LOCK";
+const LOCK: &str = "archive.lock";
+
+/// How long another archiver may hold it.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// An archive's files.
 #[derive(Clone, Debug)]
@@ -30,6 +36,40 @@ impl Target {
         let failed = |source| ArchiveError::Target { name: root.display().to_string(), source };
         fs::create_dir_all(root).map_err(failed)?;
         Ok(Self { root: root.to_owned() })
+    }
+
+    /// The same, where the directory must be there: a file system that isn't mounted is no place to
+    /// begin another archive.
+    ///
+    /// # Errors
+    /// It isn't there, or is no directory.
+    pub fn open_existing(root: &Path) -> Result<Self, ArchiveError> {
+        let failed = |source| ArchiveError::Target { name: root.display().to_string(), source };
+        if !fs::metadata(root).map_err(failed)?.is_dir() {
+            return Err(failed(io::ErrorKind::NotADirectory.into()));
+        }
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// A node's data directory and an archive must not lie within each other: a node removes what it
+    /// doesn't know there.
+    ///
+    /// # Errors
+    /// [`ArchiveError::OwnData`].
+    pub(super) fn must_be_apart(&self, data_dir: &Path) -> Result<(), ArchiveError> {
+        let real = |path: &Path| {
+            // What isn't there yet is where the nearest folder is that is there.
+            let known = path.ancestors().find_map(|known| {
+                let rest = path.strip_prefix(known).ok()?;
+                Some(fs::canonicalize(known).ok()?.join(rest))
+            });
+            known.unwrap_or_else(|| path.to_owned())
+        };
+        let (ours, theirs) = (real(&self.root), real(data_dir));
+        if ours.starts_with(&theirs) || theirs.starts_with(&ours) {
+            return Err(ArchiveError::OwnData { path: self.root.clone() });
+        }
+        Ok(())
     }
 
     /// As the operator named it.
@@ -106,10 +146,7 @@ impl Target {
         expected: Option<&Bytes>,
         bytes: &[u8],
     ) -> Result<(), ArchiveError> {
-        let failed = |source| self.failed(name, source);
-        let file = OpenOptions::new().create(true).append(true).open(self.path(LOCK));
-        let _lock = Flock::lock(file.map_err(failed)?, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| failed(errno.into()))?;
+        let _lock = self.lock()?;
         if self.read(name, u64::MAX - 1)?.as_ref() != expected {
             return Err(ArchiveError::Fenced);
         }
@@ -154,6 +191,24 @@ impl Target {
         Ok(())
     }
 
+    fn lock(&self) -> Result<Flock<File>, ArchiveError> {
+        let failed = |source| self.failed(LOCK, source);
+        let deadline = Instant::now() + LOCK_LIMIT;
+        let mut file =
+            OpenOptions::new().create(true).append(true).open(self.path(LOCK)).map_err(failed)?;
+        loop {
+            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(lock),
+                Err((_, Errno::EWOULDBLOCK)) if Instant::now() >= deadline => {
+                    return Err(failed(io::Error::other("another process holds it")));
+                }
+                Err((file, Errno::EWOULDBLOCK)) => file,
+                Err((_, errno)) => return Err(failed(errno.into())),
+            };
+            std::thread::sleep(LOCK_RETRY);
+        }
+    }
+
     fn put(
         &self,
         name: &str,
@@ -172,12 +227,17 @@ impl Target {
                 file.sync_all()
             })
             .and_then(|()| fs::rename(&temporary, &path))
-            .and_then(|()| sync_dir(folder))
-            .and_then(|()| sync_dir(&self.root));
+            .and_then(|()| self.sync_folders(folder));
         written.map_err(|source| {
             let _ = fs::remove_file(&temporary);
             failed(source)
         })
+    }
+
+    /// From a file's folder up to the root: any of them may be new.
+    fn sync_folders(&self, folder: &Path) -> io::Result<()> {
+        let inside = folder.ancestors().take_while(|path| path.starts_with(&self.root));
+        inside.into_iter().try_for_each(sync_dir)
     }
 
     fn open_file(&self, name: &str) -> Result<File, ArchiveError> {

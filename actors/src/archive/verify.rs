@@ -7,7 +7,8 @@ use quorate_protocol::entry::Entry;
 use quorate_protocol::types::{ClusterTime, Seq};
 
 use super::catalogue::{
-    CATALOGUE, Catalogue, HEAD, Position, SegmentManifest, Sha256, SnapshotManifest, decode, sha256,
+    CATALOGUE, CATALOGUE_BYTES_MAX, Catalogue, HEAD, Position, SegmentManifest, Sha256,
+    SnapshotManifest, decode, sha256,
 };
 use super::error::ArchiveError;
 use super::rebuild::{OnProgress, Progress};
@@ -32,7 +33,7 @@ pub struct Verification {
     pub archived: Position,
     /// Everything that is wrong, each with the file's name. Nothing, in a good archive.
     pub faults: Vec<String>,
-    /// Files that nothing names: what a run left that ended early.
+    /// Files that nothing names: of a run that ended early, or of one that is under way.
     pub unlisted: Vec<String>,
     /// What is not as it should be, and costs nothing.
     pub notes: Vec<String>,
@@ -43,7 +44,7 @@ pub struct Verification {
 /// # Errors
 /// The chain of manifests itself is broken, or the target can't be read.
 pub fn verify(target: &Target, on_progress: OnProgress<'_>) -> Result<Verification, ArchiveError> {
-    let catalogue = Catalogue::load(target)?;
+    let (catalogue, head_bytes) = Catalogue::load_at(target)?;
     let Catalogue { head, snapshots, segments } = &catalogue;
     let mut progress = Progress {
         total_bytes: snapshots.iter().map(SnapshotManifest::bytes).sum::<u64>()
@@ -83,8 +84,14 @@ pub fn verify(target: &Target, on_progress: OnProgress<'_>) -> Result<Verificati
         progress.seq = segment.last.seq;
         on_progress(progress);
     }
-    verification.unlisted = unlisted(target, &catalogue)?;
-    note(check_catalogue(target, &catalogue, &mut verification.notes), &mut verification.faults)?;
+    let unlisted = unlisted(target, Some(&catalogue))?;
+    let listed = check_catalogue(target, &catalogue, &mut verification.notes);
+    if target.read(HEAD, u64::MAX - 1)?.as_ref() == Some(&head_bytes) {
+        verification.unlisted = unlisted;
+        note(listed, &mut verification.faults)?;
+    } else {
+        verification.notes.push("a backup was made meanwhile; it was not looked at".to_owned());
+    }
     Ok(verification)
 }
 
@@ -169,14 +176,14 @@ pub(super) fn read_checked(
 /// Files below the archive's folders that no manifest names.
 pub(super) fn unlisted(
     target: &Target,
-    catalogue: &Catalogue,
+    catalogue: Option<&Catalogue>,
 ) -> Result<Vec<String>, ArchiveError> {
     let mut listed = BTreeSet::new();
-    for snapshot in &catalogue.snapshots {
+    for snapshot in catalogue.iter().flat_map(|catalogue| &catalogue.snapshots) {
         listed.insert(snapshot.manifest_name());
         listed.extend(snapshot.files.iter().map(|file| file.file.name.clone()));
     }
-    for segment in &catalogue.segments {
+    for segment in catalogue.iter().flat_map(|catalogue| &catalogue.segments) {
         listed.insert(SegmentManifest::manifest_name(segment.first(), Seq(segment.last.seq)));
         listed.insert(segment.file.name.clone());
     }
@@ -192,7 +199,7 @@ fn check_catalogue(
     catalogue: &Catalogue,
     notes: &mut Vec<String>,
 ) -> Result<(), ArchiveError> {
-    let Some(bytes) = target.read(CATALOGUE, 256 << 20)? else {
+    let Some(bytes) = target.read(CATALOGUE, CATALOGUE_BYTES_MAX)? else {
         notes.push(format!("{CATALOGUE} is missing; the next backup writes it"));
         return Ok(());
     };

@@ -25,12 +25,14 @@ pub struct OfflineCopy {
     pub disk: DiskId,
     /// The cluster; `None` before it was formed.
     pub cluster: Option<ClusterId>,
-    /// Lossy recoveries that it knows of.
+    /// Lossy recoveries that its log went through.
     pub generation: Generation,
     /// The highest epoch that it took part in.
     pub epoch: Epoch,
     /// The last entry in journal or state.
     pub last: EntryId,
+    /// The last entry in the state.
+    pub applied: EntryId,
     /// Whether entries that it acknowledged from memory may be gone (S5).
     pub memory_loss: bool,
     /// Cluster entries in state and log, in order.
@@ -78,9 +80,13 @@ impl OfflineCopy {
             node: dir.identity().node,
             disk: dir.identity().disk,
             cluster: dir.identity().cluster,
-            generation: hard.generation,
+            // A recovery that was cut short is only in the hard state.
+            generation: configs
+                .last()
+                .map_or(hard.generation, |(_, config): &(_, Arc<ClusterEntry>)| config.generation),
             epoch: hard.core.epoch,
             last: journal.log.last.max(applied),
+            applied,
             memory_loss: decide_boot(&hard, &evidence).core.memory_loss,
             configs,
             damage: damage.or(lost),

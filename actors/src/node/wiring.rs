@@ -309,6 +309,8 @@ impl Wiring {
                 state: sources.state.clone(),
                 journal: sources.journal.reader(),
                 published: self.published.clone(),
+                data_dir: self.config.data_dir.clone(),
+                hold: hold.clone(),
                 scratch: self.config.data_dir.join("snapshots").join("backup"),
                 node: self.config.node,
                 cluster_name: self.config.cluster.name.clone(),

@@ -38,10 +38,29 @@ impl JournalHold {
         self.archive.store(seq.0, Ordering::Release);
     }
 
+    /// The entries after `seq` are needed until the guard is dropped, too.
+    pub(crate) fn hold_for_archive(&self, seq: Seq) -> ArchiveHold<'_> {
+        let before = self.archive.fetch_min(seq.0, Ordering::AcqRel);
+        ArchiveHold { hold: self, before }
+    }
+
     /// The first entry that is needed, if one is.
     #[must_use]
     pub fn first(&self) -> Option<Seq> {
         let after = self.replica.load(Ordering::Acquire).min(self.archive.load(Ordering::Acquire));
         (after != NONE).then(|| Seq(after).next())
+    }
+}
+
+/// Keeps the journal for a backup that is under way.
+#[derive(Debug)]
+pub(crate) struct ArchiveHold<'a> {
+    hold: &'a JournalHold,
+    before: u64,
+}
+
+impl Drop for ArchiveHold<'_> {
+    fn drop(&mut self) {
+        self.hold.archive.store(self.before, Ordering::Release);
     }
 }

@@ -261,7 +261,7 @@ fn names(archive: &Path, folder: &str, end: &str) -> Vec<String> {
         .iter()
         .filter(|path| fs::metadata(path).expect("it is there").len() > 0)
         .map(|path| path.strip_prefix(archive).expect("inside").display().to_string())
-        .filter(|name| !name.ends_with("LOCK") && !name.ends_with("MANIFEST.json"))
+        .filter(|name| name != "archive.lock" && name != "MANIFEST.json")
         .filter(|name| name.starts_with(folder) && name.ends_with(end))
         .collect()
 }
@@ -329,6 +329,120 @@ fn copy_dir(from: &Path, to: &Path) {
     assert!(copied.expect("cp").success(), "{} can't be copied", from.display());
 }
 
+/// `HEAD` names the newest segment, however old it is.
+#[test]
+fn an_idle_archive_is_pruned_to_its_newest_snapshot() {
+    let (cluster, target) = small_archive("backup-pruned");
+    let primary = cluster.wait_for_primary();
+    let path = target.display().to_string();
+    json(&back_up(&cluster, primary, &target, &[]));
+    let prune = ["backup", "--json", "prune", "--target", &path, "--keep-snapshots", "1"];
+    let pruned = json(&quorate(&prune));
+    println!("{pruned}");
+    assert!(pruned["snapshots"].as_u64() >= Some(1), "{pruned}");
+    let again = json(&quorate(&prune));
+    assert_eq!(again["snapshots"], 0, "nothing is left to remove: {again}");
+    let scratch = cluster.dir().display().to_string();
+    let whole = json(&verify(&target, &["--restore", "--scratch", &scratch]));
+    assert_eq!(whole["restored"]["compared"], true, "{whole}");
+    assert_eq!(whole["unlisted"], serde_json::json!([]));
+    json(&restore(&elsewhere(&cluster, "restored"), &target, "latest"));
+    let mut oracle = Oracle::new(&cluster);
+    oracle.write(10);
+    json(&back_up(&cluster, primary, &target, &["--no-snapshot"]));
+    assert_eq!(json(&verify(&target, &[]))["faults"], serde_json::json!([]));
+
+    let own = cluster.settings(primary).data_dir().join("state");
+    let refused = back_up(&cluster, primary, &own, &[]);
+    assert!(said(&refused).contains("belongs elsewhere"), "{}", said(&refused));
+    let nowhere = cluster.dir().join("nowhere");
+    let refused = restore(&elsewhere(&cluster, "other"), &nowhere, "latest");
+    assert!(!refused.status.success() && !nowhere.exists(), "{}", said(&refused));
+}
+
+/// After a recovery gave up what the archive holds, it may not go on there as if nothing had been.
+#[test]
+fn an_archive_of_a_history_that_was_given_up_is_refused() {
+    let mut cluster = Cluster::start("backup-given-up");
+    let target = cluster.dir().join("archive");
+    let mut oracle = Oracle::new(&cluster);
+    oracle.write(20);
+    cluster.wait_until_equal();
+    let primary = cluster.wait_for_primary();
+    let survivor = cluster.others(primary)[0];
+    cluster.kill(survivor);
+    oracle.write(8);
+    let archived = json(&back_up(&cluster, primary, &target, &[]))["archived_seq"].as_u64();
+    let others: Vec<String> = cluster.others(survivor).iter().map(u64::to_string).collect();
+    for id in cluster.others(survivor) {
+        cluster.kill(id);
+    }
+    let config = cluster.settings(survivor).config_file().display().to_string();
+    let fenced = others.join(",");
+    let recover =
+        ["recover", "--config", &config, "--fenced", &fenced, "--confirm", "recover test"];
+    let recovered = quorate(&recover);
+    assert!(recovered.status.success(), "{}", said(&recovered));
+    cluster.start_node(survivor);
+    cluster.wait_until_writable();
+    let behind = back_up(&cluster, survivor, &target, &[]);
+    println!("{}", said(&behind));
+    let mut oracle = Oracle::new(&cluster);
+    while cluster.status(survivor).expect("it runs").applied_seq <= archived.expect("a position") {
+        oracle.write(1);
+    }
+    for further in [&[][..], &["--no-snapshot"]] {
+        let refused = back_up(&cluster, survivor, &target, further);
+        assert!(said(&refused).contains("a recovery gave up"), "{}", said(&refused));
+    }
+    assert_eq!(json(&verify(&target, &[]))["faults"], serde_json::json!([]));
+    json(&back_up(&cluster, survivor, &cluster.dir().join("another"), &[]));
+}
+
+/// What was gone from the journal before it was archived can't be restored to, and that is said.
+#[test]
+fn a_gap_in_an_archive_is_named_and_no_moment_of_it_is_restored() {
+    let extra = "[storage]\njournal_segment_bytes = \"1MiB\"\njournal_retain_bytes = \"1MiB\"\n";
+    let options = ClusterOptions { extra, nodes: 1, ..ClusterOptions::default() };
+    let cluster = Cluster::start_with("backup-gap", &options);
+    let target = cluster.dir().join("archive");
+    let mut client = cluster.connect(1);
+    client.command(&["SET", "first", "1"]).expect("a reply");
+    let before = json(&back_up(&cluster, 1, &target, &[]));
+    let archived = before["archived_seq"].as_u64().expect("a position");
+    for n in 0..12_u64 {
+        let key = format!("large:{n}").into_bytes();
+        client.command(&[b"SET".to_vec(), key, noise(n, 1 << 20)]).expect("a reply");
+    }
+    let admin = format!("http://{}", cluster.settings(1).ports.admin);
+    let journal = cluster.settings(1).data_dir().join("journal");
+    poll(RECOVERY_LIMIT, "the journal to be trimmed", || {
+        let _ = quorate(&["storage", "--admin", &admin, "flush"]);
+        let oldest =
+            files(&journal).into_iter().find(|path| path.extension().is_some_and(|e| e == "qj"))?;
+        let first: u64 = oldest.file_stem()?.to_str()?.parse().ok()?;
+        (first > archived + 2).then_some(())
+    });
+    let after = json(&back_up(&cluster, 1, &target, &["--no-snapshot"]));
+    println!("{after}");
+    let gap = (after["gap"]["first"].as_u64(), after["gap"]["last"].as_u64());
+    assert_eq!(gap.0, Some(archived + 1), "{after}");
+    assert_eq!(after["snapshot_seq"].as_u64(), gap.1);
+    let path = target.display().to_string();
+    let listed = said(&quorate(&["backup", "list", "--target", &path]));
+    assert!(listed.contains("no moment between"), "{listed}");
+    assert_eq!(json(&verify(&target, &[]))["faults"], serde_json::json!([]));
+    let within = after["archived_time_ms"].as_u64().expect("a moment") - 1;
+    let inside = format!("seq {}", archived + 1);
+    for point in [inside, format!("time {within}"), "time 2099-01-01T00:00:00Z".to_owned()] {
+        let refused = restore(&elsewhere(&cluster, "never"), &target, &point);
+        assert!(said(&refused).contains("doesn't reach"), "{point}: {}", said(&refused));
+    }
+    for (point, name) in [(format!("seq {archived}"), "old"), ("latest".to_owned(), "new")] {
+        json(&restore(&elsewhere(&cluster, name), &target, &point));
+    }
+}
+
 #[test]
 fn the_schedule_goes_on_when_the_archiving_node_is_killed() {
     let dir = std::env::temp_dir().join(format!("quorate-archive-{}", std::process::id()));
@@ -338,6 +452,8 @@ fn the_schedule_goes_on_when_the_archiving_node_is_killed() {
          retain_snapshots = 2\nverify_interval = \"2s\"\n",
         dir.display()
     );
+    // A schedule begins an archive only where there is a directory.
+    fs::create_dir_all(&dir).expect("made");
     let options = ClusterOptions { extra: extra.leak(), ..ClusterOptions::default() };
     let mut cluster = Cluster::start_with("backup-schedule", &options);
     let writers = UniqueWriters::start("w", &cluster.client_addresses(), WriterOptions::default());

@@ -48,7 +48,7 @@ pub(crate) enum BackupVerb {
         #[arg(long, value_name = "N")]
         keep_snapshots: Option<usize>,
         /// Keep what is needed to restore any moment of so many days
-        #[arg(long, value_name = "DAYS")]
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(..=36_500))]
         keep_days: Option<u64>,
     },
 }

@@ -12,11 +12,8 @@ use crate::failure::Failure;
 use crate::moment::moment_ms;
 use crate::output::{say, table};
 
-fn open(path: &Path) -> Result<Target, Failure> {
-    if !path.is_dir() {
-        return Err(Failure::failed(path.display(), "there is no such directory"));
-    }
-    Target::open(path).map_err(failed)
+pub(super) fn open(path: &Path) -> Result<Target, Failure> {
+    Target::open_existing(path).map_err(failed)
 }
 
 pub(super) fn failed(error: ArchiveError) -> Failure {
@@ -60,7 +57,7 @@ pub(super) fn list(path: &Path, as_json: bool) -> Result<(), Failure> {
         ]);
     }
     say(table(&rows).trim_end());
-    for gap in segments.iter().filter_map(|segment| segment.gap.as_ref()) {
+    for gap in catalogue.gaps() {
         say(format_args!(
             "no moment between entries {} and {} can be restored",
             gap.first, gap.last
@@ -102,7 +99,9 @@ pub(super) fn verify(path: &Path, scratch: Option<&Path>, as_json: bool) -> Resu
             say(format_args!("note   {note}"));
         }
         for name in &verified.unlisted {
-            say(format_args!("note   {name} belongs to no backup; it can be deleted"));
+            say(format_args!(
+                "note   {name} is of a backup that ended early, or of one that is under way"
+            ));
         }
         say(format_args!(
             "{} snapshots, {} segments, {} entries, {} bytes; through entry {}",

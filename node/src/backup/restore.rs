@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use quorate_actors::archive::{self, Point, Progress, RestoreOptions, Target};
+use quorate_actors::archive::{self, Point, Progress, RestoreOptions};
 use serde_json::json;
 
-use super::offline::failed;
+use super::offline::{failed, open};
 use crate::config::{self, Source};
 use crate::failure::Failure;
 use crate::moment::{moment_ms, parse_moment};
@@ -40,7 +40,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
     let settings = source.and_then(|source| config::resolve_checked(&source));
     let node = settings.map_err(|errors| Failure::Usage(errors.to_string()))?.node;
     let data_dir = args.data_dir.clone().unwrap_or_else(|| node.data_dir.clone());
-    let target = Target::open(&args.target).map_err(failed)?;
+    let target = open(&args.target)?;
     let options = RestoreOptions {
         data_dir: data_dir.clone(),
         node: node.node,

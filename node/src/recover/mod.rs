@@ -79,7 +79,9 @@ pub(crate) fn run(args: &RecoverArgs) -> Result<(), Failure> {
     let (assessment, risk) = judge(&survey)?;
     let policy = policy(args.policy.as_deref(), &survey)?;
     let mut report = Report::of(&node, &survey, &assessment, &risk, policy);
-    if !args.json {
+    if args.json {
+        eprintln!("{}", report.text().trim_end());
+    } else {
         say(report.text().trim_end());
     }
     permit(args, &assessment, &risk)?;
@@ -89,6 +91,11 @@ pub(crate) fn run(args: &RecoverArgs) -> Result<(), Failure> {
     }
     let fenced = confirm_fences(args, &others(&survey))?;
     confirm_all(args, &node.cluster.name)?;
+    // Confirming takes time, in which the others may have gone on.
+    let again = Survey::take(&node.data_dir, &args.copies, &args.running)?;
+    if again.copies() != survey.copies() {
+        return Err(Failure::Failed("a copy has changed meanwhile: look again".to_owned()));
+    }
     stop_others(&survey)?;
     report.record_begun(&node.data_dir, &fenced)?;
     let done = recover(&node, &survey, policy)?;
@@ -99,8 +106,7 @@ pub(crate) fn run(args: &RecoverArgs) -> Result<(), Failure> {
 
 fn judge(survey: &Survey) -> Result<(Assessment, Risk), Failure> {
     let configs: Vec<_> = survey.configs.iter().collect();
-    let copies: Vec<_> = survey.seen.iter().map(|seen| seen.copy).collect();
-    let assessment = assess(&configs, &copies)
+    let assessment = assess(&configs, &survey.copies())
         .ok_or_else(|| Failure::Failed("no copy is that of a voter".to_owned()))?;
     let risk = risk(&assessment, &survey.survivor());
     Ok((assessment, risk))
@@ -147,6 +153,11 @@ fn others(survey: &Survey) -> Vec<NodeId> {
 
 /// An old member that ran on could be elected by others of its kind, and two clusters would answer.
 fn confirm_fences(args: &RecoverArgs, others: &[NodeId]) -> Result<Vec<NodeId>, Failure> {
+    if let Some(stranger) = args.fenced.iter().find(|node| !others.contains(&NodeId(**node))) {
+        return Err(Failure::Usage(format!(
+            "--fenced {stranger}: node {stranger} is no other member"
+        )));
+    }
     for node in others.iter().filter(|node| !args.fenced.contains(&node.0)) {
         let text = format!("fenced {node}");
         let answer = ask(
@@ -196,7 +207,7 @@ fn stop_others(survey: &Survey) -> Result<(), Failure> {
         // It answers when it has stopped.
         let asked = admin.post("/admin/shutdown", "{}", STOP_LIMIT)?;
         let deadline = Instant::now() + STOP_LIMIT;
-        while admin.get("/health/live", ANSWER_LIMIT).is_ok() {
+        while !admin.is_refused(ANSWER_LIMIT) {
             if Instant::now() > deadline {
                 let status = asked.status;
                 return Err(Failure::failed(admin, format!("it doesn't stop (answer {status})")));

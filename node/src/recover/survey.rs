@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use quorate_actors::node::OfflineCopy;
+use quorate_actors::supervisor::Phase;
 use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::types::{EntryId, Epoch, NodeId, Seq};
 
@@ -14,9 +15,6 @@ use crate::status;
 
 /// The longest wait for a node's answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-
-/// Configurations that may be in force at once: S10 allows one change at a time.
-const CONFIGS: usize = 2;
 
 /// Where a copy was seen.
 #[derive(Clone, Debug)]
@@ -63,6 +61,11 @@ impl Survey {
         Ok(survey)
     }
 
+    /// What was seen, wherever.
+    pub(super) fn copies(&self) -> Vec<Copy> {
+        self.seen.iter().map(|seen| seen.copy).collect()
+    }
+
     /// The survivor's copy.
     pub(super) fn survivor(&self) -> Copy {
         self.seen[0].copy
@@ -92,6 +95,11 @@ impl Survey {
     fn add_running(&mut self, admin: &AdminUrl) -> Result<(), Failure> {
         let status = status::fetch(admin, ANSWER_LIMIT)?;
         let refuse = |why: String| Err(Failure::failed(admin, why));
+        if status.phase == Phase::Starting.to_string() {
+            return refuse(
+                "it is still starting, and doesn't know its log yet: ask again".to_owned(),
+            );
+        }
         if status.cluster_id != self.own.cluster.map(|cluster| cluster.to_string()) {
             return refuse("it belongs to another cluster".to_owned());
         }
@@ -101,6 +109,15 @@ impl Survey {
         }
         if let Some(primary) = status.primary {
             return refuse(format!("node {primary} leads the cluster: nothing is to be recovered"));
+        }
+        let members: Vec<u64> = status.members.iter().map(|member| member.node).collect();
+        let known =
+            |node: &u64| self.configs.iter().any(|config| config.member(NodeId(*node)).is_some());
+        if let Some(stranger) = members.iter().find(|node| !known(node)) {
+            return refuse(format!(
+                "it knows a member {stranger} that no directory names: stop it, and name its data \
+                 directory with --copy"
+            ));
         }
         let copy = Copy {
             node: NodeId(status.node),
@@ -124,9 +141,16 @@ fn read(path: &Path) -> Result<OfflineCopy, Failure> {
     OfflineCopy::read(path).map_err(|error| Failure::failed(path.display(), error))
 }
 
-/// The newest ones in this log.
+/// Those of this log that may be in force: the newest that the state holds, which is committed, and
+/// what comes behind it. One of a higher generation is in force at once.
 fn configs(copy: &OfflineCopy) -> Vec<ClusterEntry> {
-    let from = copy.configs.len().saturating_sub(CONFIGS);
+    let mut from = 0;
+    for (index, (id, config)) in copy.configs.iter().enumerate().skip(1) {
+        let risen = config.generation > copy.configs[index - 1].1.generation;
+        if risen || id.seq <= copy.applied.seq {
+            from = index;
+        }
+    }
     copy.configs[from..].iter().map(|(_, config)| ClusterEntry::clone(config)).collect()
 }
 
