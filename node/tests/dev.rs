@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -236,16 +237,22 @@ fn a_drill_counts_what_the_local_policy_loses_with_the_primary() {
     drop(folder);
 }
 
-/// A base port whose ports for three nodes are free now.
+/// A base port whose ports for three nodes are free now, and which no other test of this process got:
+/// nobody listens there before its nodes start.
 fn free_base_port() -> u16 {
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    let mut given = GIVEN.lock().expect("no test panics here");
     let first = 20_000 + u16::try_from(std::process::id() % 200).expect("small") * 100;
-    (0..200u16)
+    let base = (0..200u16)
         .map(|step| 20_000 + (first - 20_000 + step * 100) % 20_000)
+        .filter(|base| !given.contains(base))
         .find(|base| {
             (1..=3).all(|id| {
                 [0, 20, 30].iter().all(|o| TcpListener::bind(("127.0.0.1", base + o + id)).is_ok())
                     && UdpSocket::bind(("127.0.0.1", base + 10 + id)).is_ok()
             })
         })
-        .expect("free ports")
+        .expect("free ports");
+    given.push(base);
+    base
 }
