@@ -74,6 +74,11 @@ impl World {
     ) {
         let (id, disk) = (self.nodes[peer].id, self.nodes[peer].disk_id);
         let process = self.nodes[node].process.as_mut().expect("lives");
+        // A greeting that comes late, of a life that has ended: a node refuses it, and keeps the
+        // session that it has.
+        if process.sessions[peer].is_some_and(|known| known.incarnation > incarnation) {
+            return;
+        }
         process.session_number += 1;
         let session = process.session_number;
         process.sessions[peer] =

@@ -44,6 +44,8 @@ pub(super) struct Ledger {
     /// Entries as their primaries sealed them. A node that holds an id holds this record: frames
     /// and journals carry checksums.
     entries: BTreeMap<EntryId, Entry>,
+    /// How much damage there was when an entry was sealed.
+    damage_at_seal: BTreeMap<EntryId, usize>,
     /// What the committed log comes to.
     pub(super) reference: Reference,
     /// Entries of which a client was told that they are done, with the policy of that moment.
@@ -85,7 +87,7 @@ pub(super) enum Damage {
 pub(super) struct Acknowledged {
     /// What the policy promised.
     pub(super) form: NormalForm,
-    /// How much damage there was before.
+    /// How much damage there was before its first copy.
     pub(super) damage_before: usize,
 }
 
@@ -105,6 +107,7 @@ impl Ledger {
     /// Another entry has the same id.
     pub(super) fn seal(&mut self, entry: Entry) -> Result<(), String> {
         let id = entry.id;
+        self.damage_at_seal.insert(id, self.damage.len());
         match self.entries.insert(id, entry) {
             None => Ok(()),
             Some(other) => Err(format!("{id} is sealed twice; before as {other:?}")),
@@ -146,7 +149,8 @@ impl Ledger {
     /// A client is told that its write is done.
     pub(super) fn acknowledge(&mut self, id: EntryId, form: NormalForm) {
         self.seen = self.seen.max(id.seq);
-        let damage_before = self.damage.len();
+        // Not now: a copy that counts may be lost while its acknowledgement is on the way.
+        let damage_before = self.damage_at_seal.get(&id).copied().unwrap_or(self.damage.len());
         self.acknowledged.entry(id).or_insert(Acknowledged { form, damage_before });
     }
 
