@@ -359,10 +359,12 @@ impl Cluster {
         fs::remove_dir_all(self.settings(id).data_dir()).expect("delete the data directory");
     }
 
-    /// What a node says of itself, if it runs and answers.
+    /// What a node says of itself, if it runs, answers, and has recovered: before that it knows
+    /// nothing of its log.
     #[must_use]
     pub fn status(&self, id: u64) -> Option<Status> {
-        self.is_answering(id).then(|| Status::of(self.settings(id).ports.admin)).flatten()
+        let status = self.is_answering(id).then(|| Status::of(self.settings(id).ports.admin));
+        status.flatten().filter(|status| status.phase != "starting")
     }
 
     /// The node that says it is primary, in the highest epoch if several do.

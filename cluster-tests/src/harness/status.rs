@@ -13,6 +13,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// The part of `/status` that tests look at.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Status {
+    /// Where it is in its life: `starting` until it knows its own log.
+    pub phase: String,
     /// What the node is to the others.
     pub role: Role,
     /// Lossy recoveries that its cluster went through.

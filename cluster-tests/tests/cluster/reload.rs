@@ -6,6 +6,8 @@ use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::time::{Duration, Instant};
+
 use quorate_cluster_tests::harness::{Cluster, RECOVERY_LIMIT, binary, poll};
 use quorate_cluster_tests::resp::Value;
 use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions, reasons};
@@ -34,6 +36,7 @@ fn reload_all(cluster: &Cluster, keys: &[&str]) {
 #[test]
 fn an_authority_is_replaced_and_retired_while_clients_write() {
     let mut cluster = Cluster::start("reload-tls");
+    let began = Instant::now();
     let primary = cluster.wait_until_writable();
     let epoch = cluster.status(primary).expect("it answers").epoch;
     let days = json(&cluster, primary, &["status"])["certificate_days"].as_i64();
@@ -41,7 +44,10 @@ fn an_authority_is_replaced_and_retired_while_clients_write() {
     let expiry = "quorate_certificate_expiry_timestamp_seconds{certificate=\"authority\"}";
     let expires = real_metric(&cluster, primary, expiry);
     let writers = UniqueWriters::start("w", &cluster.client_addresses(), WriterOptions::default());
-    wait_for_writes(&writers, 300);
+    // Certificates end at full seconds: the new one is to end at a later one.
+    while began.elapsed() < Duration::from_millis(1_100) {
+        wait_for_writes(&writers, 100);
+    }
     rotate(&cluster, &["--ca"]);
     reload_all(&cluster, &["tls.ca"]);
     wait_for_writes(&writers, 300);
