@@ -61,7 +61,7 @@ impl Core {
             began: now,
             round: 0,
             rounds: VecDeque::new(),
-            heartbeat_due: now,
+            heartbeat_due: now.plus(self.tuning.heartbeat_us),
             // Check-quorum has a full timeout until the first round tells; a vote proves no
             // silence towards other candidates, so it gives no lease.
             contact: now,
@@ -180,7 +180,8 @@ impl Core {
     pub(super) fn tick_primary(&mut self, now: MonoTime, random: u64, out: &mut Vec<Command>) {
         // S11's check-quorum: a primary that can't reach a quorum fences itself by time.
         self.note_contact(now, out);
-        let Duty::Primary(tenure) = &self.duty else {
+        let heartbeat_us = self.tuning.heartbeat_us;
+        let Duty::Primary(tenure) = &mut self.duty else {
             return;
         };
         if now.since(tenure.contact) > self.tuning.election_timeout_max_us {
@@ -188,6 +189,8 @@ impl Core {
             return;
         }
         if now >= tenure.heartbeat_due {
+            // Only here: rounds for reads and changes may be many, and must not put this off.
+            tenure.heartbeat_due = now.plus(heartbeat_us);
             self.resend_lost(now);
             self.start_round(now, out);
             self.offer_snapshots(out);
@@ -200,12 +203,10 @@ impl Core {
 
     /// Opens a heartbeat round and sends it to every peer.
     pub(super) fn start_round(&mut self, now: MonoTime, out: &mut Vec<Command>) {
-        let heartbeat_us = self.tuning.heartbeat_us;
         let Duty::Primary(tenure) = &mut self.duty else {
             return;
         };
         tenure.open_round(now);
-        tenure.heartbeat_due = now.plus(heartbeat_us);
         let peers: Vec<NodeId> = tenure.peers.keys().copied().collect();
         for peer in peers {
             self.send_heartbeat(peer, out);

@@ -30,6 +30,7 @@ impl Cluster {
     /// - `trim N SEQ`, `fetch N FROM` (a snapshot of what FROM has applied), `install N`
     /// - `join N FROM`: a new node starts with a snapshot of FROM; `recover N PRESET` (while it is
     ///   down): it goes on alone
+    /// - `repeat COUNT ORDER; ORDER...`
     /// - `kill N`, `power N`, `boot N`, `log N EPOCH.SEQ...` (while it is down), `status`
     pub(crate) fn carry_out(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -102,6 +103,12 @@ impl Cluster {
             }
             ["add", _, _] => self.reconfigure(node(1), ClusterChange::AddLearner(member(node(2)))),
             ["promote", _, _] => self.reconfigure(node(1), ClusterChange::Promote(node(2))),
+            ["repeat", _, ..] => {
+                let orders = line.splitn(3, ' ').nth(2).expect("orders to repeat");
+                for _ in 0..number(1) {
+                    orders.split("; ").for_each(|order| self.carry_out(order));
+                }
+            }
             ["remove", _, _] => self.reconfigure(node(1), ClusterChange::Remove(node(2))),
             ["version", _, _] => {
                 let version = u32::try_from(number(2)).expect("a small number");
