@@ -27,7 +27,7 @@ pub(crate) const EXAMINED_BYTES_MAX: usize = 1 + 16 + RANGES * RANGE_BYTES + FAU
 pub struct RangeHash {
     /// How many.
     pub keys: u64,
-    /// BLAKE3 over keys, values, expiries and versions, in order.
+    /// BLAKE3 over keys, values, expiries and versions, in order, and over write tokens.
     pub hash: [u8; 32],
 }
 

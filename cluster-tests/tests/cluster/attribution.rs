@@ -1,8 +1,8 @@
 //! What it costs to know what each write waited for.
 //!
 //! Two clusters, or two runs of one, differ by more than what is looked for. So it is switched on and
-//! off all the time under one load, and the medians of both kinds of moments are compared: whatever
-//! else drifts meanwhile drifts for both.
+//! off all the time under one load, and each moment is compared with its neighbour: whatever else
+//! drifts meanwhile drifts for both. The median of these comparisons counts.
 
 use std::env;
 use std::net::SocketAddr;
@@ -58,20 +58,23 @@ fn median(mut figures: Vec<f64>) -> f64 {
     f64::midpoint(figures[(figures.len() - 1) / 2], figures[figures.len() / 2])
 }
 
-/// Writes per second, without and with it, in turn.
-fn measure(client: &mut Client, acknowledged: &AtomicU64, pairs: usize) -> [Vec<f64>; 2] {
-    let mut rates = [Vec::new(), Vec::new()];
-    for window in 0..2 * pairs {
-        // Off, on, on, off: neither is always the first.
-        let on = window % 4 == 1 || window % 4 == 2;
+/// Writes per second without and with it, in neighbouring moments.
+fn measure(client: &mut Client, acknowledged: &AtomicU64, pairs: usize) -> Vec<[f64; 2]> {
+    let mut moment = |on: bool| {
         switch(client, on);
         thread::sleep(SETTLING);
         let (began, before) = (Instant::now(), acknowledged.load(Ordering::Relaxed));
         thread::sleep(WINDOW);
         let writes = acknowledged.load(Ordering::Relaxed) - before;
-        rates[usize::from(on)].push(writes as f64 / began.elapsed().as_secs_f64());
-    }
-    rates
+        writes as f64 / began.elapsed().as_secs_f64()
+    };
+    let mut pair = |number: usize| {
+        // Neither is always the first.
+        let with_first = number % 2 == 1;
+        let (first, second) = (moment(with_first), moment(!with_first));
+        if with_first { [second, first] } else { [first, second] }
+    };
+    (0..pairs).map(&mut pair).collect()
 }
 
 #[test]
@@ -82,7 +85,7 @@ fn attribution_is_switched_while_clients_write_and_costs_next_to_nothing() {
     let mut client = cluster.connect(primary);
     let counted = || metric(&cluster, primary, "quorate_write_total_seconds_count");
     let (stop, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
-    let (pairs, [off, on]) = thread::scope(|scope| {
+    let pairs = thread::scope(|scope| {
         for connection in 0..CONNECTIONS {
             let (stop, acknowledged) = (&stop, &acknowledged);
             scope.spawn(move || write(address, connection, stop, acknowledged));
@@ -97,10 +100,12 @@ fn attribution_is_switched_while_clients_write_and_costs_next_to_nothing() {
         thread::sleep(2 * SETTLING);
         assert!(counted() > before, "it is again");
         stop.store(true, Ordering::Relaxed);
-        (pairs(), rates)
+        rates
     });
-    let (off, on) = (median(off), median(on));
-    let cost = 1.0 - on / off;
+    let off = median(pairs.iter().map(|[off, _]| *off).collect());
+    let on = median(pairs.iter().map(|[_, on]| *on).collect());
+    let cost = 1.0 - median(pairs.iter().map(|[off, on]| on / off).collect());
+    let pairs = pairs.len();
     println!(
         "{pairs} pairs: {off:.0} writes/s without, {on:.0} with; it costs {:.2} %",
         100.0 * cost

@@ -36,6 +36,14 @@ pub(crate) fn judge_writes(cluster: &Cluster, history: &[UniqueWrite]) -> Verdic
     verdict
 }
 
+/// Every write that was not confirmed was refused with the address of who leads: a command by itself
+/// (`MOVED`), or a transaction whose command had been (`EXECABORT`).
+pub(crate) fn assert_only_redirected(history: &[UniqueWrite]) {
+    let reasons = reasons(history);
+    let redirected = |reason: &String| ["MOVED", "EXECABORT"].contains(&reason.as_str());
+    assert!(reasons.keys().all(redirected), "{reasons:?}");
+}
+
 /// A command for one node's admin port, from a script: nothing to type an answer on.
 pub(crate) fn quorate(cluster: &Cluster, node: u64, arguments: &[&str]) -> Output {
     let admin = format!("http://{}", cluster.settings(node).ports.admin);

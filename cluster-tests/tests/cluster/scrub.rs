@@ -123,9 +123,11 @@ fn value_at(cluster: &Cluster, id: u64) -> Vec<u8> {
 }
 
 fn wait_until_repaired(cluster: &Cluster, replica: u64, before: u64) {
+    // Not to where the primary is by then: under load nobody is.
+    let primary = cluster.wait_for_primary();
+    let committed = cluster.status(primary).expect("it runs").committed_seq;
     poll(RECOVERY_LIMIT, "the replica to be rebuilt", || {
         let status = cluster.status(replica).filter(|status| status.incarnation > before)?;
-        let committed = cluster.status(cluster.primary()?)?.committed_seq;
         (status.role == Role::Replica && status.applied_seq >= committed).then_some(())
     });
     assert_eq!(value_at(cluster, replica), TRUTH);

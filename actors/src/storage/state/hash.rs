@@ -21,10 +21,12 @@ pub(super) fn content_hash(snapshot: &StateSnapshot<'_>) -> Result<ContentHash, 
         }
         ControlFlow::Continue(())
     })?;
+    snapshot.visit_tokens(&mut |token, record| feed_token(&mut hasher, token, record))?;
     Ok(ContentHash { id: applied.id, keys, hash: *hasher.finalize().as_bytes() })
 }
 
-/// The same by ranges of slots, which are neighbours in the state.
+/// The same by ranges of slots, which are neighbours in the state. A token counts in the slot that a
+/// key of its name has.
 pub(super) fn range_hashes(snapshot: &StateSnapshot<'_>) -> Result<RangeHashes, StateError> {
     let applied = snapshot.applied()?;
     let mut hashes = RangeHashes::new(applied.id);
@@ -36,6 +38,10 @@ pub(super) fn range_hashes(snapshot: &StateSnapshot<'_>) -> Result<RangeHashes, 
             feed(hashers[range].get_or_insert_default(), key, &value);
         }
         ControlFlow::Continue(())
+    })?;
+    snapshot.visit_tokens(&mut |token, record| {
+        let range = usize::from(slot(token) / SLOTS_PER_RANGE);
+        feed_token(hashers[range].get_or_insert_default(), token, record);
     })?;
     for (range, hasher) in hashes.ranges.iter_mut().zip(hashers) {
         if let Some(hasher) = hasher {
@@ -54,4 +60,13 @@ fn feed(hasher: &mut blake3::Hasher, key: &[u8], value: &Value) {
     hasher.update(&value.expires_at_ms.unwrap_or(0).to_le_bytes());
     hasher.update(&(value.data.len() as u64).to_le_bytes());
     hasher.update(&value.data);
+}
+
+/// Tokens come after all keys, and begin with a length that no key has.
+fn feed_token(hasher: &mut blake3::Hasher, token: &[u8], record: &[u8]) {
+    hasher.update(&u64::MAX.to_le_bytes());
+    hasher.update(&(token.len() as u64).to_le_bytes());
+    hasher.update(token);
+    hasher.update(&(record.len() as u64).to_le_bytes());
+    hasher.update(record);
 }

@@ -112,9 +112,19 @@ pub(crate) const TOKEN_AGE_START: &[u8] = &[META, b'U'];
 /// First key after those.
 pub(crate) const TOKEN_AGE_END: &[u8] = &[META, b'U' + 1];
 
+/// First key of tokens.
+pub(crate) const TOKEN_START: &[u8] = &[META, b'T'];
+/// First key after those.
+pub(crate) const TOKEN_END: &[u8] = TOKEN_AGE_START;
+
 /// Key of what is remembered of a token.
 pub(crate) fn token(token: &[u8]) -> Vec<u8> {
-    [&[META, b'T'][..], token].concat()
+    [TOKEN_START, token].concat()
+}
+
+/// The token of such a key.
+pub(crate) fn read_token(stored: &[u8]) -> Option<&[u8]> {
+    stored.strip_prefix(TOKEN_START)
 }
 
 /// Key of a token by age.

@@ -36,7 +36,8 @@ pub struct ContentHash {
     pub id: EntryId,
     /// Keys that live at that entry's time.
     pub keys: u64,
-    /// BLAKE3 over these keys, their values, expiries and versions, in order.
+    /// BLAKE3 over these keys, their values, expiries and versions, in order; then over the
+    /// remembered write tokens, where there are any.
     pub hash: [u8; 32],
 }
 
@@ -144,7 +145,7 @@ impl StateSnapshot<'_> {
         &self,
         visit: &mut dyn FnMut(&[u8], Value) -> ControlFlow<()>,
     ) -> Result<(), StateError> {
-        let mut iterator = self.iterator();
+        let mut iterator = self.iterator(keys::DATA_END);
         iterator.seek(keys::DATA_START);
         walk(&mut iterator, &mut |key, stored| {
             let value = value::read(stored)
@@ -153,10 +154,26 @@ impl StateSnapshot<'_> {
         })
     }
 
-    fn iterator(&self) -> DBRawIterator<'_> {
+    /// Calls `visit` with each remembered token and what is stored of it, in order.
+    pub(super) fn visit_tokens(
+        &self,
+        visit: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<(), StateError> {
+        let mut iterator = self.iterator(keys::TOKEN_END);
+        iterator.seek(keys::TOKEN_START);
+        while let Some((key, record)) = iterator.item() {
+            let token =
+                keys::read_token(key).ok_or(StateError::BadRecord { record: "token key" })?;
+            visit(token, record);
+            iterator.next();
+        }
+        iterator.status().map_err(|error| StateError::rocksdb(Operation::Scan, b"tokens", error))
+    }
+
+    fn iterator(&self, end: &[u8]) -> DBRawIterator<'_> {
         let mut options = ReadOptions::default();
         options.set_snapshot(&self.snapshot);
-        options.set_iterate_upper_bound(keys::DATA_END);
+        options.set_iterate_upper_bound(end);
         // A walk over everything must not push the working set out of the cache.
         options.fill_cache(false);
         self.store.db.raw_iterator_opt(options)
@@ -227,7 +244,7 @@ impl Visit for StateSnapshot<'_> {
         from: Position,
         visit: &mut dyn FnMut(&[u8], &Head) -> ControlFlow<()>,
     ) -> Result<(), StateError> {
-        let mut iterator = self.iterator();
+        let mut iterator = self.iterator(keys::DATA_END);
         iterator.seek(keys::data_from(from));
         walk(&mut iterator, &mut |key, stored| {
             let head = value::read_head(stored)

@@ -429,3 +429,27 @@ fn tokens_are_remembered_by_rounds_readers_and_restarts_and_the_oldest_forgotten
     put_token(&mut writer, 6, "a");
     assert_eq!(known(&writer), ['a', 'i', 'j', 'k'], "the count is kept, too");
 }
+
+#[test]
+fn hashes_tell_states_apart_that_remember_other_tokens() {
+    let hashes = |tokens: &[(&str, u64)]| {
+        let dir = Scratch::new();
+        let (state, mut writer) = open(&dir);
+        for (name, seq) in tokens {
+            put_token(&mut writer, *seq, name);
+        }
+        writer.finish_entry(&entry(EntryKind::Commands, 1, 3, b""));
+        writer.write().expect("written");
+        let reader = state.reader();
+        let ranges = reader.snapshot().range_hashes().expect("readable").ranges;
+        (reader.content_hash().expect("readable").hash, ranges)
+    };
+    let (whole, ranges) = hashes(&[("a", 1), ("b", 2)]);
+    assert_eq!(hashes(&[("b", 2), ("a", 1)]), (whole, ranges.clone()));
+    for other in [&[][..], &[("a", 1)], &[("a", 1), ("b", 3)], &[("a", 1), ("c", 2)]] {
+        let (other_whole, other_ranges) = hashes(other);
+        assert_ne!(other_whole, whole, "{other:?}");
+        let odd = (0..ranges.len()).filter(|range| ranges[*range] != other_ranges[*range]);
+        assert!((1..=2).contains(&odd.count()), "named to the slots of the tokens: {other:?}");
+    }
+}
