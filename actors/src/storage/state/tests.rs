@@ -438,7 +438,7 @@ fn hashes_tell_states_apart_that_remember_other_tokens() {
         for (name, seq) in tokens {
             put_token(&mut writer, *seq, name);
         }
-        writer.finish_entry(&entry(EntryKind::Commands, 1, 3, b""));
+        writer.finish_entry(&entry(EntryKind::Commands, 1, 1, b""));
         writer.write().expect("written");
         let reader = state.reader();
         let ranges = reader.snapshot().range_hashes().expect("readable").ranges;
