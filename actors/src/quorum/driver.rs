@@ -177,7 +177,7 @@ impl Driver {
         parts.published.set_committed_epoch(hard.epoch);
         let core = Core::new(boot, parts.tuning, clock::now(), random.next());
         parts.published.set_positions(found.committed, found.committed);
-        Self {
+        let driver = Self {
             core,
             ports: parts.ports,
             published: parts.published,
@@ -209,7 +209,10 @@ impl Driver {
             worked: false,
             commands: Vec::new(),
             events: parts.early,
-        }
+        };
+        // Before the first round: a node that is said to be ready must not be taken for empty.
+        driver.published.set_view(driver.view(clock::now()));
+        driver
     }
 
     /// One round: takes everything that waits, acts on it, publishes. Returns when the next round

@@ -84,6 +84,30 @@ fn a_node_tells_why_it_is_not_ready_while_it_recovers() {
     assert!((total - took("total")).abs() < 1e-9, "{total}");
 }
 
+/// A recovery decides by such an answer who holds most.
+#[test]
+fn a_node_that_is_ready_knows_its_log_at_once() {
+    let mut cluster = Cluster::start("life-knows");
+    let id = cluster.others(cluster.wait_for_primary())[0];
+    cluster.wait_until_equal();
+    for _ in 0..10 {
+        cluster.stop(id);
+        cluster.start_node(id);
+        let admin = cluster.settings(id).ports.admin;
+        let deadline = Instant::now() + RECOVERY_LIMIT;
+        let first = loop {
+            assert!(Instant::now() < deadline, "the node isn't ready");
+            // Without a pause: it is the very first answer that counts.
+            match probe(admin, "/status") {
+                Some((_, status)) if status["phase"] != "starting" => break status,
+                _ => std::hint::spin_loop(),
+            }
+        };
+        assert!(first["last_seq"].as_u64() > Some(0), "{first}");
+        assert!(first["cluster_id"].is_string() && first["policy"].is_string(), "{first}");
+    }
+}
+
 #[test]
 fn a_stop_that_is_asked_for_during_recovery_ends_by_its_deadline() {
     let mut cluster = Cluster::prepare("life-overdue", &ClusterOptions::default());

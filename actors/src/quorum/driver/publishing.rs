@@ -92,7 +92,7 @@ impl Driver {
         }
     }
 
-    fn view(&self, now: MonoTime) -> View {
+    pub(super) fn view(&self, now: MonoTime) -> View {
         let config = self.core.configs().newest().clone();
         let statuses = self.core.peers(now);
         let peers =
