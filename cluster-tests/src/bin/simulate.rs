@@ -3,6 +3,7 @@
 //! `simulate --seeds 2000 [--from 0] [--seed 17 --trace] [--mutant NAME | --mutants] [--hours 2]`;
 //! exit code 1 on any violation, mark that was not hit, or mistake that was not found.
 
+use std::collections::BTreeMap;
 use std::fs::{File, create_dir_all};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -139,7 +140,7 @@ fn report(options: &Options, outcome: &Outcome) {
 fn run_mutants(options: &Options, mutants: &[Mutant]) -> bool {
     let started = Instant::now();
     let seeds = options.from..options.from.saturating_add(options.seeds);
-    let results = sim::kill_all(mutants, seeds, options.threads);
+    let results = sim::kill_all(mutants, &BTreeMap::new(), seeds, options.threads);
     let mut survivors = 0;
     println!("| mutant | killed by | seeds |\n|---|---|---|");
     for (mutant, found) in &results {

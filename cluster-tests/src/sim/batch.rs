@@ -45,18 +45,20 @@ pub fn run_seeds(seeds: Range<u64>, threads: usize, mut each: impl FnMut(&Outcom
     });
 }
 
-/// The first seed from `seeds` that finds a mistake, and what of it is wrong; in this thread.
-pub fn kill(mutant: Mutant, seeds: Range<u64>) -> Option<Outcome> {
+/// The first of `seeds` that finds a mistake, and what of it is wrong; in this thread.
+fn kill(mutant: Mutant, mut seeds: impl Iterator<Item = u64>) -> Option<Outcome> {
     Mutant::activate(Some(mutant));
-    let found = seeds.map(|seed| super::run(&Scenario::of(seed))).find(|o| o.violation.is_some());
+    let run = |seed| Some(super::run(&Scenario::of(seed))).filter(|o| o.violation.is_some());
+    let found = seeds.find_map(run);
     Mutant::activate(None);
     found
 }
 
-/// Tries each mistake on seeds from `seeds`, on a few threads; the results come in the order of
-/// the mistakes.
+/// Tries each mistake on the seed that `known` names for it and then on `seeds`, on a few threads;
+/// the results come in the order of the mistakes.
 pub fn kill_all(
     mutants: &[Mutant],
+    known: &BTreeMap<Mutant, u64>,
     seeds: Range<u64>,
     threads: usize,
 ) -> Vec<(Mutant, Option<Outcome>)> {
@@ -69,7 +71,8 @@ pub fn kill_all(
                 while let Some(mutant) =
                     mutants.get(next.fetch_add(1, Ordering::Relaxed) as usize).copied()
                 {
-                    let found = kill(mutant, seeds.clone());
+                    let found =
+                        kill(mutant, known.get(&mutant).copied().into_iter().chain(seeds.clone()));
                     send.send((mutant, found)).expect("the receiver waits for every mistake");
                 }
             });

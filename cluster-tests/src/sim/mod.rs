@@ -40,7 +40,7 @@ mod transport;
 mod wire;
 mod world;
 
-pub use batch::{kill, kill_all, run_seeds};
+pub use batch::{kill_all, run_seeds};
 pub use fault::Fault;
 pub use marks::{JUDGED_FROM, missing};
 pub use report::{Outcome, Violation};
@@ -80,6 +80,8 @@ fn run_world(mut world: world::World) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use quorate_protocol::mutants::Mutant;
 
     use super::*;
@@ -125,10 +127,23 @@ mod tests {
         }
     }
 
+    /// Seeds that find a mistake that few seeds find. Where one no longer does, it costs time only.
+    fn known_seeds() -> BTreeMap<Mutant, u64> {
+        let lines = include_str!("../../corpus/mutants.txt").lines();
+        let known = lines.filter(|line| !line.starts_with('#')).map(|line| {
+            let (name, seed) = line.split_once(' ').expect("a line is a mistake and a seed");
+            let named = |mutant: &&Mutant| format!("{mutant:?}") == name;
+            let mutant = Mutant::ALL.iter().find(named);
+            let mutant = mutant.unwrap_or_else(|| panic!("no mistake is called {name}"));
+            (*mutant, seed.parse().expect("a seed"))
+        });
+        known.collect()
+    }
+
     /// The tests of the tests: every deliberate mistake is found.
     #[test]
     fn every_mutant_is_killed() {
-        let results = kill_all(Mutant::ALL, 0..MUTANT_SEEDS, 2);
+        let results = kill_all(Mutant::ALL, &known_seeds(), 0..MUTANT_SEEDS, 2);
         let survivors: Vec<Mutant> = results
             .iter()
             .filter(|(_, found)| found.is_none())
