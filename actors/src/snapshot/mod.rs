@@ -16,6 +16,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `service` | the thread, and what others have of it |
+//! | `worker` | what the thread does |
 //! | `source`, `serve` | making a snapshot, sending it |
 //! | `fetch`, `receiving` | receiving one: the network, the disk |
 //! | `manifest`, `wire` | the formats |
@@ -31,6 +32,7 @@ mod source;
 mod stats;
 mod successor;
 mod wire;
+mod worker;
 
 #[cfg(test)]
 mod tests;
