@@ -153,6 +153,8 @@ async fn serve(
         tokio::spawn(serve_orders(state.clone(), inbox));
     }
     front.open(router(state));
+    // Only now: whoever is told that the node is ready is told what it holds.
+    node.ready();
     notify::notify("READY=1");
     let upkeep = [
         tokio::spawn(reload_on(hangup, reloader.clone())),

@@ -179,6 +179,11 @@ impl RunningNode {
         &self.supervisor
     }
 
+    /// All listeners are bound, those outside the node too: it has started.
+    pub fn ready(&self) {
+        self.supervisor.enter(Phase::Ready);
+    }
+
     /// Completes when the node must end by itself; its process should then exit at once.
     pub async fn failure(&self) -> ExitReason {
         self.supervisor.failure().await

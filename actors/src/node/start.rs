@@ -169,7 +169,6 @@ impl Wiring {
         reload: Reload,
         parts: Parts,
     ) -> RunningNode {
-        self.supervisor.enter(Phase::Ready);
         RunningNode {
             published: self.published.clone(),
             supervisor: self.supervisor.clone(),

@@ -13,7 +13,7 @@ use quorate_actors::scrub::Scrubber;
 use quorate_actors::snapshot::SnapshotProgress;
 use quorate_actors::storage::Freed;
 use quorate_actors::storage::state::{CompactError, Compacted};
-use quorate_actors::supervisor::Lifecycle;
+use quorate_actors::supervisor::{Lifecycle, Phase};
 use quorate_actors::view::{Published, View};
 use quorate_actors::wake::Wake;
 use quorate_protocol::types::NodeId;
@@ -52,6 +52,14 @@ impl StartingNode {
 impl NodeView for StartingNode {
     fn lifecycle(&self) -> &Lifecycle {
         &self.lifecycle
+    }
+
+    /// Never that of the node which this one gives way to.
+    fn phase(&self) -> Phase {
+        match self.lifecycle.phase() {
+            Phase::Starting | Phase::Ready => Phase::Starting,
+            phase @ (Phase::Draining | Phase::ShuttingDown | Phase::Stopped) => phase,
+        }
     }
 
     fn published(&self) -> &Published {
