@@ -1,10 +1,14 @@
 //! New settings for a running node: the configuration is read again, and what may change without a
 //! restart is taken over; all of it, or nothing.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use quorate_actors::node::Reload;
 use serde::{Deserialize, Serialize};
 
+use crate::admin::Identity;
 use crate::config::{self, KEYS, Settings, Source};
 use crate::failure::Failure;
 use crate::http::AdminUrl;
@@ -15,7 +19,7 @@ use crate::output::{say, table};
 const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Keys that take effect without a restart.
-const RELOADABLE: [&str; 22] = [
+const RELOADABLE: [&str; 23] = [
     "node.shutdown_deadline",
     "client.requirepass",
     "client.requirepass_file",
@@ -29,6 +33,7 @@ const RELOADABLE: [&str; 22] = [
     "tls.ca",
     "tls.cert",
     "tls.key",
+    "tls.ca_key",
     "storage.store_deadline",
     "storage.limit_concurrent_stores",
     "storage.limit_concurrent_loads",
@@ -74,13 +79,19 @@ pub(crate) struct ReloadReport {
 pub(crate) struct Reloader {
     in_force: Mutex<(Source, Settings)>,
     log: Log,
+    identity: Arc<ArcSwap<Identity>>,
     node: Reload,
 }
 
 impl Reloader {
     /// The node runs with these settings, which come from this source.
-    pub(crate) fn new(source: Source, settings: Settings, log: Log, node: Reload) -> Self {
-        Self { in_force: Mutex::new((source, settings)), log, node }
+    pub(crate) fn new(
+        in_force: (Source, Settings),
+        log: Log,
+        identity: Arc<ArcSwap<Identity>>,
+        node: Reload,
+    ) -> Self {
+        Self { in_force: Mutex::new(in_force), log, identity, node }
     }
 
     /// How long a stop may take now.
@@ -117,9 +128,12 @@ impl Reloader {
         let applied = changed.iter().all(|key| RELOADABLE.contains(key));
         if applied {
             let filter = parse_filter(&settings.log.filter)?;
+            let identity = settings.identity();
+            let identity = identity.map_err(|error| Failure::failed("tls.ca_key", error))?;
             self.log.renew(settings.log.file.as_deref(), filter)?;
             let taken = self.node.apply(&settings.node);
             taken.map_err(|error| Failure::failed("tls", error))?;
+            self.identity.store(Arc::new(identity));
             *in_force = (source, settings);
         }
         let result = |key: &str| match (applied, RELOADABLE.contains(&key)) {
@@ -143,6 +157,7 @@ fn changed_keys(
         "tls.ca" => old.node.tls.ca_pem != settings.node.tls.ca_pem,
         "tls.cert" => old.node.tls.cert_pem != settings.node.tls.cert_pem,
         "tls.key" => old.node.tls.key_pem != settings.node.tls.key_pem,
+        "tls.ca_key" => old.ca_key != settings.ca_key,
         "client.requirepass_file" => {
             let is_set = source.get(key).is_some();
             is_set && old.node.client.requirepass != settings.node.client.requirepass

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use quorate_actors::metrics::Metrics;
 use quorate_actors::node::{Certificates, NodeConfig, RunningNode};
 use quorate_actors::supervisor::{ExitReason, Lifecycle};
@@ -15,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::adapter::Adapter;
 use crate::admin::status::EXPIRY_WARNING_DAYS;
-use crate::admin::{AdminState, Front, NodeView, StartingNode, router, serve_orders};
+use crate::admin::{AdminState, Front, Identity, NodeView, StartingNode, router, serve_orders};
 use crate::config::{self, Settings, Source};
 use crate::failure::Failure;
 use crate::logging::Log;
@@ -121,7 +122,9 @@ async fn serve(
 ) -> Result<End, Failure> {
     let Settings { node: config, pid_file, .. } = settings.clone();
     let deadline = config.timers.shutdown_deadline;
-    let admin = admin_states(&settings)?;
+    let identity = settings.identity().map_err(|error| Failure::Usage(error.to_string()))?;
+    let identity = Arc::new(ArcSwap::from_pointee(identity));
+    let admin = admin_states(&settings, identity.clone());
     let stop = Arc::new(Stop::default());
     let mut told = Told::new(&stop)?;
     let hangup = signal(SignalKind::hangup());
@@ -146,7 +149,8 @@ async fn serve(
         }
     };
     let pid_file = PidFile::write(&pid_file)?;
-    let reloader = Arc::new(Reloader::new(source, settings, log, node.reload().clone()));
+    let reloader =
+        Arc::new(Reloader::new((source, settings), log, identity, node.reload().clone()));
     let state = admin(Arc::new(Adapter::new(&node, stop.clone(), reloader.clone())));
     if let Some(inbox) = node.take_order_inbox() {
         // Ends when the node stops, which closes the inbox.
@@ -198,20 +202,19 @@ async fn serve(
 /// Makes what the admin port's routes share, for whatever stands for the node.
 fn admin_states(
     settings: &Settings,
-) -> Result<impl Fn(Arc<dyn NodeView>) -> AdminState + use<>, Failure> {
-    let identity = settings.identity().map_err(|error| Failure::Usage(error.to_string()))?;
-    let identity = Arc::new(identity);
+    identity: Arc<ArcSwap<Identity>>,
+) -> impl Fn(Arc<dyn NodeView>) -> AdminState + use<> {
     let public_metrics = settings.public_metrics;
     let NodeConfig { drill_allowed, cluster_version_max, .. } = settings.node;
     let cluster_name: Arc<str> = settings.node.cluster.name.as_str().into();
-    Ok(move |node| AdminState {
+    move |node| AdminState {
         node,
         cluster_name: cluster_name.clone(),
         public_metrics,
         drill_allowed,
         cluster_version_max,
         identity: identity.clone(),
-    })
+    }
 }
 
 fn announce(config: &NodeConfig) {

@@ -1,9 +1,10 @@
 //! What the tests share.
 
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use quorate_cluster_tests::harness::{Cluster, binary};
+use quorate_cluster_tests::harness::{Cluster, RECOVERY_LIMIT, binary, poll};
 use quorate_cluster_tests::history::{UniqueWrite, Verdict, judge};
 use quorate_cluster_tests::http;
 use quorate_cluster_tests::workload::{UniqueWriters, keys, reasons};
@@ -62,11 +63,7 @@ pub(crate) fn json(cluster: &Cluster, node: u64, arguments: &[&str]) -> serde_js
 /// Waits until the writers have had so many more writes confirmed.
 pub(crate) fn wait_for_writes(writers: &UniqueWriters, more: u64) {
     let goal = writers.acknowledged() + more;
-    quorate_cluster_tests::harness::poll(
-        quorate_cluster_tests::harness::RECOVERY_LIMIT,
-        "writers to go on",
-        || (writers.acknowledged() >= goal).then_some(()),
-    );
+    poll(RECOVERY_LIMIT, "writers to go on", || (writers.acknowledged() >= goal).then_some(()));
 }
 
 /// Bytes that don't compress.
@@ -95,4 +92,23 @@ pub(crate) fn real_metric(cluster: &Cluster, id: u64, name: &str) -> f64 {
     let line = response.body.lines().find(|line| line.starts_with(&format!("{name} ")));
     let value = line.and_then(|line| line.split(' ').nth(1)).and_then(|value| value.parse().ok());
     value.unwrap_or_else(|| panic!("{name} is missing:\n{}", response.body))
+}
+
+/// Has a node make a token.
+pub(crate) fn token(cluster: &Cluster, asked: u64, id: u64, further: &[&str]) -> PathBuf {
+    let file = cluster.dir().join(format!("join-{id}.token"));
+    let (path, id) = (file.to_str().expect("a path of ours"), id.to_string());
+    let create = ["token", "create", "--id", &id, "--output", path];
+    let made = json(cluster, asked, &[&create, further].concat());
+    assert_eq!(made["node"].to_string(), id, "{made}");
+    file
+}
+
+/// Waits until a node that joins votes, as this node knows.
+pub(crate) fn wait_for_voter(cluster: &Cluster, asked: u64, node: u64) {
+    poll(RECOVERY_LIMIT * 2, "the node to become a voter", || {
+        let listed = json(cluster, asked, &["members", "list"]);
+        let member = listed["members"].as_array()?.iter().find(|one| one["node"] == node)?.clone();
+        (member["kind"] == "voter").then_some(())
+    });
 }

@@ -1,7 +1,6 @@
 //! Bare machines become nodes by a token.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, bi
 use quorate_cluster_tests::resp::Value;
 use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions};
 
-use crate::common::{json, noise, quorate, settle, wait_for_writes};
+use crate::common::{json, noise, quorate, settle, token, wait_for_voter, wait_for_writes};
 
 /// Every node may sign: the file goes on within `[tls]`.
 const SIGNERS: &str = "ca_key = \"../pki/ca.key\"\n";
@@ -28,24 +27,6 @@ const LIGHT: WriterOptions = WriterOptions {
 
 fn options(extra: &'static str) -> ClusterOptions {
     ClusterOptions { extra, ..ClusterOptions::default() }
-}
-
-/// Has a node make a token.
-fn token(cluster: &Cluster, asked: u64, id: u64, further: &[&str]) -> PathBuf {
-    let file = cluster.dir().join(format!("join-{id}.token"));
-    let (path, id) = (file.to_str().expect("a path of ours"), id.to_string());
-    let create = ["token", "create", "--id", &id, "--output", path];
-    let made = json(cluster, asked, &[&create, further].concat());
-    assert_eq!(made["node"].to_string(), id, "{made}");
-    file
-}
-
-fn wait_for_voter(cluster: &Cluster, asked: u64, node: u64) {
-    poll(RECOVERY_LIMIT * 2, "the node to become a voter", || {
-        let listed = json(cluster, asked, &["members", "list"]);
-        let member = listed["members"].as_array()?.iter().find(|one| one["node"] == node)?.clone();
-        (member["kind"] == "voter").then_some(())
-    });
 }
 
 /// What `quorate join` prints in a folder of its own, where it is refused.

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use quorate_cluster_tests::harness::{Cluster, RECOVERY_LIMIT, binary, poll};
+use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, binary, poll};
 use quorate_cluster_tests::resp::Value;
 use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions};
 
 use crate::common::{
-    assert_only_redirected, json, judge_writes, quorate, real_metric, wait_for_writes,
+    assert_only_redirected, json, judge_writes, quorate, real_metric, token, wait_for_voter,
+    wait_for_writes,
 };
 
 /// `quorate pki rotate` on the cluster's certificates.
@@ -72,6 +73,35 @@ fn an_authority_is_replaced_and_retired_while_clients_write() {
         cluster.wait_until_writable();
     }
     judge_writes(&cluster, &history);
+}
+
+/// With what was in force at its start a node would go on signing for the authority that is to go.
+#[test]
+fn a_node_that_joins_after_a_rotation_belongs_to_the_new_authority() {
+    let extra = "ca_key = \"../pki/ca.key\"\n";
+    let options = ClusterOptions { extra, ..ClusterOptions::default() };
+    let mut cluster = Cluster::start_with("reload-ca-key", &options);
+    let primary = cluster.wait_until_writable();
+    rotate(&cluster, &["--ca"]);
+    reload_all(&cluster, &["tls.ca", "tls.ca_key"]);
+    let file = token(&cluster, primary, 4, &[]);
+    let first = cluster.ids();
+    cluster.join_by_token(4, &file, primary);
+    wait_for_voter(&cluster, primary, 4);
+    for id in &first {
+        rotate(&cluster, &["--id", &id.to_string()]);
+    }
+    rotate(&cluster, &["--retire"]);
+    for id in &first {
+        assert_eq!(json(&cluster, *id, &["config", "reload"])["applied"], true);
+    }
+    // New sessions, for which the old authority counts no more.
+    assert!(cluster.stop(4).success());
+    cluster.start_node(4);
+    let mut client = cluster.connect(cluster.wait_until_writable());
+    let written = client.command(&["SET", "a", "1"]).expect("a reply");
+    assert_eq!(written, Value::Simple("OK".into()));
+    cluster.wait_until_equal();
 }
 
 #[test]

@@ -116,7 +116,7 @@ async fn join(
         error: None,
         node,
         certificate,
-        authorities: state.identity.authorities_pem.clone(),
+        authorities: state.identity.load().authorities_pem.clone(),
         members,
     })
 }
@@ -146,7 +146,8 @@ async fn signed(state: &AdminState, operator: &str, sign: &Sign) -> Option<Strin
 /// key.
 pub(super) async fn sign(state: &AdminState, asked: Sign) -> Verdict {
     let bad = |error: String| Verdict::refused(StatusCode::BAD_REQUEST, error);
-    let Some(signer) = state.identity.signer.as_ref() else {
+    let identity = state.identity.load_full();
+    let Some(signer) = identity.signer.as_ref() else {
         let error = "this node has no tls.ca_key";
         return Verdict::refused(StatusCode::NOT_FOUND, error);
     };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -26,8 +27,8 @@ pub(crate) struct AdminState {
     pub(crate) drill_allowed: bool,
     /// The newest cluster version that this binary follows.
     pub(crate) cluster_version_max: u32,
-    /// What nodes that join are told of the cluster's authorities.
-    pub(crate) identity: Arc<Identity>,
+    /// What nodes that join are told of the cluster's authorities. A reload replaces it whole.
+    pub(crate) identity: Arc<ArcSwap<Identity>>,
 }
 
 /// The cluster's authorities.

@@ -122,7 +122,7 @@ pub(super) async fn perform(state: &AdminState, asked: TokensOrder) -> Verdict {
                     "expires_at": expires_s,
                     "cluster_name": &*state.cluster_name,
                     "cluster_id": cluster.to_string(),
-                    "authorities": state.identity.authorities,
+                    "authorities": state.identity.load().authorities,
                 })),
                 Err(verdict) => verdict,
             }

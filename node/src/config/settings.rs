@@ -47,7 +47,7 @@ pub(crate) enum LogFormat {
 }
 
 /// Text that must not reach a log.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(pub(super) String);
 
 impl std::fmt::Debug for Secret {
