@@ -9,7 +9,7 @@ use quorate_cluster_tests::harness::Cluster;
 use crate::common::quorate;
 
 /// Runs a drill while ended nodes are started again; returns its JSON.
-fn drill(cluster: &mut Cluster, admin: u64, arguments: &[&str]) -> serde_json::Value {
+pub(crate) fn drill(cluster: &mut Cluster, admin: u64, arguments: &[&str]) -> serde_json::Value {
     let all = [&["drill", "failover", "--yes", "--json"], arguments].concat();
     let done = AtomicBool::new(false);
     let url = format!("http://{}", cluster.settings(admin).ports.admin);

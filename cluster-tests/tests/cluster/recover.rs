@@ -9,7 +9,8 @@ use quorate_cluster_tests::resp::Value;
 use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions, keys};
 use serde_json::Value as Json;
 
-use crate::common::{judge_writes, wait_for_writes};
+use crate::common::{judge_writes, token, wait_for_voter, wait_for_writes};
+use crate::drill::drill;
 
 /// Runs `quorate recover` for one node, with no terminal.
 fn recover(cluster: &Cluster, survivor: u64, arguments: &[&str]) -> Output {
@@ -116,6 +117,46 @@ fn two_nodes_lost_for_good_and_the_third_goes_on() {
         .output()
         .expect("start the binary");
     assert!(shown.status.success() && !shown.stdout.is_empty(), "{}", said(&shown));
+}
+
+/// What is left of a cluster becomes one that bears failures again, and the lost nodes stay outside.
+#[test]
+fn a_survivor_grows_back_to_three_that_pass_a_drill() {
+    let extra = "ca_key = \"../pki/ca.key\"\n";
+    let options = ClusterOptions { extra, ..ClusterOptions::default() };
+    let mut cluster = Cluster::start_with("recover-grow", &options);
+    let writers = under_load(&cluster, 300);
+    let survivor = cluster.wait_for_primary();
+    let lost = cluster.others(survivor);
+    let history = writers.finish();
+    cluster.wait_until_equal();
+    for id in cluster.ids() {
+        cluster.kill(id);
+    }
+    let all: Vec<String> = lost.iter().map(u64::to_string).collect();
+    let arguments = ["--fenced", &all.join(","), "--confirm", "recover test"];
+    assert!(recover(&cluster, survivor, &arguments).status.success());
+    cluster.start_node(survivor);
+    cluster.wait_until_writable();
+    for id in [4, 5] {
+        let file = token(&cluster, survivor, id, &[]);
+        cluster.join_by_token(id, &file, survivor);
+        wait_for_voter(&cluster, survivor, id);
+    }
+    // The lost ones, back after all, are told by whomever they call, and keep what they hold.
+    for id in lost {
+        cluster.start_node(id);
+        assert!(!cluster.wait_for_end(id).success());
+        let log = std::fs::read_to_string(cluster.settings(id).log_file()).expect("a log");
+        assert!(log.contains("was removed from the cluster"), "{log}");
+        assert!(cluster.settings(id).data_dir().join("hardstate.a").exists());
+        cluster.drop_node(id);
+    }
+    let report = drill(&mut cluster, survivor, &["--kill", "--runs", "2"]);
+    assert_eq!((&report["passed"], &report["summary"]["lost"]), (&true.into(), &0.into()));
+    cluster.wait_until_equal();
+    let verdict = judge_writes(&cluster, &history);
+    assert!(verdict.acknowledged >= 300, "{verdict}");
 }
 
 #[test]
