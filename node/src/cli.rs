@@ -19,7 +19,7 @@ use crate::recover::{self, RecoverArgs};
 use crate::storage::{self, StorageVerb};
 use crate::tail::{self, TailVerb};
 use crate::token::{self, TokenVerb};
-use crate::{journal, orders, pki, reload, scrub, start, status};
+use crate::{events, journal, orders, pki, reload, scrub, start, status};
 
 /// A replicated store that speaks the Redis protocol and says OK only when the copies that you
 /// asked for exist.
@@ -107,6 +107,20 @@ enum Verb {
         verb: StorageVerb,
         /// As JSON
         #[arg(long, global = true)]
+        json: bool,
+    },
+    /// Show what happened to a node and what operators did to it, oldest first
+    Events {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// Only those behind the one with this number
+        #[arg(long, value_name = "ID", default_value_t = 0)]
+        since: u64,
+        /// Go on with those to come
+        #[arg(long)]
+        follow: bool,
+        /// Each as JSON, on a line of its own
+        #[arg(long)]
         json: bool,
     },
     /// Compare what the nodes hold, and read all files; exit code 1 if anything is wrong
@@ -376,6 +390,9 @@ impl Cli {
             Verb::Members { admin, verb, json } => members::run(&admin.admin, &verb, json),
             Verb::Storage { admin, verb, json } => storage::run(&admin.admin, verb, json),
             Verb::Policy { admin, verb, json } => policy::run(&admin.admin, &verb, json),
+            Verb::Events { admin, since, follow, json } => {
+                events::run(&admin.admin, since, follow, json)
+            }
             Verb::Scrub { admin, repair, json } => scrub::run(&admin.admin, repair, json),
             Verb::Backup { admin, verb, json } => backup::run(&admin.admin, &verb, json),
             Verb::Restore(args) => backup::restore(&args),

@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod dev;
 mod drill;
+mod events;
 mod failure;
 mod hex;
 mod http;

@@ -13,11 +13,16 @@ use quorate_actors::metrics::Metrics;
 use quorate_actors::node::{Certificates, NodeConfig, RunningNode};
 use quorate_actors::supervisor::{ExitReason, Lifecycle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
 
 use crate::adapter::Adapter;
 use crate::admin::status::EXPIRY_WARNING_DAYS;
-use crate::admin::{AdminState, Front, Identity, NodeView, StartingNode, router, serve_orders};
+use crate::admin::{
+    AdminState, Front, Identity, NodeView, STREAMS_MAX, StartingNode, router, serve_orders,
+    watch_cluster,
+};
 use crate::config::{self, Settings, Source};
+use crate::events::Events;
 use crate::failure::Failure;
 use crate::logging::Log;
 use crate::output::say;
@@ -124,7 +129,8 @@ async fn serve(
     let deadline = config.timers.shutdown_deadline;
     let identity = settings.identity().map_err(|error| Failure::Usage(error.to_string()))?;
     let identity = Arc::new(ArcSwap::from_pointee(identity));
-    let admin = admin_states(&settings, identity.clone());
+    let events = Arc::new(Events::default());
+    let admin = admin_states(&settings, identity.clone(), events.clone());
     let stop = Arc::new(Stop::default());
     let mut told = Told::new(&stop)?;
     let hangup = signal(SignalKind::hangup());
@@ -156,11 +162,13 @@ async fn serve(
         // Ends when the node stops, which closes the inbox.
         tokio::spawn(serve_orders(state.clone(), inbox));
     }
+    let watched = tokio::spawn(watch_cluster(state.node.clone(), events));
     front.open(router(state));
     // Only now: whoever is told that the node is ready is told what it holds.
     node.ready();
     notify::notify("READY=1");
     let upkeep = [
+        watched,
         tokio::spawn(reload_on(hangup, reloader.clone())),
         tokio::spawn(warn_of_expiry(node.certificates().clone())),
     ];
@@ -203,10 +211,12 @@ async fn serve(
 fn admin_states(
     settings: &Settings,
     identity: Arc<ArcSwap<Identity>>,
+    events: Arc<Events>,
 ) -> impl Fn(Arc<dyn NodeView>) -> AdminState + use<> {
     let public_metrics = settings.public_metrics;
     let NodeConfig { drill_allowed, cluster_version_max, .. } = settings.node;
     let cluster_name: Arc<str> = settings.node.cluster.name.as_str().into();
+    let event_streams = Arc::new(Semaphore::new(STREAMS_MAX));
     move |node| AdminState {
         node,
         cluster_name: cluster_name.clone(),
@@ -214,6 +224,8 @@ fn admin_states(
         drill_allowed,
         cluster_version_max,
         identity: identity.clone(),
+        events: events.clone(),
+        event_streams: event_streams.clone(),
     }
 }
 

@@ -13,6 +13,7 @@ mod disk_faults;
 mod disk_full;
 mod divergence;
 mod drill;
+mod events;
 mod expiry;
 mod gate;
 mod hosts;

@@ -9,8 +9,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::routes::AdminState;
+use crate::events::{Act, ActOutcome};
 
-/// Refuses what the caller may not ask.
+/// Refuses what the caller may not ask, and records it where that was an act.
 pub(super) async fn guard(
     State(state): State<AdminState>,
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
@@ -18,31 +19,38 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    if !is_open(path, state.public_metrics) {
-        if !caller.ip().to_canonical().is_loopback() {
-            return (StatusCode::FORBIDDEN, "only callers on this machine may ask this\n")
-                .into_response();
-        }
-        // A web page in a browser on this machine is not the operator: its name was resolved to
-        // loopback to get here, or it can't set the content type.
-        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-        if !host.is_some_and(is_literal) {
-            return (StatusCode::FORBIDDEN, "the Host header must be an IP address or localhost\n")
-                .into_response();
-        }
-        let json = request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-        if request.method() == Method::POST && !json {
-            return (
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "POST needs Content-Type: application/json\n",
-            )
-                .into_response();
-        }
+    let checked =
+        if is_open(path, state.public_metrics) { Ok(()) } else { authorise(caller, &request) };
+    let Err((code, reason)) = checked else { return next.run(request).await };
+    if request.method() == Method::POST {
+        let order = path.rsplit('/').next().unwrap_or_default();
+        let (actor, reason) = (caller.to_string(), Some(reason.to_owned()));
+        let act = Act { actor, outcome: ActOutcome::Denied, reason };
+        state.events.acted(order, act, serde_json::Map::new());
     }
-    next.run(request).await
+    (code, format!("{reason}\n")).into_response()
+}
+
+fn authorise(caller: SocketAddr, request: &Request) -> Result<(), (StatusCode, &'static str)> {
+    if !caller.ip().to_canonical().is_loopback() {
+        return Err((StatusCode::FORBIDDEN, "only callers on this machine may ask this"));
+    }
+    // A web page in a browser on this machine is not the operator: its name was resolved to
+    // loopback to get here, or it can't set the content type.
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    if !host.is_some_and(is_literal) {
+        let reason = "the Host header must be an IP address or localhost";
+        return Err((StatusCode::FORBIDDEN, reason));
+    }
+    let json = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if request.method() == Method::POST && !json {
+        let reason = "POST needs Content-Type: application/json";
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
+    }
+    Ok(())
 }
 
 fn is_open(path: &str, public_metrics: bool) -> bool {

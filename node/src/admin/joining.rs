@@ -10,11 +10,12 @@ use quorate_actors::orders::OrderKind;
 use quorate_actors::replication::ReceivedJoin;
 use quorate_protocol::types::NodeId;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::orders::{Verdict, forward, order, perform};
 use super::routes::AdminState;
 use super::tokens::Redeem;
+use crate::events::{Act, ActOutcome};
 use crate::{hex, pki};
 
 /// How long a signer waits until its own log has the token as redeemed.
@@ -64,12 +65,14 @@ pub(super) struct Sign {
 /// Answers one node.
 pub(super) async fn answer(state: AdminState, received: ReceivedJoin) {
     let ReceivedJoin { remote, body, reply } = received;
+    let actor = format!("a node at {remote}");
     let outcome = match serde_json::from_slice::<JoinRequest>(&body) {
-        Ok(request) => join(&state, &format!("a node at {remote}"), &request).await,
+        Ok(request) => join(&state, &actor, &request).await,
         Err(_) => Err("the request can't be read".to_owned()),
     };
     let answer = outcome.unwrap_or_else(|error| {
-        tracing::warn!(event = "control", order = "join", %remote, outcome = "denied", error);
+        let act = Act { actor, outcome: ActOutcome::Denied, reason: Some(error.clone()) };
+        state.events.acted("join", act, Map::new());
         JoinAnswer {
             error: Some(error),
             node: 0,
@@ -103,15 +106,10 @@ async fn join(
     let config = view.config.as_ref().ok_or("no cluster is known here")?;
     let members =
         config.members.iter().map(|member| (member.node.0, member.peer_addr.clone())).collect();
-    tracing::info!(
-        event = "control",
-        order = "join",
-        actor = operator,
-        node,
-        signed = certificate.is_some(),
-        outcome = "allowed",
-        "a token is redeemed"
-    );
+    let act = Act { actor: operator.to_owned(), outcome: ActOutcome::Allowed, reason: None };
+    let fields = [("node", json!(node)), ("signed", json!(certificate.is_some()))];
+    let fields = fields.map(|(name, value)| (name.to_owned(), value));
+    state.events.acted("join", act, Map::from_iter(fields));
     Ok(JoinAnswer {
         error: None,
         node,

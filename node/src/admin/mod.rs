@@ -3,6 +3,7 @@
 mod access;
 mod backup;
 pub(crate) mod drill;
+mod events;
 mod front;
 mod health;
 mod joining;
@@ -17,6 +18,7 @@ pub(crate) mod status;
 mod storage;
 mod tokens;
 
+pub(crate) use events::{STREAMS_MAX, watch_cluster};
 pub(crate) use front::Front;
 pub(crate) use joining::{JoinAnswer, JoinRequest};
 pub(crate) use members::MembersOrder;

@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use super::drill::break_here;
 use super::routes::AdminState;
 use super::{joining, members, tokens};
+use crate::events::{Act, ActOutcome, Events, fields_of};
 
 /// How long an order may take: more than a transfer's own deadline, and than an election.
 pub(super) const ORDER_LIMIT: Duration = Duration::from_secs(4);
@@ -105,17 +106,14 @@ impl Verdict {
         (self.code, Json(self.body)).into_response()
     }
 
-    /// In the log, by the node that acted.
-    fn record(&self, kind: OrderKind, actor: &str, body: &[u8]) {
-        let outcome = match self.code.as_u16() {
-            200..300 => "allowed",
-            400..500 => "denied",
-            _ => "failed",
-        };
-        let reason = self.body["error"].as_str().unwrap_or_default();
-        let fields = String::from_utf8_lossy(body);
-        tracing::info!(
-            event = "control", order = kind.name(), actor, outcome, reason, %fields, "order"
+    /// By the node that acted.
+    fn record(&self, events: &Events, kind: OrderKind, actor: &str, body: &[u8]) {
+        let outcome = ActOutcome::of_status(self.code.as_u16());
+        let reason = self.error().map(str::to_owned);
+        events.acted(
+            kind.name(),
+            Act { actor: actor.to_owned(), outcome, reason },
+            fields_of(body),
         );
     }
 }
@@ -274,7 +272,7 @@ pub(super) async fn perform(
     };
     // One that is passed on is recorded where it is carried out.
     if !verdict.not_primary {
-        verdict.record(kind, actor, body);
+        verdict.record(&state.events, kind, actor, body);
     }
     verdict
 }

@@ -9,9 +9,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::status::Status;
-use super::{NodeView, access, backup, lifecycle, members, orders, policy, scrub, storage, tokens};
+use super::{
+    NodeView, access, backup, events, lifecycle, members, orders, policy, scrub, storage, tokens,
+};
+use crate::events::Events;
 use crate::pki::Signer;
 
 /// What every route may use.
@@ -29,6 +33,10 @@ pub(crate) struct AdminState {
     pub(crate) cluster_version_max: u32,
     /// What nodes that join are told of the cluster's authorities. A reload replaces it whole.
     pub(crate) identity: Arc<ArcSwap<Identity>>,
+    /// What has happened.
+    pub(crate) events: Arc<Events>,
+    /// Taken by each stream of events.
+    pub(crate) event_streams: Arc<Semaphore>,
 }
 
 /// The cluster's authorities.
@@ -55,24 +63,32 @@ pub(crate) fn router(state: AdminState) -> Router {
         .route("/policy", get(policy::show))
         .route("/policy/explain", get(policy::explain))
         .route("/policy/simulate", get(policy::simulate))
+        .route("/events", get(events::list))
         .route("/admin/content-hash", get(content_hash))
         .route("/admin/promote", post(orders::promote))
         .route("/admin/policy", post(orders::set_policy))
         .route("/admin/members", post(members::change))
         .route("/admin/tokens", post(tokens::change))
+        .route("/admin/upgrade", post(orders::finish_upgrade))
+        .route("/admin/drill", post(orders::break_primary))
+        .merge(of_this_node(&state))
+        .layer(middleware::from_fn_with_state(state.clone(), lifecycle::after_start))
+        .layer(middleware::from_fn_with_state(state.clone(), access::guard))
+        .with_state(state)
+}
+
+/// What is asked of this node alone, and recorded by it.
+fn of_this_node(state: &AdminState) -> Router<AdminState> {
+    Router::new()
         .route("/admin/flush", post(storage::flush))
         .route("/admin/compact", post(storage::compact))
         .route("/admin/relieve", post(storage::relieve))
         .route("/admin/scrub", post(scrub::scrub))
         .route("/admin/backup", post(backup::create))
-        .route("/admin/upgrade", post(orders::finish_upgrade))
         .route("/admin/reload", post(reload))
-        .route("/admin/drill", post(orders::break_primary))
         .route("/admin/drain", post(lifecycle::drain))
         .route("/admin/shutdown", post(lifecycle::shutdown))
-        .layer(middleware::from_fn_with_state(state.clone(), lifecycle::after_start))
-        .layer(middleware::from_fn_with_state(state.clone(), access::guard))
-        .with_state(state)
+        .route_layer(middleware::from_fn_with_state(state.clone(), events::audit))
 }
 
 async fn metrics(State(state): State<AdminState>) -> Response {

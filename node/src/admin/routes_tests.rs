@@ -1,6 +1,7 @@
 //! The admin port over real sockets, with a node that is made up.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use quorate_actors::archive::{Archive, ArchiveStatus};
@@ -16,6 +17,7 @@ use quorate_protocol::types::NodeId;
 
 use super::*;
 use crate::admin::{BoxFuture, ContentHash, Positions};
+use crate::events::EventList;
 use crate::http::{AdminUrl, Answer};
 use crate::stop::{Stop, StopReport, Told};
 
@@ -135,7 +137,9 @@ impl Server {
             public_metrics: false,
             drill_allowed: false,
             cluster_version_max: 1,
-            identity: Arc::default(),
+            identity: Arc::new(ArcSwap::default()),
+            events: Arc::default(),
+            event_streams: Arc::new(Semaphore::new(1)),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -149,6 +153,21 @@ impl Server {
         runtime.spawn(async move { axum::serve(listener, service).await });
         let supervisor = runtime.block_on(Supervisor::spawn(lifecycle)).expect("it starts");
         Self { node, supervisor, url, runtime }
+    }
+
+    /// Sends the head of a request.
+    fn connect(&self, head: &str) -> TcpStream {
+        let address = self.url.to_string().replace("http://", "");
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a limit");
+        write!(stream, "{head}\r\nConnection: close\r\n\r\n").expect("sent");
+        stream
+    }
+
+    fn raw(&self, head: &str) -> String {
+        let mut answer = String::new();
+        self.connect(head).read_to_string(&mut answer).expect("an answer");
+        answer
     }
 
     fn get(&self, path: &str) -> Answer {
@@ -238,6 +257,47 @@ fn any_node_flushes_compacts_and_relieves_for_itself() {
     assert_eq!(field(&post("/admin/relieve"), "freed_bytes"), Some(7));
     let compact = post("/admin/compact");
     assert_eq!(compact.status, 409, "one at a time: {}", compact.body);
+}
+
+#[test]
+fn acts_are_recorded_also_where_they_are_refused() {
+    let server = Server::start();
+    server.supervisor.enter(Phase::Ready);
+    let limit = Duration::from_secs(5);
+    assert_eq!(server.url.post("/admin/flush", "{}", limit).expect("answered").status, 200);
+    assert_eq!(server.url.post("/admin/compact", "{}", limit).expect("answered").status, 409);
+    let refused = server.raw("POST /admin/flush HTTP/1.1\r\nHost: evil.example");
+    assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("Host header"), "{refused}");
+    let refused = server.raw("POST /admin/promote HTTP/1.1\r\nHost: localhost");
+    assert!(refused.starts_with("HTTP/1.1 415"), "{refused}");
+    let list: EventList = serde_json::from_str(&server.get("/events").body).expect("events");
+    let acts: Vec<_> =
+        list.events.iter().map(|one| (one.event.as_str(), one.act.clone())).collect();
+    let expected =
+        [("flush", "Allowed"), ("compact", "Denied"), ("flush", "Denied"), ("promote", "Denied")];
+    assert_eq!(acts.len(), expected.len(), "{acts:?}");
+    for ((event, act), (name, outcome)) in acts.into_iter().zip(expected) {
+        let act = act.expect("an act");
+        assert_eq!((event, format!("{:?}", act.outcome).as_str()), (name, outcome));
+        assert_eq!(act.reason.is_none(), outcome == "Allowed", "{act:?}");
+        assert!(act.actor.starts_with("127.0.0.1:"), "{act:?}");
+    }
+    let later: EventList =
+        serde_json::from_str(&server.get("/events?since=3").body).expect("events");
+    assert_eq!((later.events.len(), later.missed, later.next), (1, 0, 4));
+}
+
+#[test]
+fn streams_of_events_are_limited() {
+    let server = Server::start();
+    server.supervisor.enter(Phase::Ready);
+    let asked = "GET /events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream";
+    let mut first = server.connect(asked);
+    let mut head = [0; 12];
+    first.read_exact(&mut head).expect("an answer");
+    assert_eq!(&head, b"HTTP/1.1 200");
+    let second = server.raw(asked);
+    assert!(second.starts_with("HTTP/1.1 503") && second.contains("the limit"), "{second}");
 }
 
 #[test]

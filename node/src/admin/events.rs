@@ -1,0 +1,211 @@
+//! `/events`: what is recorded of operators' acts and of the cluster, as a list or as a stream.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, to_bytes};
+use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream::{self, Stream};
+use quorate_actors::supervisor::Phase;
+use quorate_actors::view::View;
+use quorate_protocol::cluster::MemberKind;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::NodeView;
+use super::orders::refused;
+use super::routes::AdminState;
+use crate::events::{Act, ActOutcome, Event, Events, fields_of};
+
+/// Events of one answer.
+const PAGE_MAX: usize = 1_024;
+
+/// Events that a stream takes at a time: what it has not sent waits in the ring, and nowhere else.
+const STREAM_PAGE: usize = 32;
+
+/// Streams that are served at once.
+pub(crate) const STREAMS_MAX: usize = 16;
+
+/// Largest request whose order is recorded.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// Largest answer that an error is looked for in.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// What doesn't show in the view is looked at so often.
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
+
+#[derive(Deserialize)]
+pub(super) struct Since {
+    /// Events behind this one.
+    since: Option<u64>,
+}
+
+/// `GET /events?since=ID`. With `Accept: text/event-stream` each event as it happens.
+pub(super) async fn list(
+    State(state): State<AdminState>,
+    Query(Since { since }): Query<Since>,
+    headers: HeaderMap,
+) -> Response {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if !text(header::ACCEPT).is_some_and(|accept| accept.contains("text/event-stream")) {
+        return Json(state.events.since(since.unwrap_or_default(), PAGE_MAX)).into_response();
+    }
+    // As a browser asks that lost its connection.
+    let last = text(header::HeaderName::from_static("last-event-id"));
+    let since = since.or_else(|| last?.parse().ok()).unwrap_or_default();
+    match state.event_streams.clone().try_acquire_owned() {
+        Ok(permit) => {
+            let keep_alive = KeepAlive::new().interval(Duration::from_secs(15));
+            Sse::new(follow(state, since, permit)).keep_alive(keep_alive).into_response()
+        }
+        Err(_) => {
+            let error = format!("{STREAMS_MAX} event streams are open, which is the limit");
+            refused(StatusCode::SERVICE_UNAVAILABLE, &error)
+        }
+    }
+}
+
+struct Follower {
+    state: AdminState,
+    newest: watch::Receiver<u64>,
+    since: u64,
+    page: std::vec::IntoIter<Event>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Ends when the node stops.
+fn follow(
+    state: AdminState,
+    since: u64,
+    permit: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<sse::Event, axum::Error>> {
+    let (newest, page) = (state.events.watch(), Vec::new().into_iter());
+    let follower = Follower { state, newest, since, page, _permit: permit };
+    stream::unfold(follower, |mut follower| async {
+        let event = follower.next().await?;
+        let (id, name) = (event.id.to_string(), event.event.clone());
+        Some((sse::Event::default().id(id).event(name).json_data(event), follower))
+    })
+}
+
+impl Follower {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.page.next() {
+                return Some(event);
+            }
+            if self.state.node.phase() >= Phase::ShuttingDown {
+                return None;
+            }
+            // Before the look, so that no event falls in between.
+            self.newest.mark_unchanged();
+            let list = self.state.events.since(self.since, STREAM_PAGE);
+            self.since = list.next;
+            if list.events.is_empty() {
+                // Nothing is told of the phase: it is looked at from time to time.
+                let _ = tokio::time::timeout(LOOK_PERIOD, self.newest.changed()).await;
+            }
+            self.page = list.events.into_iter();
+        }
+    }
+}
+
+/// Records what is asked of this node alone; orders for the cluster are recorded where they are
+/// carried out.
+pub(super) async fn audit(
+    State(state): State<AdminState>,
+    ConnectInfo(caller): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let order = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, REQUEST_BYTES_MAX).await else {
+        return refused(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long");
+    };
+    let fields = fields_of(&body);
+    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    let (parts, body) = response.into_parts();
+    let outcome = ActOutcome::of_status(parts.status.as_u16());
+    let Ok(body) = to_bytes(body, ANSWER_BYTES_MAX).await else {
+        return refused(StatusCode::INTERNAL_SERVER_ERROR, "the answer can't be recorded");
+    };
+    let error = || {
+        let answer: Value = serde_json::from_slice(&body).ok()?;
+        Some(answer["error"].as_str()?.to_owned())
+    };
+    let reason = if outcome == ActOutcome::Allowed { None } else { error() };
+    state.events.acted(&order, Act { actor: caller.to_string(), outcome, reason }, fields);
+    Response::from_parts(parts, Body::from(body))
+}
+
+/// Records what changes in the cluster as this node sees it, until it is dropped.
+pub(crate) async fn watch_cluster(node: Arc<dyn NodeView>, events: Arc<Events>) {
+    let mut before = BTreeMap::new();
+    loop {
+        let mut changed = std::pin::pin!(node.published().view_changed());
+        // Registered before the look, so that no change falls in between.
+        changed.as_mut().enable();
+        let now = facts(node.as_ref(), &node.view());
+        for (event, fields) in &now {
+            if before.get(event) != Some(fields) {
+                events.changed(event, fields.clone());
+            }
+        }
+        before = now;
+        let _ = tokio::time::timeout(LOOK_PERIOD, changed).await;
+    }
+}
+
+/// What is recorded when it changes. Each fact is small, and holds nothing that moves with the load.
+fn facts(node: &dyn NodeView, view: &View) -> BTreeMap<&'static str, Map<String, Value>> {
+    let health = node.health();
+    let archive = node.archive();
+    let mut facts = BTreeMap::from([
+        ("phase", json!({ "phase": node.phase().to_string() })),
+        (
+            "primary",
+            json!({
+                "epoch": view.epoch.0,
+                "primary": view.primary.map(|node| node.0),
+                "this_node": view.primary == Some(view.node),
+            }),
+        ),
+        ("degraded", json!({ "reason": view.degraded })),
+        ("unhealthy", json!({ "reason": health.unhealthy })),
+        ("disk_full", json!({ "disk_full": health.disk_full })),
+        (
+            "backup",
+            json!({ "succeeded_at_ms": archive.succeeded_at_ms, "failure": archive.failure }),
+        ),
+        ("divergence", json!({ "reason": node.divergence() })),
+    ]);
+    if let Some(config) = &view.config {
+        let of_kind = |kind: MemberKind| -> Vec<u64> {
+            let members = config.members.iter().filter(|member| member.kind == kind);
+            members.map(|member| member.node.0).collect()
+        };
+        let members = json!({
+            "voters": of_kind(MemberKind::Voter),
+            "learners": of_kind(MemberKind::Learner),
+            "generation": config.generation.0,
+        });
+        facts.insert("members", members);
+        facts.insert("policy", json!({ "policy": config.policy.to_string() }));
+        facts.insert("cluster_version", json!({ "version": config.version }));
+    }
+    let object = |value| match value {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    facts.into_iter().map(|(event, value)| (event, object(value))).collect()
+}
