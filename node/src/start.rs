@@ -18,11 +18,9 @@ use tokio::sync::Semaphore;
 use crate::adapter::Adapter;
 use crate::admin::status::EXPIRY_WARNING_DAYS;
 use crate::admin::{
-    AdminState, Front, Identity, NodeView, STREAMS_MAX, StartingNode, router, serve_orders,
-    watch_cluster,
+    AdminState, Front, NodeView, STREAMS_MAX, StartingNode, router, serve_orders, watch_cluster,
 };
 use crate::config::{self, Settings, Source};
-use crate::events::Events;
 use crate::failure::Failure;
 use crate::logging::Log;
 use crate::output::say;
@@ -127,14 +125,9 @@ async fn serve(
 ) -> Result<End, Failure> {
     let Settings { node: config, pid_file, .. } = settings.clone();
     let deadline = config.timers.shutdown_deadline;
-    let identity = settings.identity().map_err(|error| Failure::Usage(error.to_string()))?;
-    let identity = Arc::new(ArcSwap::from_pointee(identity));
-    let events = Arc::new(Events::default());
-    let admin = admin_states(&settings, identity.clone(), events.clone());
     let stop = Arc::new(Stop::default());
     let mut told = Told::new(&stop)?;
-    let hangup = signal(SignalKind::hangup());
-    let hangup = hangup.map_err(|error| Failure::failed("signals", error))?;
+    let hangup = signal(SignalKind::hangup()).map_err(|error| Failure::failed("signals", error))?;
     announce(&config);
     // From the beginning: a node that has restarted by itself is watched already.
     let watchdog = tokio::spawn(keep_watchdog_quiet());
@@ -142,7 +135,8 @@ async fn serve(
     // Before the node shows itself to others: a port in use is found out first. And before it
     // recovers, so that its probes are answered meanwhile.
     let starting = StartingNode::new(config.node, lifecycle.clone(), metrics.clone(), stop.clone());
-    let front = Front::serve(bind(config.admin_listen)?, router(admin(Arc::new(starting))));
+    let state = admin_state(&settings, Arc::new(starting))?;
+    let front = Front::serve(bind(config.admin_listen)?, router(state.clone()));
     let node = tokio::select! {
         started = RunningNode::start(config, lifecycle, metrics) => {
             started.map_err(|error| Failure::failed("the node doesn't start", error))?
@@ -155,20 +149,20 @@ async fn serve(
         }
     };
     let pid_file = PidFile::write(&pid_file)?;
-    let reloader =
-        Arc::new(Reloader::new((source, settings), log, identity, node.reload().clone()));
-    let state = admin(Arc::new(Adapter::new(&node, stop.clone(), reloader.clone())));
+    let (identity, reload) = (state.identity.clone(), node.reload().clone());
+    let reloader = Arc::new(Reloader::new((source, settings), log, identity, reload));
+    let adapter = Arc::new(Adapter::new(&node, stop.clone(), reloader.clone()));
+    let state = AdminState { node: adapter, ..state };
     if let Some(inbox) = node.take_order_inbox() {
         // Ends when the node stops, which closes the inbox.
         tokio::spawn(serve_orders(state.clone(), inbox));
     }
-    let watched = tokio::spawn(watch_cluster(state.node.clone(), events));
-    front.open(router(state));
+    front.open(router(state.clone()));
     // Only now: whoever is told that the node is ready is told what it holds.
     node.ready();
     notify::notify("READY=1");
     let upkeep = [
-        watched,
+        tokio::spawn(watch_cluster(state.node, state.events)),
         tokio::spawn(reload_on(hangup, reloader.clone())),
         tokio::spawn(warn_of_expiry(node.certificates().clone())),
     ];
@@ -207,26 +201,19 @@ async fn serve(
     finish(&report).map(|()| End::Stopped)
 }
 
-/// Makes what the admin port's routes share, for whatever stands for the node.
-fn admin_states(
-    settings: &Settings,
-    identity: Arc<ArcSwap<Identity>>,
-    events: Arc<Events>,
-) -> impl Fn(Arc<dyn NodeView>) -> AdminState + use<> {
-    let public_metrics = settings.public_metrics;
-    let NodeConfig { drill_allowed, cluster_version_max, .. } = settings.node;
-    let cluster_name: Arc<str> = settings.node.cluster.name.as_str().into();
-    let event_streams = Arc::new(Semaphore::new(STREAMS_MAX));
-    move |node| AdminState {
+/// What the admin port's routes share, with what stands for the node.
+fn admin_state(settings: &Settings, node: Arc<dyn NodeView>) -> Result<AdminState, Failure> {
+    let identity = settings.identity().map_err(|error| Failure::Usage(error.to_string()))?;
+    Ok(AdminState {
         node,
-        cluster_name: cluster_name.clone(),
-        public_metrics,
-        drill_allowed,
-        cluster_version_max,
-        identity: identity.clone(),
-        events: events.clone(),
-        event_streams: event_streams.clone(),
-    }
+        cluster_name: settings.node.cluster.name.as_str().into(),
+        public_metrics: settings.public_metrics,
+        drill_allowed: settings.node.drill_allowed,
+        cluster_version_max: settings.node.cluster_version_max,
+        identity: Arc::new(ArcSwap::from_pointee(identity)),
+        events: Arc::default(),
+        event_streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+    })
 }
 
 fn announce(config: &NodeConfig) {
