@@ -150,14 +150,19 @@ pub(super) async fn audit(
 
 /// Records what changes in the cluster as this node sees it, until it is dropped.
 pub(crate) async fn watch_cluster(node: Arc<dyn NodeView>, events: Arc<Events>) {
-    let mut before = BTreeMap::new();
+    let mut before = Facts::new();
     loop {
         let mut changed = std::pin::pin!(node.published().view_changed());
         // Registered before the look, so that no change falls in between.
         changed.as_mut().enable();
         let now = facts(node.as_ref(), &node.view());
         for (event, fields) in &now {
-            if before.get(event) != Some(fields) {
+            let news = match before.get(event) {
+                Some(known) => known != fields,
+                // That nothing is wrong is no news.
+                None => !fields.values().all(is_nothing),
+            };
+            if news {
                 events.changed(event, fields.clone());
             }
         }
@@ -166,8 +171,14 @@ pub(crate) async fn watch_cluster(node: Arc<dyn NodeView>, events: Arc<Events>) 
     }
 }
 
+type Facts = BTreeMap<&'static str, Map<String, Value>>;
+
+fn is_nothing(value: &Value) -> bool {
+    [json!(null), json!(false), json!(0)].contains(value)
+}
+
 /// What is recorded when it changes. Each fact is small, and holds nothing that moves with the load.
-fn facts(node: &dyn NodeView, view: &View) -> BTreeMap<&'static str, Map<String, Value>> {
+fn facts(node: &dyn NodeView, view: &View) -> Facts {
     let health = node.health();
     let archive = node.archive();
     let mut facts = BTreeMap::from([
