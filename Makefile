@@ -28,7 +28,7 @@ run: need-build ## Run a three-node cluster on this machine (Ctrl-C stops it)
 	@exec "$(CARGO_TARGET_DIR)/release/quorate" dev $(ARGS)
 
 .PHONY: test
-test: need-build need-test lint ## Everything that CI checks: lint, then all tests
+test: need-build need-test lint check-rules ## Everything that CI checks: lint, then all tests
 	cargo build --release $(CARGO_FLAGS) --workspace --bins
 	cargo test --release $(CARGO_FLAGS) --workspace
 
@@ -41,6 +41,10 @@ lint: need-build ## Formatting, clippy, and the purity of the protocol crate
 	cargo fmt --all -- --check
 	cargo clippy --release $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	tools/check-protocol-is-pure
+
+.PHONY: check-rules
+check-rules: ## Try every Prometheus alert on made-up series
+	deploy/prometheus/check "$(CARGO_TARGET_DIR)/../promtool"
 
 .PHONY: bench
 bench: need-build need-test need-bench ## Compare with etcd and Redis on this machine

@@ -1,5 +1,6 @@
 //! Tests that run the real binary, three nodes at a time.
 
+mod alerts;
 mod attribution;
 mod backup;
 mod bad_clients;
