@@ -1,6 +1,6 @@
 //! What happened to this node, and what operators did to it: the last events, in order.
 //!
-//! Every event is a line of the log, too, which outlives the process.
+//! They end with the process. The log tells of each, too.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -119,10 +119,8 @@ impl Events {
         self.push(order, Some(act), fields);
     }
 
-    /// Something of the node or its cluster has changed.
+    /// Something of the node or its cluster has changed. The log tells of it by itself.
     pub(crate) fn changed(&self, event: &str, fields: Map<String, Value>) {
-        let shown = Value::Object(fields.clone());
-        tracing::info!(event = "cluster", fields = %shown, "{event}");
         self.push(event, None, fields);
     }
 
