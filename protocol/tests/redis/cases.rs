@@ -205,7 +205,7 @@ pub(crate) const EDGE_CASES: &str = r#"
     EXPIRE k 100 GT
     EXPIRE k 100 LT
     EXPIRE k 100 NX
-    EXPIRE k 100 XX GT
+    EXPIRE k 50 XX GT
     EXPIRE k 200 XX GT
     EXPIRE k 300 XX LT
     TTL k
