@@ -215,6 +215,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::storage::scratch::hex;
 
     /// A manifest of these files.
     pub(in crate::snapshot) fn of(files: &[(&str, &[u8])]) -> Manifest {
@@ -231,6 +232,21 @@ pub(super) mod tests {
             config: (EntryId::new(Epoch(1), Seq(1)), Bytes::from_static(b"payload")),
             files: files.iter().map(entry).collect(),
         }
+    }
+
+    #[test]
+    fn bytes_are_fixed() {
+        let (bytes, id) = of(&[("000001.sst", b"table")]).encode();
+        let expected = [
+            "51554f52534e4150010000000700000000000000050000000000000084030000",
+            "000000007700000000000000000000000000000000505c18a301000001000000",
+            "000000000100000000000000070000007061796c6f6164010000000a00303030",
+            "3030312e73737405000000000000007e52255d2706f83a47c10890e62431bca8",
+            "055cfe990fa8648555bc3a6004a896",
+            "36ce8db59f3671d4e27c53c2f8251bad1bf1fa8bbce89b0f8cbc9777d09204ab",
+        ];
+        assert_eq!(hex(&bytes), expected.concat());
+        assert_eq!(hex(&id), expected[expected.len() - 1]);
     }
 
     #[test]

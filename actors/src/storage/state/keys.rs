@@ -156,6 +156,44 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::storage::scratch::hex;
+
+    #[test]
+    fn bytes_are_fixed() {
+        let (mut data, mut expiry) = (Vec::new(), Vec::new());
+        write_data(&mut data, b"a{b}c");
+        write_expiry(&mut expiry, 0x0102, b"a");
+        let written: Vec<String> = [
+            FORMAT_VERSION.to_le_bytes().to_vec(),
+            APPLIED.to_vec(),
+            CLUSTER.to_vec(),
+            FORMAT.to_vec(),
+            TOKEN_COUNT.to_vec(),
+            data,
+            expiry,
+            removal(0x0203).to_vec(),
+            token(b"t"),
+            token_age(Seq(0x0405), b"t"),
+            epoch(Epoch(0x0607)).to_vec(),
+        ]
+        .iter()
+        .map(|bytes| hex(bytes))
+        .collect();
+        let expected = [
+            "01000000",
+            "0041",
+            "0043",
+            "0046",
+            "004e",
+            "0133938ab99fba617b627d63",
+            "02000000000000010261",
+            "00520203",
+            "005474",
+            "0055000000000000040574",
+            "00450000000000000607",
+        ];
+        assert_eq!(written, expected);
+    }
 
     proptest! {
         #[test]

@@ -236,6 +236,23 @@ proptest! {
     }
 }
 
+/// Logs that are written once must be read by every later version.
+#[test]
+fn bytes_of_each_unit_are_fixed() {
+    let mut opcodes = std::collections::BTreeSet::new();
+    for line in include_str!("golden.txt").lines() {
+        let (hex, text) = line.split_once(' ').expect("bytes and a unit");
+        let pairs = (0..hex.len()).step_by(2);
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
+        let bytes: Bytes = pairs.map(byte).collect();
+        let units = decode(bytes.clone()).expect(text);
+        assert_eq!(units.iter().map(|unit| format!("{unit:?}")).collect::<Vec<_>>(), [text]);
+        assert_eq!(encode(&units).bytes, bytes, "{text}");
+        opcodes.insert(bytes[HEADER_BYTES + 1]);
+    }
+    assert!(opcodes.into_iter().eq((1..=22).chain(64..=77).chain(128..=129)));
+}
+
 #[test]
 fn refusals_say_why() {
     assert_eq!(decode(Bytes::from_static(&[1, 2, 3])), Err(DecodeError::Truncated));
