@@ -9,7 +9,8 @@ SHELL := /bin/bash
 # all checkouts (CONTRIBUTING.md, "Building").
 export CARGO_TARGET_DIR := $(shell tools/target-dir)
 
-# A virtual environment with redis-py, for the tests that drive a node with a real client.
+# A virtual environment with redis-py, for the tests that drive a node with a real client, and with
+# moto, to which they archive as to S3.
 PYTHON_ENV := $(CARGO_TARGET_DIR)/../python
 export QUORATE_PYTHON := $(PYTHON_ENV)/bin/python3
 

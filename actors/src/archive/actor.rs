@@ -1,6 +1,5 @@
 //! The archive as an actor: one run at a time, by order and by schedule.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,10 +11,11 @@ use tokio::sync::oneshot;
 
 use super::catalogue::{Head, Position};
 use super::error::ArchiveError;
+use super::location::{Location, S3Settings};
 use super::prune::{Retention, prune};
 use super::restore::verify_by_restore;
 use super::run::{BackupFailure, BackupReport, RunOptions, RunParts, run};
-use super::target::Target;
+use super::target::{Target, TargetOptions};
 use crate::clock;
 use crate::metrics::ArchiveMetrics;
 use crate::storage::JournalHold;
@@ -30,7 +30,9 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct ArchiveSettings {
     /// Where; nothing is archived by itself without.
-    pub target: Option<PathBuf>,
+    pub target: Option<Location>,
+    /// How S3 stores are reached.
+    pub s3: S3Settings,
     /// How often the primary archives what is new.
     pub interval: Duration,
     /// How often the state is copied too.
@@ -111,7 +113,7 @@ struct ArchiveActor;
 /// What reaches the mailbox: orders are as many as admin connections, all else is its own.
 #[derive(Debug)]
 pub(super) enum ArchiveMessage {
-    Backup { target: Option<PathBuf>, options: RunOptions, reply: Reply },
+    Backup { target: Option<Location>, options: RunOptions, reply: Reply },
     Tick,
     Done(Box<Outcome>),
 }
@@ -143,7 +145,7 @@ impl Archive {
         supervisor: Option<ActorCell>,
     ) -> Result<Self, SpawnErr> {
         let status = ArchiveStatus {
-            target: parts.settings.target.as_ref().map(|target| target.display().to_string()),
+            target: parts.settings.target.as_ref().map(Location::to_string),
             ..ArchiveStatus::default()
         };
         let status = Arc::new(ArcSwap::from_pointee(status));
@@ -164,7 +166,7 @@ impl Archive {
     /// See [`BackupError`].
     pub async fn backup(
         &self,
-        target: Option<PathBuf>,
+        target: Option<Location>,
         options: RunOptions,
     ) -> Result<BackupReport, BackupError> {
         let (reply, report) = oneshot::channel();
@@ -238,7 +240,7 @@ impl ArchiveState {
     fn order(
         &mut self,
         myself: &ActorRef<ArchiveMessage>,
-        target: Option<PathBuf>,
+        target: Option<Location>,
         options: RunOptions,
         reply: Reply,
     ) {
@@ -254,9 +256,9 @@ impl ArchiveState {
         let Some(target) = target.or(configured) else {
             return refuse(reply, BackupError::NoTarget);
         };
-        let parts = self.parts.run.clone();
+        let (parts, reached) = (self.parts.run.clone(), self.reached());
         self.begin(myself, move || {
-            let result = open_and_run(&parts, &target, options);
+            let result = open_and_run(&parts, (&target, &reached), options);
             Outcome::Ordered { scheduled, result, reply }
         });
     }
@@ -269,13 +271,13 @@ impl ArchiveState {
         };
         let now = Instant::now();
         let leads = self.parts.run.published.view().role == Role::Primary;
-        let parts = self.parts.run.clone();
+        let (parts, reached) = (self.parts.run.clone(), self.reached());
+        let existing = move || Target::open_existing(&target, &reached);
         if now >= self.run_due {
             self.run_due = now + self.parts.settings.interval;
             if !leads {
                 return self.begin(myself, move || {
-                    let loaded =
-                        Target::open_existing(&target).and_then(|target| Head::load(&target));
+                    let loaded = existing().and_then(|target| Head::load(&target));
                     Outcome::Seen(loaded.map(|head| head.archived))
                 });
             }
@@ -286,10 +288,9 @@ impl ArchiveState {
             let retention = self.parts.settings.retention;
             let known = self.status.load().archived.clone();
             self.begin(myself, move || {
-                let result = run_scheduled(&parts, &target, options, known);
+                let result = run_scheduled(&parts, &existing, options, known);
                 if result.is_ok() && options.snapshot {
-                    let pruned =
-                        Target::open_existing(&target).and_then(|target| prune(&target, retention));
+                    let pruned = existing().and_then(|target| prune(&target, retention));
                     if let Err(error) = pruned {
                         tracing::warn!(%error, "the archive can't be pruned");
                     }
@@ -303,10 +304,17 @@ impl ArchiveState {
             self.verify_due = Some(now + interval);
             let (scratch, rocksdb) = (parts.scratch.clone(), self.parts.rocksdb.clone());
             self.begin(myself, move || {
-                let verified = Target::open_existing(&target)
+                let verified = existing()
                     .and_then(|target| verify_by_restore(&target, &scratch, &rocksdb, &mut |_| ()));
                 Outcome::Verified(verified.map(|(_, _, compared)| compared))
             });
+        }
+    }
+
+    fn reached(&self) -> TargetOptions {
+        TargetOptions {
+            s3: self.parts.settings.s3.clone(),
+            stopping: self.parts.run.stopping.clone(),
         }
     }
 
@@ -406,12 +414,12 @@ impl ArchiveState {
 /// Begins an archive only in a directory that is there, and never where one was.
 fn run_scheduled(
     parts: &RunParts,
-    target: &std::path::Path,
+    existing: &dyn Fn() -> Result<Target, ArchiveError>,
     options: RunOptions,
     known: Option<Position>,
 ) -> Result<BackupReport, BackupFailure> {
     let failed = |error| BackupFailure { step: "target", error };
-    let opened = Target::open_existing(target).map_err(failed)?;
+    let opened = existing().map_err(failed)?;
     if let (Some(known), Err(error @ ArchiveError::Nothing { .. })) = (known, Head::load(&opened)) {
         tracing::error!(seq = known.seq, "the archive is gone that ended there");
         return Err(failed(error));
@@ -421,10 +429,10 @@ fn run_scheduled(
 
 fn open_and_run(
     parts: &RunParts,
-    target: &std::path::Path,
+    (target, reached): (&Location, &TargetOptions),
     options: RunOptions,
 ) -> Result<BackupReport, BackupFailure> {
-    let opened = Target::open(target);
+    let opened = Target::open(target, reached);
     let target = opened.map_err(|error| BackupFailure { step: "target", error })?;
     run(parts, &target, options)
 }

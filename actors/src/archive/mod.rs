@@ -13,13 +13,14 @@
 //! - `run`: one backup, step by step.
 //! - `prune`: what goes.
 //! - `catalogue`, `segment`: the files and how they hang together.
-//! - `target`: where they are.
+//! - `location`, `target`: where they are.
 //! - `verify`: whether they are whole.
 //! - `rebuild`, `restore`: back to a state, and to a data directory.
 
 mod actor;
 mod catalogue;
 mod error;
+mod location;
 mod prune;
 mod rebuild;
 mod restore;
@@ -32,10 +33,11 @@ pub(crate) use actor::ArchiveParts;
 pub use actor::{Archive, ArchiveSettings, ArchiveStatus, BackupError};
 pub use catalogue::{Catalogue, Gap, Head, Position, SegmentManifest, SnapshotManifest};
 pub use error::ArchiveError;
+pub use location::{Location, S3Settings};
 pub use prune::{Pruned, Retention, prune};
 pub use rebuild::{Point, Progress};
 pub use restore::{RestoreOptions, Restored, restore, verify_by_restore};
 pub(crate) use run::RunParts;
 pub use run::{BackupFailure, BackupReport, RunOptions, StepReport};
-pub use target::Target;
+pub use target::{Target, TargetOptions};
 pub use verify::{Verification, verify};

@@ -1,7 +1,9 @@
 //! Tests that run the real binary, three nodes at a time.
 
+mod archives;
 mod attribution;
 mod backup;
+mod backup_s3;
 mod bad_clients;
 mod bad_start;
 mod bounded;
