@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_actors::metrics::Metrics;
-use quorate_actors::node::{Certificates, NodeConfig, RunningNode};
+use quorate_actors::node::{Certificates, FinalBackup, NodeConfig, RunningNode};
 use quorate_actors::supervisor::{ExitReason, Lifecycle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -176,7 +176,8 @@ async fn serve(
     // A second signal waits for the same stop: nothing may skip the last sync.
     let deadline = reloader.shutdown_deadline();
     let limit = deadline + STOP_MARGIN;
-    let report = match tokio::time::timeout(limit, node.shutdown(deadline)).await {
+    let backup = if superseded { FinalBackup::Never } else { stop.final_backup() };
+    let report = match tokio::time::timeout(limit, node.shutdown(deadline, backup)).await {
         Ok(report) => StopReport::of(&report),
         Err(_) => StopReport::given_up(limit),
     };

@@ -9,12 +9,14 @@ use quorate_protocol::types::Seq;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::oneshot;
 
+use super::ack::Ack;
 use super::catalogue::{Head, Position};
 use super::error::ArchiveError;
 use super::location::{Location, S3Settings};
 use super::prune::{Retention, prune};
+use super::report::{BackupFailure, BackupReport};
 use super::restore::verify_by_restore;
-use super::run::{BackupFailure, BackupReport, RunOptions, RunParts, run};
+use super::run::{RunOptions, RunParts, run};
 use super::target::{Target, TargetOptions};
 use crate::clock;
 use crate::metrics::ArchiveMetrics;
@@ -25,6 +27,9 @@ use crate::view::Role;
 
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How often the last backup tries again while another one is under way.
+const BUSY_RETRY: Duration = Duration::from_millis(50);
 
 /// What is archived by itself, and where.
 #[derive(Clone, Debug)]
@@ -41,6 +46,10 @@ pub struct ArchiveSettings {
     pub retention: Retention,
     /// How often the primary restores the archive to compare it; never without.
     pub verify_interval: Option<Duration>,
+    /// What a backup waits for at its end.
+    pub ack: Ack,
+    /// Whether a node that is told to stop archives what is new.
+    pub final_backup: bool,
 }
 
 /// What is known of the archive. Replaced whole.
@@ -87,6 +96,9 @@ pub enum BackupError {
     /// The node is stopping.
     #[error("this node is stopping")]
     Stopping,
+    /// It had to be done while the node stops.
+    #[error("the backup was not done within {0:?}")]
+    Late(Duration),
 }
 
 /// Speaks to the archive actor. Cheap to clone.
@@ -95,6 +107,8 @@ pub struct Archive {
     actor: ActorRef<ArchiveMessage>,
     status: Arc<ArcSwap<ArchiveStatus>>,
     stopping: Arc<AtomicBool>,
+    ack: Ack,
+    final_backup: bool,
 }
 
 /// What the actor works with.
@@ -150,8 +164,9 @@ impl Archive {
         };
         let status = Arc::new(ArcSwap::from_pointee(status));
         let stopping = parts.run.stopping.clone();
+        let ArchiveSettings { ack, final_backup, .. } = parts.settings;
         let actor = spawn(supervisor, ArchiveActor, (parts, status.clone())).await?;
-        Ok(Self { actor, status, stopping })
+        Ok(Self { actor, status, stopping, ack, final_backup })
     }
 
     /// What is known now.
@@ -165,6 +180,50 @@ impl Archive {
     /// # Errors
     /// See [`BackupError`].
     pub async fn backup(
+        &self,
+        target: Option<Location>,
+        options: RunOptions,
+    ) -> Result<BackupReport, BackupError> {
+        self.order(target, RunOptions { ack: Some(self.ack), ..options }).await
+    }
+
+    /// Whether a stop archives what is new without being asked to.
+    pub(crate) fn wants_last(&self) -> bool {
+        self.final_backup
+    }
+
+    /// Archives what is new, while the node stops: its state and journal are still there, and nobody
+    /// writes any more. Waits for a backup that is under way, and for another node's, within the limit.
+    ///
+    /// # Errors
+    /// See [`BackupError`].
+    pub(crate) async fn last(&self, limit: Duration) -> Result<(), BackupError> {
+        // A hash would read the whole state, and cursors don't move any more.
+        let options = RunOptions { snapshot: false, hash: false, ..RunOptions::default() };
+        let attempts = async {
+            loop {
+                let Err(failed) = self.order(None, options).await else { return Ok(()) };
+                match &failed {
+                    // All that this node has is there.
+                    BackupError::Failed(BackupFailure {
+                        error: ArchiveError::Behind { .. },
+                        ..
+                    }) => return Ok(()),
+                    BackupError::Busy
+                    | BackupError::Failed(BackupFailure { error: ArchiveError::Fenced, .. }) => {
+                        tokio::time::sleep(BUSY_RETRY).await;
+                    }
+                    BackupError::Failed(_)
+                    | BackupError::NoTarget
+                    | BackupError::Stopping
+                    | BackupError::Late(_) => return Err(failed),
+                }
+            }
+        };
+        tokio::time::timeout(limit, attempts).await.unwrap_or(Err(BackupError::Late(limit)))
+    }
+
+    async fn order(
         &self,
         target: Option<Location>,
         options: RunOptions,
@@ -253,12 +312,16 @@ impl ArchiveState {
         if self.busy {
             return refuse(reply, BackupError::Busy);
         }
+        // One that is named now may be begun; the one that is configured should be there.
+        let open = if target.is_some() { Target::open } else { Target::open_existing };
         let Some(target) = target.or(configured) else {
             return refuse(reply, BackupError::NoTarget);
         };
         let (parts, reached) = (self.parts.run.clone(), self.reached());
         self.begin(myself, move || {
-            let result = open_and_run(&parts, (&target, &reached), options);
+            let opened = open(&target, &reached);
+            let opened = opened.map_err(|error| BackupFailure { step: "target", error });
+            let result = opened.and_then(|target| run(&parts, &target, options));
             Outcome::Ordered { scheduled, result, reply }
         });
     }
@@ -281,10 +344,9 @@ impl ArchiveState {
                     Outcome::Seen(loaded.map(|head| head.archived))
                 });
             }
-            let mut options = RunOptions { snapshot: false, hash: false, ..RunOptions::default() };
-            if now >= self.snapshot_due {
-                options = RunOptions::default();
-            }
+            let whole = now >= self.snapshot_due;
+            let ack = Some(self.parts.settings.ack);
+            let options = RunOptions { snapshot: whole, hash: whole, ack, ..RunOptions::default() };
             let retention = self.parts.settings.retention;
             let known = self.status.load().archived.clone();
             self.begin(myself, move || {
@@ -425,14 +487,4 @@ fn run_scheduled(
         return Err(failed(error));
     }
     run(parts, &opened, options)
-}
-
-fn open_and_run(
-    parts: &RunParts,
-    (target, reached): (&Location, &TargetOptions),
-    options: RunOptions,
-) -> Result<BackupReport, BackupFailure> {
-    let opened = Target::open(target, reached);
-    let target = opened.map_err(|error| BackupFailure { step: "target", error })?;
-    run(parts, &target, options)
 }

@@ -9,18 +9,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use quorate_protocol::types::{
     Chain, ClusterId, ClusterTime, EntryId, EntryKind, Generation, NodeId, Seq,
 };
 
+use super::ack::Ack;
 use super::catalogue::{
     CATALOGUE, Catalogue, ConfigAt, Content, FORMAT, Gap, HEAD, Head, Link, Origin, Position,
     SegmentManifest, Sha256, SnapshotFile, SnapshotManifest, encode, hex, new_run, sha256,
 };
 use super::error::ArchiveError;
+use super::report::{BackupFailure, BackupReport, StepReport};
 use super::segment::SegmentBuilder;
 use super::target::Target;
 use crate::clock;
@@ -61,60 +63,15 @@ pub struct RunOptions {
     pub hash: bool,
     /// Bytes after which a segment ends.
     pub segment_bytes_max: usize,
+    /// What is waited for at the end, if anything is.
+    pub ack: Option<Ack>,
 }
 
 impl Default for RunOptions {
     /// Everything, in segments of 32 MiB.
     fn default() -> Self {
-        Self { snapshot: true, hash: true, segment_bytes_max: 32 << 20 }
+        Self { snapshot: true, hash: true, segment_bytes_max: 32 << 20, ack: None }
     }
-}
-
-/// A step of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepReport {
-    /// Its name.
-    pub step: &'static str,
-    /// How long it took.
-    pub took: Duration,
-    /// Why it was not done; only of steps that are best effort.
-    pub missed: Option<String>,
-}
-
-/// What a run did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackupReport {
-    /// Where the archive is.
-    pub target: String,
-    /// Through here the log was in the archive before.
-    pub before: Option<Position>,
-    /// Through here it is now.
-    pub archived: Position,
-    /// The new snapshot's manifest and position.
-    pub snapshot: Option<(String, Position)>,
-    /// New segments.
-    pub segments: u64,
-    /// Entries in them.
-    pub entries: u64,
-    /// Bytes written to the target.
-    pub bytes: u64,
-    /// Entries that are lost to the archive: none of its snapshots or segments holds them.
-    pub gap: Option<Gap>,
-    /// Every step, in order.
-    pub steps: Vec<StepReport>,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// Why a run ended early. What was in the archive before is there still.
-#[derive(Debug, thiserror::Error)]
-#[error("{step}: {error}")]
-pub struct BackupFailure {
-    /// In which step.
-    pub step: &'static str,
-    /// Why.
-    #[source]
-    pub error: ArchiveError,
 }
 
 /// Makes one backup. Blocks for as long as copying takes.
@@ -240,6 +197,9 @@ impl Run<'_> {
             run.bytes += bytes.len() as u64;
             run.target.write(CATALOGUE, bytes).map(Some)
         });
+        if let Some(ack) = self.options.ack {
+            self.best_effort("ack wait", |run| run.wait_for_copies(ack, &archived).map(Some));
+        }
         let before = before.map(|head| head.archived.clone());
         Ok(self.report(before, archived, taken.map(|taken| (taken.link.name, taken.at))))
     }
@@ -335,9 +295,8 @@ impl Run<'_> {
             }
             let applied = self.parts.published.applied();
             if Seq(head.archived.seq) > applied {
-                let why =
-                    format!("it has applied {applied}, the archive goes to {}", head.archived.seq);
-                return Err(ArchiveError::NotNow(why));
+                let archived = head.archived.seq;
+                return Err(ArchiveError::Behind { applied: applied.0, archived });
             }
             // An epoch and a position name one entry, also across recoveries.
             let here = self.parts.state.epoch_of(Seq(head.archived.seq))?;
@@ -398,6 +357,12 @@ impl Run<'_> {
         };
         let link = self.write_manifest(manifest.manifest_name(), encode(&manifest))?;
         Ok(Taken { link, at, config })
+    }
+
+    fn wait_for_copies(&self, ack: Ack, archived: &Position) -> Result<(), ArchiveError> {
+        let go_on = || !self.parts.stopping.load(Ordering::Relaxed);
+        let waited = ack.wait(&self.parts.published, Seq(archived.seq), go_on);
+        waited.map_err(|missing| ArchiveError::NotAcked { seq: archived.seq, missing })
     }
 
     fn hash(

@@ -63,7 +63,7 @@ pub(super) async fn create(
             tracing::error!(%failure, "the backup that an operator asked for failed");
             refused(StatusCode::INTERNAL_SERVER_ERROR, &failure.to_string())
         }
-        Err(error @ BackupError::Stopping) => {
+        Err(error @ (BackupError::Stopping | BackupError::Late(_))) => {
             refused(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
         }
     }

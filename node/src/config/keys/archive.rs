@@ -48,6 +48,21 @@ pub(super) const KEYS: &[Key] = &[
         doc: "How often the primary restores the archive beside its data and compares. Unset: never.",
     },
     Key {
+        path: "archive.ack",
+        kind: Kind::Text,
+        fallback: Value("\"local\""),
+        doc: "What a backup waits for at its end, for 5 s at most: that what it archived is on this \
+              node's disk (local), on the disks of N voters (ack_n N), or where the policy wants it \
+              (policy). The backup's report says if it was in vain.",
+    },
+    Key {
+        path: "archive.final_backup",
+        kind: Kind::Bool,
+        fallback: Value("false"),
+        doc: "Whether a node that is told to stop archives what is new before it does, within three \
+              quarters of `node.shutdown_deadline`.",
+    },
+    Key {
         path: "archive.s3_endpoint",
         kind: Kind::Text,
         fallback: Unset("\"https://s3.example.com\""),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_actors::archive::{ArchiveSettings, Location, Retention, S3Settings};
+use quorate_actors::archive::{Ack, ArchiveSettings, Location, Retention, S3Settings};
 
 use super::Reader;
 
@@ -24,7 +24,12 @@ impl Reader<'_> {
                 bytes: self.value(BYTES).map(|_| self.bytes(BYTES)),
             },
             verify_interval: self.value(VERIFY).map(|_| self.duration(VERIFY)),
+            ack: self.ack(),
+            final_backup: self.flag("archive.final_backup"),
         };
+        if settings.final_backup && settings.target.is_none() {
+            self.refuse("archive.final_backup", "needs archive.target");
+        }
         if settings.interval < Duration::from_secs(1) {
             self.refuse("archive.interval", "must be at least 1s");
         }
@@ -32,6 +37,14 @@ impl Reader<'_> {
             self.refuse("archive.snapshot_interval", "must be at least archive.interval");
         }
         settings
+    }
+
+    fn ack(&mut self) -> Ack {
+        let text = self.text("archive.ack").unwrap_or_default();
+        text.parse().unwrap_or_else(|expected: &str| {
+            self.refuse("archive.ack", expected);
+            Ack::Local
+        })
     }
 
     /// A relative directory counts from the file's folder.
