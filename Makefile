@@ -48,6 +48,12 @@ bench: need-build need-test need-bench ## Compare with etcd and Redis on this ma
 	cargo build --release $(CARGO_FLAGS) --workspace --bins
 	"$(CARGO_TARGET_DIR)/release/bench" $(ARGS)
 
+.PHONY: bench-backup
+bench-backup: need-build need-test ## Measure backups and restores (QUORATE_BENCH_BACKUP_BYTES, 1 GiB)
+	cargo build --release $(CARGO_FLAGS) --workspace --bins
+	cargo test --release $(CARGO_FLAGS) --workspace --test cluster -- --ignored --nocapture \
+		figures_of_backups
+
 .PHONY: verify-long
 verify-long: need-build need-test ## The long forms of the tests of `make test`
 	cargo build --release $(CARGO_FLAGS) --workspace --bins

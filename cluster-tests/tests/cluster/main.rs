@@ -3,6 +3,7 @@
 mod archives;
 mod attribution;
 mod backup;
+mod backup_bench;
 mod backup_life;
 mod backup_s3;
 mod bad_clients;
