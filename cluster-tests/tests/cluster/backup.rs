@@ -170,6 +170,16 @@ fn every_damage_to_an_archive_is_found_by_name() {
         fs::copy(target.join(two), copy.join(one)).expect("copied");
         assert_found(&copy, &format!("{end} reordered"), &[one, two]);
     }
+    // A restore finds it, too, without that anyone has verified.
+    let settings = elsewhere(&cluster, "restored");
+    let manifest = names(&target, "snapshots/", "manifest.json").pop().expect("the newest");
+    let folder = manifest.trim_end_matches("manifest.json");
+    for name in names(&target, folder, "") {
+        fresh();
+        flip(&copy.join(&name));
+        let refused = restore(&settings, &copy, "latest");
+        assert!(!refused.status.success() && said(&refused).contains(&name), "{}", said(&refused));
+    }
 }
 
 #[test]
