@@ -46,6 +46,8 @@ pub struct ArchiveSettings {
     pub retention: Retention,
     /// How often the primary restores the archive to compare it; never without.
     pub verify_interval: Option<Duration>,
+    /// What a backup copies in a second at most, but for the last one of a node that stops.
+    pub bytes_per_second: u64,
     /// What a backup waits for at its end.
     pub ack: Ack,
     /// Whether a node that is told to stop archives what is new.
@@ -107,6 +109,7 @@ pub struct Archive {
     actor: ActorRef<ArchiveMessage>,
     status: Arc<ArcSwap<ArchiveStatus>>,
     stopping: Arc<AtomicBool>,
+    bytes_per_second: u64,
     ack: Ack,
     final_backup: bool,
 }
@@ -164,9 +167,9 @@ impl Archive {
         };
         let status = Arc::new(ArcSwap::from_pointee(status));
         let stopping = parts.run.stopping.clone();
-        let ArchiveSettings { ack, final_backup, .. } = parts.settings;
+        let ArchiveSettings { bytes_per_second, ack, final_backup, .. } = parts.settings;
         let actor = spawn(supervisor, ArchiveActor, (parts, status.clone())).await?;
-        Ok(Self { actor, status, stopping, ack, final_backup })
+        Ok(Self { actor, status, stopping, bytes_per_second, ack, final_backup })
     }
 
     /// What is known now.
@@ -184,7 +187,8 @@ impl Archive {
         target: Option<Location>,
         options: RunOptions,
     ) -> Result<BackupReport, BackupError> {
-        self.order(target, RunOptions { ack: Some(self.ack), ..options }).await
+        let bytes_per_second = Some(self.bytes_per_second);
+        self.order(target, RunOptions { bytes_per_second, ack: Some(self.ack), ..options }).await
     }
 
     /// Whether a stop archives what is new without being asked to.
@@ -345,8 +349,13 @@ impl ArchiveState {
                 });
             }
             let whole = now >= self.snapshot_due;
-            let ack = Some(self.parts.settings.ack);
-            let options = RunOptions { snapshot: whole, hash: whole, ack, ..RunOptions::default() };
+            let options = RunOptions {
+                snapshot: whole,
+                hash: whole,
+                bytes_per_second: Some(self.parts.settings.bytes_per_second),
+                ack: Some(self.parts.settings.ack),
+                ..RunOptions::default()
+            };
             let retention = self.parts.settings.retention;
             let known = self.status.load().archived.clone();
             self.begin(myself, move || {

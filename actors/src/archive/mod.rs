@@ -10,7 +10,7 @@
 //! their journals from there on.
 //!
 //! - `actor`: the schedule, one job at a time.
-//! - `run`, `report`, `ack`: one backup, step by step.
+//! - `run`, `report`, `ack`, `pace`: one backup, step by step.
 //! - `prune`: what goes.
 //! - `catalogue`, `segment`: the files and how they hang together.
 //! - `location`, `target`: where they are.
@@ -22,6 +22,7 @@ mod actor;
 mod catalogue;
 mod error;
 mod location;
+mod pace;
 mod prune;
 mod rebuild;
 mod report;

@@ -22,6 +22,7 @@ use super::catalogue::{
     SegmentManifest, Sha256, SnapshotFile, SnapshotManifest, encode, hex, new_run, sha256,
 };
 use super::error::ArchiveError;
+use super::pace::Pace;
 use super::report::{BackupFailure, BackupReport, StepReport};
 use super::segment::SegmentBuilder;
 use super::target::Target;
@@ -63,14 +64,22 @@ pub struct RunOptions {
     pub hash: bool,
     /// Bytes after which a segment ends.
     pub segment_bytes_max: usize,
+    /// What is copied in a second at most.
+    pub bytes_per_second: Option<u64>,
     /// What is waited for at the end, if anything is.
     pub ack: Option<Ack>,
 }
 
 impl Default for RunOptions {
-    /// Everything, in segments of 32 MiB.
+    /// Everything, in segments of 32 MiB, as fast as it goes.
     fn default() -> Self {
-        Self { snapshot: true, hash: true, segment_bytes_max: 32 << 20, ack: None }
+        Self {
+            snapshot: true,
+            hash: true,
+            segment_bytes_max: 32 << 20,
+            bytes_per_second: None,
+            ack: None,
+        }
     }
 }
 
@@ -89,6 +98,7 @@ pub(super) fn run(
     })?;
     let mut run = Run {
         named,
+        pace: Pace::new(options.bytes_per_second),
         written: Vec::new(),
         parts,
         target,
@@ -115,6 +125,7 @@ pub(super) fn run(
 struct Run<'a> {
     /// Part of the names of its files.
     named: String,
+    pace: Pace,
     /// Files put into the archive.
     written: Vec<String>,
     parts: &'a RunParts,
@@ -331,9 +342,10 @@ impl Run<'_> {
             self.go_on()?;
             let (name, mut hasher) = (format!("{folder}/{name}"), Sha256::new());
             self.written.push(name.clone());
-            let stopping = &self.parts.stopping;
+            let (stopping, pace) = (&self.parts.stopping, &mut self.pace);
             self.target.upload(&name, &path, &mut |piece| {
                 hasher.update(piece);
+                pace.copied(piece.len(), stopping);
                 if stopping.load(Ordering::Relaxed) {
                     return Err(io::Error::other("the node is stopping"));
                 }
@@ -407,7 +419,9 @@ impl Run<'_> {
             let manifest = SegmentManifest { gap: gap.take(), previous: newest.take(), ..manifest };
             self.written.push(manifest.file.name.clone());
             self.bytes += manifest.bytes;
+            let copied = bytes.len();
             self.target.write(&manifest.file.name, bytes)?;
+            self.pace.copied(copied, &self.parts.stopping);
             self.segments += 1;
             self.entries += manifest.entries;
             newest = Some(self.write_manifest(manifest.manifest_name(), encode(&manifest))?);

@@ -126,7 +126,7 @@ impl S3 {
         if len <= PART_BYTES {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).map_err(local)?;
-            each(&bytes).map_err(local)?;
+            bytes.chunks(PIECE_BYTES).try_for_each(each).map_err(local)?;
             return self.write(name, bytes);
         }
         let key = self.key(name)?;

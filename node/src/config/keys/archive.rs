@@ -48,6 +48,13 @@ pub(super) const KEYS: &[Key] = &[
         doc: "How often the primary restores the archive beside its data and compares. Unset: never.",
     },
     Key {
+        path: "archive.bytes_per_second",
+        kind: Kind::Bytes,
+        fallback: Value("\"64MiB\""),
+        doc: "What a backup copies in a second, so that writes have the rest of disk and network. \
+              At least 1MiB. The last backup of a node that stops has no limit.",
+    },
+    Key {
         path: "archive.ack",
         kind: Kind::Text,
         fallback: Value("\"local\""),

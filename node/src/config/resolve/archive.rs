@@ -10,6 +10,7 @@ impl Reader<'_> {
     pub(super) fn archive(&mut self) -> ArchiveSettings {
         const AGE: &str = "archive.retain_age";
         const BYTES: &str = "archive.retain_bytes";
+        const RATE: &str = "archive.bytes_per_second";
         const SNAPSHOTS: &str = "archive.retain_snapshots";
         const VERIFY: &str = "archive.verify_interval";
         let snapshots = usize::try_from(self.integer(SNAPSHOTS)).unwrap_or(usize::MAX);
@@ -24,11 +25,15 @@ impl Reader<'_> {
                 bytes: self.value(BYTES).map(|_| self.bytes(BYTES)),
             },
             verify_interval: self.value(VERIFY).map(|_| self.duration(VERIFY)),
+            bytes_per_second: self.bytes(RATE),
             ack: self.ack(),
             final_backup: self.flag("archive.final_backup"),
         };
         if settings.final_backup && settings.target.is_none() {
             self.refuse("archive.final_backup", "needs archive.target");
+        }
+        if settings.bytes_per_second < 1 << 20 {
+            self.refuse(RATE, "must be at least 1MiB");
         }
         if settings.interval < Duration::from_secs(1) {
             self.refuse("archive.interval", "must be at least 1s");
