@@ -28,6 +28,8 @@ pub enum S3Fault {
     Deaf(u64),
     /// This one's answer is lost.
     Lost(u64),
+    /// The answer to the first request is lost that puts an object of this name.
+    LostPut(&'static str),
     /// Each is held for so long.
     Slow(Duration),
 }
@@ -100,17 +102,14 @@ impl Shared {
         client.set_write_timeout(Some(IDLE_LIMIT))?;
         let mut client = BufReader::new(client);
         let Some(request) = read_request(&mut client)? else { return Ok(()) };
-        let (fault, number) = {
-            let mut known = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
-            known.1 += 1;
-            *known
-        };
+        let (fault, number) = self.count(&request);
         let is_lost = match fault {
             S3Fault::None => false,
             S3Fault::Away(first) if number >= first => return Ok(()),
             S3Fault::Away(_) => false,
             S3Fault::Deaf(first) => number >= first,
             S3Fault::Lost(only) => number == only,
+            S3Fault::LostPut(_) => number == 1,
             S3Fault::Slow(delay) => {
                 self.hold(delay);
                 false
@@ -123,6 +122,28 @@ impl Shared {
         let mut answer = Vec::new();
         store.read_to_end(&mut answer)?;
         if is_lost { Ok(()) } else { client.get_mut().write_all(&answer) }
+    }
+
+    /// What happens to a request, and which one it is.
+    fn count(&self, request: &[u8]) -> (S3Fault, u64) {
+        let mut known = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = match known.0 {
+            S3Fault::LostPut(name) => {
+                let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+                let line = String::from_utf8_lossy(line);
+                line.starts_with("PUT ") && line.contains(&format!("/{name} "))
+            }
+            S3Fault::None
+            | S3Fault::Away(_)
+            | S3Fault::Deaf(_)
+            | S3Fault::Lost(_)
+            | S3Fault::Slow(_) => true,
+        };
+        if !counts {
+            return (S3Fault::None, 0);
+        }
+        known.1 += 1;
+        *known
     }
 
     fn hold(&self, delay: Duration) {

@@ -67,6 +67,15 @@ pub(crate) fn restore(settings: &NodeSettings, target: impl AsRef<Path>, to: &st
     quorate(&["restore", "--config", &config, "--target", &target, "--json", "--to", to])
 }
 
+/// What a node says that must not start.
+pub(crate) fn refused_start(settings: &NodeSettings) -> String {
+    let config = settings.config_file().display().to_string();
+    let mut process = NodeProcess::start(&["start", "--config", &config], &settings.log_file());
+    let ended = process.wait_for_end(RECOVERY_LIMIT).expect("it ends by itself");
+    assert!(!ended.success(), "{ended}");
+    process.log()
+}
+
 /// Starts a restored node and waits until it leads its own cluster.
 pub(crate) fn start(settings: &NodeSettings) -> (NodeProcess, Client) {
     let config = settings.config_file().display().to_string();

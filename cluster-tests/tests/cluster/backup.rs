@@ -11,7 +11,8 @@ use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions};
 use serde_json::Value as Json;
 
 use crate::archives::{
-    Oracle, back_up, contents, elsewhere, files, json, quorate, restore, said, start, verify,
+    Oracle, back_up, contents, elsewhere, files, json, quorate, refused_start, restore, said,
+    start, verify,
 };
 use crate::common::{metric, noise, settle, wait_for_writes};
 
@@ -189,7 +190,6 @@ fn a_foreign_file_in_an_archive_is_refused_by_name() {
     let end = json(&verify(&target, &[]))["archived_seq"].as_u64().expect("a position");
     let copy = cluster.dir().join("copy");
     let settings = elsewhere(&cluster, "restored");
-    let config = settings.config_file().display().to_string();
     for ending in [".qj", ".json"] {
         let _ = fs::remove_dir_all(&copy);
         copy_dir(&target, &copy);
@@ -203,7 +203,7 @@ fn a_foreign_file_in_an_archive_is_refused_by_name() {
         assert!(!refused.status.success() && said(&refused).contains(&mine), "{}", said(&refused));
     }
     // The first of them was refused in the middle of it.
-    let started = said(&quorate(&["start", "--config", &config]));
+    let started = refused_start(&settings);
     assert!(started.contains("cut short"), "{started}");
     let again = restore(&settings, &target, "latest");
     assert!(again.status.success(), "what was begun is begun again: {}", said(&again));
@@ -462,8 +462,8 @@ fn a_restore_that_was_killed_is_begun_again() {
         }
         // Nothing yet, or a mark that keeps a node from starting.
         if settings.data_dir().join("RESTORING").exists() {
-            let started = quorate(&["start", "--config", &config]);
-            assert!(said(&started).contains("cut short"), "{}", said(&started));
+            let started = refused_start(&settings);
+            assert!(started.contains("cut short"), "{started}");
         }
     }
     let restored = json(&restore(&settings, &target, "latest"));

@@ -261,9 +261,18 @@ fn one_lost_answer_of_a_store_fails_no_backup() {
         json(&archive(&cluster, "prune", &target, &["--keep-snapshots", "1"]));
     }
     println!("{requests} requests in the last backup");
+    // The one that counts, of an archive that is there and of a new one.
+    let new = self::target("lost-first");
+    for target in [&target, &new] {
+        oracle.write(5);
+        proxy.set(S3Fault::LostPut("HEAD"));
+        json(&back_up(&cluster, 1, target, &[]));
+        assert_eq!(proxy.set(S3Fault::None), 2, "it was tried again");
+    }
     assert_whole(&cluster, &target);
+    assert_whole(&cluster, &new);
     let settings = elsewhere(&cluster, "restored");
-    json(&restore(&settings, &target, "latest"));
+    json(&restore(&settings, &new, "latest"));
     let (process, mut client) = start(&settings);
     assert_eq!(contents(&mut client), oracle.now);
     process.kill();
