@@ -9,7 +9,8 @@ SHELL := /bin/bash
 # all checkouts (CONTRIBUTING.md, "Building").
 export CARGO_TARGET_DIR := $(shell tools/target-dir)
 
-# A virtual environment with redis-py, for the tests that drive a node with a real client.
+# A virtual environment with redis-py, for the tests that drive a node with a real client, and with
+# moto, to which they archive as to S3.
 PYTHON_ENV := $(CARGO_TARGET_DIR)/../python
 export QUORATE_PYTHON := $(PYTHON_ENV)/bin/python3
 
@@ -50,6 +51,12 @@ check-rules: ## Try every Prometheus alert on made-up series
 bench: need-build need-test need-bench ## Compare with etcd and Redis on this machine
 	cargo build --release $(CARGO_FLAGS) --workspace --bins
 	"$(CARGO_TARGET_DIR)/release/bench" $(ARGS)
+
+.PHONY: bench-backup
+bench-backup: need-build need-test ## Measure backups and restores (QUORATE_BENCH_BACKUP_BYTES, 1 GiB)
+	cargo build --release $(CARGO_FLAGS) --workspace --bins
+	cargo test --release $(CARGO_FLAGS) --workspace --test cluster -- --ignored --nocapture \
+		figures_of_backups
 
 .PHONY: verify-long
 verify-long: need-build need-test ## The long forms of the tests of `make test`

@@ -176,6 +176,9 @@ enum Verb {
     Shutdown {
         #[command(flatten)]
         admin: AdminArgs,
+        /// Archive what is new first; exit code 1 if that fails
+        #[arg(long)]
+        backup: bool,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -405,7 +408,7 @@ impl Cli {
             Verb::Resume { pid, after_ms } => {
                 resume(pid, std::time::Duration::from_millis(after_ms))
             }
-            Verb::Shutdown { admin, json } => orders::shutdown(&admin.admin, json),
+            Verb::Shutdown { admin, backup, json } => orders::shutdown(&admin.admin, backup, json),
             Verb::Journal(JournalVerb::Inspect { path, entries, json }) => {
                 journal::inspect(&path, entries, json)
             }

@@ -69,13 +69,21 @@ pub(crate) fn finish_upgrade(admin: &AdminUrl, as_json: bool) -> Result<(), Fail
     Ok(())
 }
 
-/// Stops a node, and returns when it has stopped.
-pub(crate) fn shutdown(admin: &AdminUrl, as_json: bool) -> Result<(), Failure> {
-    let answer = admin.post("/admin/shutdown", "{}", STOP_LIMIT)?;
+/// Stops a node, after a backup if one is wanted, and returns when it has stopped.
+pub(crate) fn shutdown(admin: &AdminUrl, backup: bool, as_json: bool) -> Result<(), Failure> {
+    let body = json!({ "backup": backup }).to_string();
+    let answer = admin.post("/admin/shutdown", &body, STOP_LIMIT)?;
     let report: StopReport = answer.parsed(admin)?;
+    // A stop that had begun without one may be done well.
+    let outcome = report.outcome().and_then(|()| {
+        if backup && !report.backup_uploaded {
+            return Err(Failure::Failed("stopped, and no backup: it was stopping already".into()));
+        }
+        Ok(())
+    });
     if as_json {
-        say(serde_json::json!(report));
-        return report.outcome();
+        say(json!(report));
+        return outcome;
     }
     let StopReport { journal_flushed, final_checkpoint, backup_uploaded, .. } = report;
     let word = |done| if done { "yes" } else { "no" };
@@ -89,5 +97,5 @@ pub(crate) fn shutdown(admin: &AdminUrl, as_json: bool) -> Result<(), Failure> {
         word(final_checkpoint),
         word(backup_uploaded),
     ));
-    report.outcome()
+    outcome
 }

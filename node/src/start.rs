@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use quorate_actors::metrics::Metrics;
-use quorate_actors::node::{Certificates, NodeConfig, RunningNode};
+use quorate_actors::node::{Certificates, FinalBackup, NodeConfig, RunningNode};
 use quorate_actors::supervisor::{ExitReason, Lifecycle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
@@ -184,7 +184,8 @@ async fn serve(
     // A second signal waits for the same stop: nothing may skip the last sync.
     let deadline = reloader.shutdown_deadline();
     let limit = deadline + STOP_MARGIN;
-    let report = match tokio::time::timeout(limit, node.shutdown(deadline)).await {
+    let backup = if superseded { FinalBackup::Never } else { stop.final_backup() };
+    let report = match tokio::time::timeout(limit, node.shutdown(deadline, backup)).await {
         Ok(report) => StopReport::of(&report),
         Err(_) => StopReport::given_up(limit),
     };

@@ -1,8 +1,9 @@
 //! The stop of a node: asked for once or more often, it happens once and has one report.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use quorate_actors::node::ShutdownReport;
+use quorate_actors::node::{FinalBackup, ShutdownReport};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -17,8 +18,11 @@ pub(crate) struct StopReport {
     pub(crate) journal_flushed: bool,
     /// Whether the state is on disk as of its last entry.
     pub(crate) final_checkpoint: bool,
-    /// Whether the journal was archived outside the node.
+    /// Whether what was new was archived outside the node.
     pub(crate) backup_uploaded: bool,
+    /// Why it was not, though it should have been.
+    #[serde(default)]
+    pub(crate) backup_error: Option<String>,
     /// Whether the next start will know that nothing is lost.
     pub(crate) clean: bool,
     /// How long it took.
@@ -36,7 +40,8 @@ impl StopReport {
         Self {
             journal_flushed: report.journal_synced,
             final_checkpoint: report.state_flushed,
-            backup_uploaded: false,
+            backup_uploaded: report.backup == Some(Ok(())),
+            backup_error: report.backup.clone().and_then(Result::err),
             clean: report.clean,
             duration_seconds: report.duration.as_secs_f64(),
             started_at: moment(report.started_at.into()),
@@ -52,6 +57,7 @@ impl StopReport {
             journal_flushed: false,
             final_checkpoint: false,
             backup_uploaded: false,
+            backup_error: None,
             clean: false,
             duration_seconds: after.as_secs_f64(),
             started_at: moment((now - after).into()),
@@ -62,10 +68,13 @@ impl StopReport {
 
     /// The report as the outcome of the process.
     pub(crate) fn outcome(&self) -> Result<(), Failure> {
-        match (&self.error, self.clean) {
-            (Some(error), _) => Err(Failure::Failed(error.clone())),
-            (None, true) => Ok(()),
-            (None, false) => Err(Failure::Failed(format!(
+        match (&self.error, &self.backup_error, self.clean) {
+            (Some(error), _, _) => Err(Failure::Failed(error.clone())),
+            (None, None, true) => Ok(()),
+            (None, Some(error), true) => {
+                Err(Failure::Failed(format!("stopped, but the last backup failed: {error}")))
+            }
+            (None, _, false) => Err(Failure::Failed(format!(
                 "stopped without a clean mark (journal flushed: {}, final checkpoint: {}); the \
                  next start proves the journal's tail",
                 self.journal_flushed, self.final_checkpoint
@@ -78,19 +87,35 @@ impl StopReport {
 #[derive(Debug)]
 pub(crate) struct Stop {
     asked: Notify,
+    /// Whether someone wants a backup first.
+    backup: AtomicBool,
     report: watch::Sender<Option<StopReport>>,
 }
 
 impl Default for Stop {
     fn default() -> Self {
-        Self { asked: Notify::new(), report: watch::Sender::new(None) }
+        Self {
+            asked: Notify::new(),
+            backup: AtomicBool::new(false),
+            report: watch::Sender::new(None),
+        }
     }
 }
 
 impl Stop {
-    /// Asks for the stop; asking again changes nothing.
-    pub(crate) fn ask(&self) {
+    /// Asks for the stop, with a backup or without; asking again changes nothing once it has begun.
+    pub(crate) fn ask(&self, backup: bool) {
+        self.backup.fetch_or(backup, Ordering::Relaxed);
         self.asked.notify_one();
+    }
+
+    /// Whether a backup is made first.
+    pub(crate) fn final_backup(&self) -> FinalBackup {
+        if self.backup.load(Ordering::Relaxed) {
+            FinalBackup::Asked
+        } else {
+            FinalBackup::AsConfigured
+        }
     }
 
     /// The report, once there is one; the same for everyone.

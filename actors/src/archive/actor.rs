@@ -1,6 +1,5 @@
 //! The archive as an actor: one run at a time, by order and by schedule.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,12 +9,15 @@ use quorate_protocol::types::Seq;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::oneshot;
 
+use super::ack::Ack;
 use super::catalogue::{Head, Position};
 use super::error::ArchiveError;
+use super::location::{Location, S3Settings};
 use super::prune::{Retention, prune};
+use super::report::{BackupFailure, BackupReport};
 use super::restore::verify_by_restore;
-use super::run::{BackupFailure, BackupReport, RunOptions, RunParts, run};
-use super::target::Target;
+use super::run::{RunOptions, RunParts, run};
+use super::target::{Target, TargetOptions};
 use crate::clock;
 use crate::metrics::ArchiveMetrics;
 use crate::storage::JournalHold;
@@ -26,11 +28,16 @@ use crate::view::Role;
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How often the last backup tries again while another one is under way.
+const BUSY_RETRY: Duration = Duration::from_millis(50);
+
 /// What is archived by itself, and where.
 #[derive(Clone, Debug)]
 pub struct ArchiveSettings {
     /// Where; nothing is archived by itself without.
-    pub target: Option<PathBuf>,
+    pub target: Option<Location>,
+    /// How S3 stores are reached.
+    pub s3: S3Settings,
     /// How often the primary archives what is new.
     pub interval: Duration,
     /// How often the state is copied too.
@@ -39,6 +46,12 @@ pub struct ArchiveSettings {
     pub retention: Retention,
     /// How often the primary restores the archive to compare it; never without.
     pub verify_interval: Option<Duration>,
+    /// What a backup copies in a second at most, but for the last one of a node that stops.
+    pub bytes_per_second: u64,
+    /// What a backup waits for at its end.
+    pub ack: Ack,
+    /// Whether a node that is told to stop archives what is new.
+    pub final_backup: bool,
 }
 
 /// What is known of the archive. Replaced whole.
@@ -85,6 +98,9 @@ pub enum BackupError {
     /// The node is stopping.
     #[error("this node is stopping")]
     Stopping,
+    /// It had to be done while the node stops.
+    #[error("the backup was not done within {0:?}")]
+    Late(Duration),
 }
 
 /// Speaks to the archive actor. Cheap to clone.
@@ -93,6 +109,9 @@ pub struct Archive {
     actor: ActorRef<ArchiveMessage>,
     status: Arc<ArcSwap<ArchiveStatus>>,
     stopping: Arc<AtomicBool>,
+    bytes_per_second: u64,
+    ack: Ack,
+    final_backup: bool,
 }
 
 /// What the actor works with.
@@ -111,7 +130,7 @@ struct ArchiveActor;
 /// What reaches the mailbox: orders are as many as admin connections, all else is its own.
 #[derive(Debug)]
 pub(super) enum ArchiveMessage {
-    Backup { target: Option<PathBuf>, options: RunOptions, reply: Reply },
+    Backup { target: Option<Location>, options: RunOptions, reply: Reply },
     Tick,
     Done(Box<Outcome>),
 }
@@ -143,13 +162,14 @@ impl Archive {
         supervisor: Option<ActorCell>,
     ) -> Result<Self, SpawnErr> {
         let status = ArchiveStatus {
-            target: parts.settings.target.as_ref().map(|target| target.display().to_string()),
+            target: parts.settings.target.as_ref().map(Location::to_string),
             ..ArchiveStatus::default()
         };
         let status = Arc::new(ArcSwap::from_pointee(status));
         let stopping = parts.run.stopping.clone();
+        let ArchiveSettings { bytes_per_second, ack, final_backup, .. } = parts.settings;
         let actor = spawn(supervisor, ArchiveActor, (parts, status.clone())).await?;
-        Ok(Self { actor, status, stopping })
+        Ok(Self { actor, status, stopping, bytes_per_second, ack, final_backup })
     }
 
     /// What is known now.
@@ -164,7 +184,52 @@ impl Archive {
     /// See [`BackupError`].
     pub async fn backup(
         &self,
-        target: Option<PathBuf>,
+        target: Option<Location>,
+        options: RunOptions,
+    ) -> Result<BackupReport, BackupError> {
+        let bytes_per_second = Some(self.bytes_per_second);
+        self.order(target, RunOptions { bytes_per_second, ack: Some(self.ack), ..options }).await
+    }
+
+    /// Whether a stop archives what is new without being asked to.
+    pub(crate) fn wants_last(&self) -> bool {
+        self.final_backup
+    }
+
+    /// Archives what is new, while the node stops: its state and journal are still there, and nobody
+    /// writes any more. Waits for a backup that is under way, and for another node's, within the limit.
+    ///
+    /// # Errors
+    /// See [`BackupError`].
+    pub(crate) async fn last(&self, limit: Duration) -> Result<(), BackupError> {
+        // A hash would read the whole state, and cursors don't move any more.
+        let options = RunOptions { snapshot: false, hash: false, ..RunOptions::default() };
+        let attempts = async {
+            loop {
+                let Err(failed) = self.order(None, options).await else { return Ok(()) };
+                match &failed {
+                    // All that this node has is there.
+                    BackupError::Failed(BackupFailure {
+                        error: ArchiveError::Behind { .. },
+                        ..
+                    }) => return Ok(()),
+                    BackupError::Busy
+                    | BackupError::Failed(BackupFailure { error: ArchiveError::Fenced, .. }) => {
+                        tokio::time::sleep(BUSY_RETRY).await;
+                    }
+                    BackupError::Failed(_)
+                    | BackupError::NoTarget
+                    | BackupError::Stopping
+                    | BackupError::Late(_) => return Err(failed),
+                }
+            }
+        };
+        tokio::time::timeout(limit, attempts).await.unwrap_or(Err(BackupError::Late(limit)))
+    }
+
+    async fn order(
+        &self,
+        target: Option<Location>,
         options: RunOptions,
     ) -> Result<BackupReport, BackupError> {
         let (reply, report) = oneshot::channel();
@@ -238,7 +303,7 @@ impl ArchiveState {
     fn order(
         &mut self,
         myself: &ActorRef<ArchiveMessage>,
-        target: Option<PathBuf>,
+        target: Option<Location>,
         options: RunOptions,
         reply: Reply,
     ) {
@@ -251,12 +316,16 @@ impl ArchiveState {
         if self.busy {
             return refuse(reply, BackupError::Busy);
         }
+        // One that is named now may be begun; the one that is configured should be there.
+        let open = if target.is_some() { Target::open } else { Target::open_existing };
         let Some(target) = target.or(configured) else {
             return refuse(reply, BackupError::NoTarget);
         };
-        let parts = self.parts.run.clone();
+        let (parts, reached) = (self.parts.run.clone(), self.reached());
         self.begin(myself, move || {
-            let result = open_and_run(&parts, &target, options);
+            let opened = open(&target, &reached);
+            let opened = opened.map_err(|error| BackupFailure { step: "target", error });
+            let result = opened.and_then(|target| run(&parts, &target, options));
             Outcome::Ordered { scheduled, result, reply }
         });
     }
@@ -269,27 +338,30 @@ impl ArchiveState {
         };
         let now = Instant::now();
         let leads = self.parts.run.published.view().role == Role::Primary;
-        let parts = self.parts.run.clone();
+        let (parts, reached) = (self.parts.run.clone(), self.reached());
+        let existing = move || Target::open_existing(&target, &reached);
         if now >= self.run_due {
             self.run_due = now + self.parts.settings.interval;
             if !leads {
                 return self.begin(myself, move || {
-                    let loaded =
-                        Target::open_existing(&target).and_then(|target| Head::load(&target));
+                    let loaded = existing().and_then(|target| Head::load(&target));
                     Outcome::Seen(loaded.map(|head| head.archived))
                 });
             }
-            let mut options = RunOptions { snapshot: false, hash: false, ..RunOptions::default() };
-            if now >= self.snapshot_due {
-                options = RunOptions::default();
-            }
+            let whole = now >= self.snapshot_due;
+            let options = RunOptions {
+                snapshot: whole,
+                hash: whole,
+                bytes_per_second: Some(self.parts.settings.bytes_per_second),
+                ack: Some(self.parts.settings.ack),
+                ..RunOptions::default()
+            };
             let retention = self.parts.settings.retention;
             let known = self.status.load().archived.clone();
             self.begin(myself, move || {
-                let result = run_scheduled(&parts, &target, options, known);
+                let result = run_scheduled(&parts, &existing, options, known);
                 if result.is_ok() && options.snapshot {
-                    let pruned =
-                        Target::open_existing(&target).and_then(|target| prune(&target, retention));
+                    let pruned = existing().and_then(|target| prune(&target, retention));
                     if let Err(error) = pruned {
                         tracing::warn!(%error, "the archive can't be pruned");
                     }
@@ -303,10 +375,17 @@ impl ArchiveState {
             self.verify_due = Some(now + interval);
             let (scratch, rocksdb) = (parts.scratch.clone(), self.parts.rocksdb.clone());
             self.begin(myself, move || {
-                let verified = Target::open_existing(&target)
+                let verified = existing()
                     .and_then(|target| verify_by_restore(&target, &scratch, &rocksdb, &mut |_| ()));
                 Outcome::Verified(verified.map(|(_, _, compared)| compared))
             });
+        }
+    }
+
+    fn reached(&self) -> TargetOptions {
+        TargetOptions {
+            s3: self.parts.settings.s3.clone(),
+            stopping: self.parts.run.stopping.clone(),
         }
     }
 
@@ -406,25 +485,15 @@ impl ArchiveState {
 /// Begins an archive only in a directory that is there, and never where one was.
 fn run_scheduled(
     parts: &RunParts,
-    target: &std::path::Path,
+    existing: &dyn Fn() -> Result<Target, ArchiveError>,
     options: RunOptions,
     known: Option<Position>,
 ) -> Result<BackupReport, BackupFailure> {
     let failed = |error| BackupFailure { step: "target", error };
-    let opened = Target::open_existing(target).map_err(failed)?;
+    let opened = existing().map_err(failed)?;
     if let (Some(known), Err(error @ ArchiveError::Nothing { .. })) = (known, Head::load(&opened)) {
         tracing::error!(seq = known.seq, "the archive is gone that ended there");
         return Err(failed(error));
     }
     run(parts, &opened, options)
-}
-
-fn open_and_run(
-    parts: &RunParts,
-    target: &std::path::Path,
-    options: RunOptions,
-) -> Result<BackupReport, BackupFailure> {
-    let opened = Target::open(target);
-    let target = opened.map_err(|error| BackupFailure { step: "target", error })?;
-    run(parts, &target, options)
 }

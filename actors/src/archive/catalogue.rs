@@ -3,19 +3,23 @@
 //! ```text
 //! HEAD                              what is in force; replaced only by who knows the last one
 //! MANIFEST.json                     everything that HEAD leads to, in one list; made from it
-//! snapshots/<seq>-<epoch>-<node>/…  a checkpoint of the state, and manifest.json
-//! journal/<first>-<last>.qj         a sealed segment of the log, and its manifest, <…>.json
+//! snapshots/<seq>-<epoch>-<run>/…   a checkpoint of the state, and manifest.json
+//! journal/<first>-<last>-<run>.qj   a sealed segment of the log, and its manifest, <…>.json
 //! ```
+//!
+//! No two runs write a file of the same name: what one leaves behind can be removed without that
+//! another needs it.
 //!
 //! `HEAD` names the newest segment and the newest snapshot by the hash of their manifests, and each
 //! manifest names the one before it: nothing can be left out, swapped or added without that a hash
 //! is wrong.
 
-use quorate_protocol::types::{Chain, ClusterTime, EntryId, Epoch, NodeId, Seq};
+use quorate_protocol::types::{Chain, ClusterTime, EntryId, Epoch, Seq};
 use serde::{Deserialize, Serialize};
 
 use super::error::ArchiveError;
 use super::target::Target;
+use crate::storage::durable::random_u128;
 
 /// The format of everything here.
 pub(super) const FORMAT: u32 = 1;
@@ -174,6 +178,8 @@ pub struct SnapshotManifest {
     pub made_at_ms: u64,
     /// By which node.
     pub made_by: u64,
+    /// The folder that holds it.
+    pub folder: String,
     /// The manifest of the snapshot before it.
     pub previous: Option<Link>,
 }
@@ -224,14 +230,40 @@ impl Position {
 }
 
 impl SnapshotManifest {
-    /// The folder that holds it. Two nodes' files differ though they hold the same.
-    pub(super) fn folder(at: EntryId, made_by: NodeId) -> String {
-        format!("snapshots/{:020}-{}-{made_by}", at.seq.0, at.epoch.0)
+    /// The folder for a new one.
+    pub(super) fn new_folder(at: EntryId, run: &str) -> String {
+        format!("{}{run}", Self::folder_of(at))
+    }
+
+    /// What a folder's name begins with.
+    fn folder_of(at: EntryId) -> String {
+        format!("snapshots/{:020}-{}-", at.seq.0, at.epoch.0)
     }
 
     /// Where its manifest is.
     pub(super) fn manifest_name(&self) -> String {
-        format!("{}/manifest.json", Self::folder(self.at.id(), NodeId(self.made_by)))
+        format!("{}/manifest.json", self.folder)
+    }
+
+    /// The name of one of its files within the folder; none leads anywhere else.
+    pub(super) fn plain_name<'f>(&self, file: &'f SnapshotFile) -> Result<&'f str, ArchiveError> {
+        let name = &file.file.name;
+        let plain = name.strip_prefix(&self.folder).and_then(|rest| rest.strip_prefix('/'));
+        let plain = plain
+            .filter(|plain| !plain.is_empty() && !plain.starts_with('.') && !plain.contains('/'));
+        plain.ok_or_else(|| {
+            let what = format!("it names the file {name:?}");
+            ArchiveError::foreign(&self.manifest_name(), what)
+        })
+    }
+
+    /// Whether it was read from where it says that it is, and its files are there, too.
+    fn check_place(&self, name: &str) -> Result<(), ArchiveError> {
+        let run = self.folder.strip_prefix(&Self::folder_of(self.at.id()));
+        if name != self.manifest_name() || !run.is_some_and(is_run) {
+            return Err(ArchiveError::foreign(name, self.at.id()));
+        }
+        self.files.iter().try_for_each(|file| self.plain_name(file).map(|_| ()))
     }
 
     /// Bytes of its files.
@@ -242,14 +274,27 @@ impl SnapshotManifest {
 }
 
 impl SegmentManifest {
-    /// Where a segment is.
-    pub(super) fn segment_name(first: Seq, last: Seq) -> String {
-        format!("journal/{:020}-{:020}.qj", first.0, last.0)
+    /// Where a new segment is put.
+    pub(super) fn new_name(first: Seq, last: Seq, run: &str) -> String {
+        format!("journal/{:020}-{:020}-{run}.qj", first.0, last.0)
     }
 
     /// Where its manifest is.
-    pub(super) fn manifest_name(first: Seq, last: Seq) -> String {
-        format!("journal/{:020}-{:020}.json", first.0, last.0)
+    pub(super) fn manifest_name(&self) -> String {
+        let name = &self.file.name;
+        format!("{}.json", name.strip_suffix(".qj").unwrap_or(name))
+    }
+
+    /// Whether it was read from where it says that it is, and its segment is there, too.
+    fn check_place(&self, name: &str) -> Result<(), ArchiveError> {
+        let (first, last) = (self.first(), Seq(self.last.seq));
+        let begins = Self::new_name(first, last, "");
+        let run = self.file.name.strip_prefix(begins.trim_end_matches(".qj"));
+        let run = run.and_then(|rest| rest.strip_suffix(".qj"));
+        if name != self.manifest_name() || !run.is_some_and(is_run) {
+            return Err(ArchiveError::foreign(name, format!("entries {first} to {last}")));
+        }
+        Ok(())
     }
 
     /// The position of its first entry.
@@ -257,6 +302,15 @@ impl SegmentManifest {
     pub fn first(&self) -> Seq {
         Seq(self.preceding.seq).next()
     }
+}
+
+/// What makes the names of one run's files its own.
+pub(super) fn new_run() -> std::io::Result<String> {
+    random_u128().map(|random| format!("{:016x}", random as u64))
+}
+
+fn is_run(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// SHA-256, in hex.
@@ -408,9 +462,7 @@ impl Catalogue {
         while let Some(at) = link.take() {
             let manifest: SnapshotManifest = read(target, &at.name, Some(&at.sha256))?;
             check_origin(&at.name, &head, &manifest.origin)?;
-            if at.name != manifest.manifest_name() {
-                return Err(ArchiveError::foreign(&at.name, manifest.at.id()));
-            }
+            manifest.check_place(&at.name)?;
             link.clone_from(&manifest.previous);
             let oldest = manifest.at.seq <= head.oldest_seq;
             snapshots.push(manifest);
@@ -423,10 +475,7 @@ impl Catalogue {
         while let Some(at) = link.take() {
             let manifest: SegmentManifest = read(target, &at.name, Some(&at.sha256))?;
             check_origin(&at.name, &head, &manifest.origin)?;
-            let (first, last) = (manifest.first(), Seq(manifest.last.seq));
-            if at.name != SegmentManifest::manifest_name(first, last) {
-                return Err(ArchiveError::foreign(&at.name, format!("entries {first} to {last}")));
-            }
+            manifest.check_place(&at.name)?;
             match segments.last() {
                 Some(behind) => check_follows(&at.name, &manifest, behind)?,
                 // Behind a gap there may be only a snapshot yet.

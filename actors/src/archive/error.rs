@@ -91,6 +91,22 @@ pub enum ArchiveError {
     /// This node isn't in a state to archive anything.
     #[error("this node can't make a backup now: {0}")]
     NotNow(String),
+    /// Another node has archived more than this one has.
+    #[error("this node has applied {applied}, the archive goes to {archived}")]
+    Behind {
+        /// What this node has.
+        applied: u64,
+        /// What the archive has.
+        archived: u64,
+    },
+    /// What was archived is not on as many nodes as it should.
+    #[error("entry {seq} is archived, but {missing}")]
+    NotAcked {
+        /// Where the archive ends.
+        seq: u64,
+        /// In words.
+        missing: String,
+    },
     /// The archive holds nothing as of that moment.
     #[error("the archive doesn't reach {wanted}: it holds {held}")]
     OutOfReach {

@@ -10,32 +10,39 @@
 //! their journals from there on.
 //!
 //! - `actor`: the schedule, one job at a time.
-//! - `run`: one backup, step by step.
+//! - `run`, `report`, `ack`, `pace`: one backup, step by step.
 //! - `prune`: what goes.
 //! - `catalogue`, `segment`: the files and how they hang together.
-//! - `target`: where they are.
+//! - `location`, `target`: where they are.
 //! - `verify`: whether they are whole.
 //! - `rebuild`, `restore`: back to a state, and to a data directory.
 
+mod ack;
 mod actor;
 mod catalogue;
 mod error;
+mod location;
+mod pace;
 mod prune;
 mod rebuild;
+mod report;
 mod restore;
 mod run;
 mod segment;
 mod target;
 mod verify;
 
+pub use ack::Ack;
 pub(crate) use actor::ArchiveParts;
 pub use actor::{Archive, ArchiveSettings, ArchiveStatus, BackupError};
 pub use catalogue::{Catalogue, Gap, Head, Position, SegmentManifest, SnapshotManifest};
 pub use error::ArchiveError;
+pub use location::{Location, S3Settings};
 pub use prune::{Pruned, Retention, prune};
 pub use rebuild::{Point, Progress};
+pub use report::{BackupFailure, BackupReport, StepReport};
 pub use restore::{RestoreOptions, Restored, restore, verify_by_restore};
+pub use run::RunOptions;
 pub(crate) use run::RunParts;
-pub use run::{BackupFailure, BackupReport, RunOptions, StepReport};
-pub use target::Target;
+pub use target::{Target, TargetOptions};
 pub use verify::{Verification, verify};

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use quorate_protocol::types::Seq;
-
 use super::catalogue::{
     CATALOGUE, Catalogue, HEAD, Head, SegmentManifest, SnapshotManifest, encode,
 };
 use super::error::ArchiveError;
 use super::target::Target;
+use super::verify::unlisted;
 use crate::clock;
 
 /// What is kept. Everything, where no limit is set; each limit holds by itself.
@@ -31,31 +30,37 @@ pub struct Pruned {
     pub segments: usize,
     /// Bytes of them.
     pub bytes: u64,
+    /// Files of backups that ended early.
+    pub leftovers: usize,
     /// From this position on the archive can be restored.
     pub oldest_seq: u64,
 }
 
-/// Removes what `retention` doesn't keep. First nothing leads there any more, then it goes.
+/// Removes what `retention` doesn't keep, and what backups left that ended early. First nothing leads
+/// there any more, then it goes. A backup that another node is making meanwhile fails.
 ///
 /// # Errors
 /// The archive can't be read, or another node has written to it meanwhile.
 pub fn prune(target: &Target, retention: Retention) -> Result<Pruned, ArchiveError> {
     let (catalogue, bytes) = Catalogue::load_at(target)?;
+    // Listed before `HEAD` is replaced: whoever is writing them has read the old one, and can't put
+    // them in force any more.
+    let leftovers = unlisted(target, Some(&catalogue))?;
     let oldest = oldest_kept(&catalogue, retention, clock::wall().0);
     let oldest_seq = catalogue.snapshots[oldest].at.seq;
     let mut pruned = Pruned { oldest_seq, ..Pruned::default() };
-    if oldest == 0 {
+    if oldest == 0 && leftovers.is_empty() {
         return Ok(pruned);
     }
     let head = Head { oldest_seq, runs: catalogue.head.runs + 1, ..catalogue.head.clone() };
-    target.swap(HEAD, Some(&bytes), &encode(&head))?;
-    target.write(CATALOGUE, &encode(&Catalogue::load(target)?))?;
+    target.swap(HEAD, Some(&bytes), encode(&head))?;
+    target.write(CATALOGUE, encode(&Catalogue::load(target)?))?;
     // The newest stays in any case: `HEAD` names it.
     let (_, older) = catalogue.segments.split_last().unzip();
     let older: &[SegmentManifest] = older.unwrap_or_default();
     for segment in older.iter().filter(|segment| segment.last.seq <= oldest_seq) {
         target.remove(&segment.file.name)?;
-        target.remove(&SegmentManifest::manifest_name(segment.first(), Seq(segment.last.seq)))?;
+        target.remove(&segment.manifest_name())?;
         pruned.segments += 1;
         pruned.bytes += segment.bytes;
     }
@@ -66,6 +71,10 @@ pub fn prune(target: &Target, retention: Retention) -> Result<Pruned, ArchiveErr
         target.remove(&snapshot.manifest_name())?;
         pruned.snapshots += 1;
         pruned.bytes += snapshot.bytes();
+    }
+    for name in &leftovers {
+        target.remove(name)?;
+        pruned.leftovers += 1;
     }
     Ok(pruned)
 }

@@ -183,9 +183,9 @@ impl<'a> Plan<'a> {
         let failed = |source| ArchiveError::Local { path: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(failed)?;
         for file in &self.snapshot.files {
-            let name = plain_name(&file.file.name, self.snapshot)?;
+            let name = self.snapshot.plain_name(file)?;
             let mut hasher = Sha256::new();
-            target.download(&file.file.name, &dir.join(name), |piece| {
+            target.download(&file.file.name, &dir.join(name), &mut |piece| {
                 hasher.update(piece);
                 Ok(())
             })?;
@@ -245,14 +245,4 @@ fn decode_config(name: &str, config: &ConfigAt) -> Result<ClusterEntry, ArchiveE
     let payload = from_hex(&config.payload);
     let payload = payload.ok_or_else(|| ArchiveError::damaged(name, "its configuration"))?;
     Ok(decode_cluster(&payload)?)
-}
-
-/// The file's name within its folder, which must not lead anywhere else.
-fn plain_name<'n>(name: &'n str, snapshot: &SnapshotManifest) -> Result<&'n str, ArchiveError> {
-    let manifest = snapshot.manifest_name();
-    let folder = manifest.strip_suffix("manifest.json").expect("it is its name");
-    let plain = name
-        .strip_prefix(folder)
-        .filter(|plain| !plain.is_empty() && !plain.starts_with('.') && !plain.contains('/'));
-    plain.ok_or_else(|| ArchiveError::foreign(&manifest, format!("it names the file {name:?}")))
 }

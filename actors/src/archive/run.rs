@@ -9,21 +9,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use quorate_protocol::types::{
     Chain, ClusterId, ClusterTime, EntryId, EntryKind, Generation, NodeId, Seq,
 };
 
+use super::ack::Ack;
 use super::catalogue::{
     CATALOGUE, Catalogue, ConfigAt, Content, FORMAT, Gap, HEAD, Head, Link, Origin, Position,
-    SegmentManifest, Sha256, SnapshotFile, SnapshotManifest, encode, hex, sha256,
+    SegmentManifest, Sha256, SnapshotFile, SnapshotManifest, encode, hex, new_run, sha256,
 };
 use super::error::ArchiveError;
+use super::pace::Pace;
+use super::report::{BackupFailure, BackupReport, StepReport};
 use super::segment::SegmentBuilder;
 use super::target::Target;
-use super::verify::unlisted;
 use crate::clock;
 use crate::storage::JournalHold;
 use crate::storage::journal::JournalReader;
@@ -32,6 +34,9 @@ use crate::view::Published;
 
 /// Entries read from the journal at a time.
 const READ_BYTES: usize = 1 << 20;
+
+/// The step in which an archive becomes what it will be.
+const HEAD_STEP: &str = "head";
 
 /// What a run works with.
 #[derive(Clone)]
@@ -59,60 +64,23 @@ pub struct RunOptions {
     pub hash: bool,
     /// Bytes after which a segment ends.
     pub segment_bytes_max: usize,
+    /// What is copied in a second at most.
+    pub bytes_per_second: Option<u64>,
+    /// What is waited for at the end, if anything is.
+    pub ack: Option<Ack>,
 }
 
 impl Default for RunOptions {
-    /// Everything, in segments of 32 MiB.
+    /// Everything, in segments of 32 MiB, as fast as it goes.
     fn default() -> Self {
-        Self { snapshot: true, hash: true, segment_bytes_max: 32 << 20 }
+        Self {
+            snapshot: true,
+            hash: true,
+            segment_bytes_max: 32 << 20,
+            bytes_per_second: None,
+            ack: None,
+        }
     }
-}
-
-/// A step of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepReport {
-    /// Its name.
-    pub step: &'static str,
-    /// How long it took.
-    pub took: Duration,
-    /// Why it was not done; only of steps that are best effort.
-    pub missed: Option<String>,
-}
-
-/// What a run did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackupReport {
-    /// Where the archive is.
-    pub target: String,
-    /// Through here the log was in the archive before.
-    pub before: Option<Position>,
-    /// Through here it is now.
-    pub archived: Position,
-    /// The new snapshot's manifest and position.
-    pub snapshot: Option<(String, Position)>,
-    /// New segments.
-    pub segments: u64,
-    /// Entries in them.
-    pub entries: u64,
-    /// Bytes written to the target.
-    pub bytes: u64,
-    /// Entries that are lost to the archive: none of its snapshots or segments holds them.
-    pub gap: Option<Gap>,
-    /// Every step, in order.
-    pub steps: Vec<StepReport>,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// Why a run ended early. What was in the archive before is there still.
-#[derive(Debug, thiserror::Error)]
-#[error("{step}: {error}")]
-pub struct BackupFailure {
-    /// In which step.
-    pub step: &'static str,
-    /// Why.
-    #[source]
-    pub error: ArchiveError,
 }
 
 /// Makes one backup. Blocks for as long as copying takes.
@@ -124,7 +92,13 @@ pub(super) fn run(
     target: &Target,
     options: RunOptions,
 ) -> Result<BackupReport, BackupFailure> {
+    let named = new_run().map_err(|source| BackupFailure {
+        step: "gate check",
+        error: ArchiveError::Local { path: parts.data_dir.clone(), source },
+    })?;
     let mut run = Run {
+        named,
+        pace: Pace::new(options.bytes_per_second),
         written: Vec::new(),
         parts,
         target,
@@ -137,13 +111,21 @@ pub(super) fn run(
         gap: None,
     };
     let outcome = run.all();
-    if outcome.is_err() {
+    // Whether `HEAD` was replaced after all may show later, and what it names must be there then. What
+    // stays behind is pruned.
+    let named = |failure: &BackupFailure| {
+        failure.step == HEAD_STEP && !matches!(failure.error, ArchiveError::Fenced)
+    };
+    if outcome.as_ref().is_err_and(|failure| !named(failure)) {
         run.clean_up();
     }
     outcome
 }
 
 struct Run<'a> {
+    /// Part of the names of its files.
+    named: String,
+    pace: Pace,
     /// Files put into the archive.
     written: Vec<String>,
     parts: &'a RunParts,
@@ -215,17 +197,20 @@ impl Run<'_> {
             },
             oldest_seq: before.map_or(start.seq, |head| head.oldest_seq),
         };
-        self.step("head", |run| {
+        self.step(HEAD_STEP, |run| {
             let bytes = encode(&head);
             run.bytes += bytes.len() as u64;
             let expected = known.catalogue.as_ref().map(|(_, bytes)| bytes);
-            run.target.swap(HEAD, expected, &bytes)
+            run.target.swap(HEAD, expected, bytes)
         })?;
         self.best_effort("catalogue", |run| {
             let bytes = encode(&Catalogue::load(run.target)?);
             run.bytes += bytes.len() as u64;
-            run.target.write(CATALOGUE, &bytes).map(Some)
+            run.target.write(CATALOGUE, bytes).map(Some)
         });
+        if let Some(ack) = self.options.ack {
+            self.best_effort("ack wait", |run| run.wait_for_copies(ack, &archived).map(Some));
+        }
         let before = before.map(|head| head.archived.clone());
         Ok(self.report(before, archived, taken.map(|taken| (taken.link.name, taken.at))))
     }
@@ -250,22 +235,12 @@ impl Run<'_> {
         }
     }
 
-    /// Removes what this run has written, unless the archive names it: another node may have written
-    /// the same.
+    /// Removes what this run has written: nothing leads there.
     fn clean_up(&self) {
-        let Ok(unlisted) = Catalogue::load(self.target)
-            .map(Some)
-            .or_else(|error| match error {
-                ArchiveError::Nothing { .. } => Ok(None),
-                error => Err(error),
-            })
-            .and_then(|catalogue| unlisted(self.target, catalogue.as_ref()))
-        else {
-            return;
-        };
-        for name in self.written.iter().filter(|name| unlisted.contains(name)) {
+        for name in &self.written {
             if let Err(error) = self.target.remove(name) {
-                tracing::warn!(%error, "what a failed backup wrote stays behind");
+                tracing::warn!(%error, "what a failed backup wrote stays behind until it is pruned");
+                return;
             }
         }
     }
@@ -331,9 +306,8 @@ impl Run<'_> {
             }
             let applied = self.parts.published.applied();
             if Seq(head.archived.seq) > applied {
-                let why =
-                    format!("it has applied {applied}, the archive goes to {}", head.archived.seq);
-                return Err(ArchiveError::NotNow(why));
+                let archived = head.archived.seq;
+                return Err(ArchiveError::Behind { applied: applied.0, archived });
             }
             // An epoch and a position name one entry, also across recoveries.
             let here = self.parts.state.epoch_of(Seq(head.archived.seq))?;
@@ -362,15 +336,16 @@ impl Run<'_> {
             let config = newest.config.clone();
             return Ok(Taken { link: catalogue.head.snapshot.clone(), at, config });
         }
-        let folder = SnapshotManifest::folder(applied.id, self.parts.node);
+        let folder = SnapshotManifest::new_folder(applied.id, &self.named);
         let mut files = Vec::new();
         for (name, path) in files_of(&scratch.0)? {
             self.go_on()?;
             let (name, mut hasher) = (format!("{folder}/{name}"), Sha256::new());
             self.written.push(name.clone());
-            let stopping = &self.parts.stopping;
-            self.target.upload(&name, &path, |piece| {
+            let (stopping, pace) = (&self.parts.stopping, &mut self.pace);
+            self.target.upload(&name, &path, &mut |piece| {
                 hasher.update(piece);
+                pace.copied(piece.len(), stopping);
                 if stopping.load(Ordering::Relaxed) {
                     return Err(io::Error::other("the node is stopping"));
                 }
@@ -386,13 +361,20 @@ impl Run<'_> {
             origin: known.origin.clone(),
             at: at.clone(),
             made_by: self.parts.node.0,
+            folder,
             epoch: epoch.0,
             config: config.clone(),
             made_at_ms: clock::wall().0,
             previous: previous.map(|catalogue| catalogue.head.snapshot.clone()),
         };
-        let link = self.write_manifest(manifest.manifest_name(), &encode(&manifest))?;
+        let link = self.write_manifest(manifest.manifest_name(), encode(&manifest))?;
         Ok(Taken { link, at, config })
+    }
+
+    fn wait_for_copies(&self, ack: Ack, archived: &Position) -> Result<(), ArchiveError> {
+        let go_on = || !self.parts.stopping.load(Ordering::Relaxed);
+        let waited = ack.wait(&self.parts.published, Seq(archived.seq), go_on);
+        waited.map_err(|missing| ArchiveError::NotAcked { seq: archived.seq, missing })
     }
 
     fn hash(
@@ -436,12 +418,13 @@ impl Run<'_> {
             let (manifest, bytes, after) = self.segment(known, &at, applied.id.seq, &mut config)?;
             let manifest = SegmentManifest { gap: gap.take(), previous: newest.take(), ..manifest };
             self.written.push(manifest.file.name.clone());
-            self.target.write(&manifest.file.name, &bytes)?;
-            self.bytes += bytes.len() as u64;
+            self.bytes += manifest.bytes;
+            let copied = bytes.len();
+            self.target.write(&manifest.file.name, bytes)?;
+            self.pace.copied(copied, &self.parts.stopping);
             self.segments += 1;
             self.entries += manifest.entries;
-            let name = SegmentManifest::manifest_name(manifest.first(), after.id.seq);
-            newest = Some(self.write_manifest(name, &encode(&manifest))?);
+            newest = Some(self.write_manifest(manifest.manifest_name(), encode(&manifest))?);
             at = after;
         }
         Ok(newest)
@@ -479,7 +462,7 @@ impl Run<'_> {
         }
         let entries = builder.count();
         let bytes = builder.finish();
-        let name = SegmentManifest::segment_name(from.id.seq.next(), at.id.seq);
+        let name = SegmentManifest::new_name(from.id.seq.next(), at.id.seq, &self.named);
         let manifest = SegmentManifest {
             format: FORMAT,
             file: Link { name, sha256: sha256(&bytes) },
@@ -496,11 +479,12 @@ impl Run<'_> {
         Ok((manifest, bytes, at))
     }
 
-    fn write_manifest(&mut self, name: String, bytes: &[u8]) -> Result<Link, ArchiveError> {
-        self.written.push(name.clone());
-        self.target.write(&name, bytes)?;
+    fn write_manifest(&mut self, name: String, bytes: Vec<u8>) -> Result<Link, ArchiveError> {
+        let link = Link { name, sha256: sha256(&bytes) };
+        self.written.push(link.name.clone());
         self.bytes += bytes.len() as u64;
-        Ok(Link { name, sha256: sha256(bytes) })
+        self.target.write(&link.name, bytes)?;
+        Ok(link)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use quorate_protocol::entry::Entry;
-use quorate_protocol::types::{ClusterTime, Seq};
+use quorate_protocol::types::ClusterTime;
 
 use super::catalogue::{
     CATALOGUE, CATALOGUE_BYTES_MAX, Catalogue, HEAD, Position, SegmentManifest, Sha256,
@@ -115,7 +115,7 @@ fn verify_snapshot(
 ) -> Result<(), ArchiveError> {
     for file in &snapshot.files {
         let mut hasher = Sha256::new();
-        let read = target.each_piece(&file.file.name, |piece| {
+        let read = target.each_piece(&file.file.name, &mut |piece| {
             hasher.update(piece);
             Ok(())
         });
@@ -184,7 +184,7 @@ pub(super) fn unlisted(
         listed.extend(snapshot.files.iter().map(|file| file.file.name.clone()));
     }
     for segment in catalogue.iter().flat_map(|catalogue| &catalogue.segments) {
-        listed.insert(SegmentManifest::manifest_name(segment.first(), Seq(segment.last.seq)));
+        listed.insert(segment.manifest_name());
         listed.insert(segment.file.name.clone());
     }
     let mut found = target.list("snapshots")?;

@@ -31,5 +31,5 @@ pub use error::StartError;
 pub use offline::OfflineCopy;
 pub use recovery::RecoveryError;
 pub use reload::{Certificates, Reload};
-pub use running::{RunningNode, ShutdownReport, forget};
+pub use running::{FinalBackup, RunningNode, ShutdownReport, forget};
 pub use survivor::{NewGeneration, RecoverError, Survivor};

@@ -79,6 +79,34 @@ pub(super) struct Parts {
     pub(super) data_dir: Arc<Mutex<DataDir>>,
 }
 
+/// Whether a node that stops archives what is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinalBackup {
+    /// It was asked for.
+    Asked,
+    /// Where the configuration says so.
+    AsConfigured,
+    /// The node starts again at once.
+    Never,
+}
+
+/// Nobody writes any more, and state and journal are still open.
+async fn last_backup(
+    archive: &Archive,
+    published: &Published,
+    limit: Duration,
+) -> Result<(), String> {
+    let until = Instant::now() + limit;
+    // What it can't wait for is in the journal, and archived by the next one.
+    let all = published.applied_through(published.committed());
+    let _ = tokio::time::timeout_at(until.into(), all).await;
+    let made = archive.last(until.saturating_duration_since(Instant::now())).await;
+    made.map_err(|error| {
+        tracing::error!(%error, "the last backup failed");
+        error.to_string()
+    })
+}
+
 /// What a stop achieved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShutdownReport {
@@ -86,6 +114,8 @@ pub struct ShutdownReport {
     pub journal_synced: bool,
     /// Whether the state is flushed.
     pub state_flushed: bool,
+    /// What became of the last backup; `None` where none was wanted.
+    pub backup: Option<Result<(), String>>,
     /// Whether the clean mark is written: the next start then knows that nothing is lost.
     pub clean: bool,
     /// How long it took.
@@ -232,8 +262,9 @@ impl RunningNode {
 
     /// Stops in order: no new commands, every waiting reply answered, everything applied that is
     /// committed, journal synced, state flushed, and last the clean mark. What `deadline` cuts off
-    /// is reported as not done; the next start then proves what is there.
-    pub async fn shutdown(self, deadline: Duration) -> ShutdownReport {
+    /// is reported as not done; the next start then proves what is there. What is new is archived before
+    /// the clean mark where `backup` says so.
+    pub async fn shutdown(self, deadline: Duration, backup: FinalBackup) -> ShutdownReport {
         let (began, started_at) = (Instant::now(), SystemTime::now());
         self.draining().run(deadline.min(HANDOVER_DEADLINE)).await;
         let parts = self.parts;
@@ -250,6 +281,17 @@ impl RunningNode {
         parts.monitor.stop();
         parts.memory.stop();
         parts.disk_watch.stop();
+        let limit = (deadline * 3 / 4).saturating_sub(began.elapsed());
+        let wanted = match backup {
+            FinalBackup::Asked => true,
+            FinalBackup::AsConfigured => parts.archive.wants_last(),
+            FinalBackup::Never => false,
+        };
+        let backup = if wanted {
+            Some(last_backup(&parts.archive, &self.published, limit).await)
+        } else {
+            None
+        };
         parts.archive.stop();
         let closed = parts.storage.close(deadline.saturating_sub(began.elapsed())).await;
         let hard = parts.hard;
@@ -265,6 +307,7 @@ impl RunningNode {
         ShutdownReport {
             journal_synced: closed.journal_synced,
             state_flushed: closed.state_flushed,
+            backup,
             clean,
             duration: began.elapsed(),
             started_at,

@@ -24,6 +24,23 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// A Python that has redis-py and moto: `$QUORATE_PYTHON`, else the one that `make` sets up.
+///
+/// # Panics
+///
+/// If there is none.
+#[must_use]
+pub fn python() -> PathBuf {
+    let beside = || target_dir().with_file_name("python").join("bin/python3");
+    let path = env::var_os("QUORATE_PYTHON").map_or_else(beside, PathBuf::from);
+    assert!(
+        path.is_file(),
+        "{} is missing: `make test` makes it, or set QUORATE_PYTHON to a Python with redis-py and moto",
+        path.display()
+    );
+    path
+}
+
 /// A new, empty directory for one cluster, on a file system that keeps what was synced.
 ///
 /// It lies in `$QUORATE_TEST_DIR`, else in the target directory.

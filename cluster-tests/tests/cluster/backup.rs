@@ -1,133 +1,20 @@
 //! Backups: taken under load, looked through, damaged, and restored to points of the past.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use quorate_cluster_tests::harness::{
-    Cluster, ClusterOptions, NodeProcess, NodeSettings, Ports, RECOVERY_LIMIT, Role, Status,
-    binary, poll,
-};
-use quorate_cluster_tests::resp::{Client, Value};
+use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, binary, poll};
+use quorate_cluster_tests::resp::Value;
 use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions};
 use serde_json::Value as Json;
 
+use crate::archives::{
+    Oracle, back_up, contents, elsewhere, files, json, quorate, refused_start, restore, said,
+    start, verify,
+};
 use crate::common::{metric, noise, settle, wait_for_writes};
-
-/// Keys of the oracle: few, so that most are overwritten between two points.
-const KEYS: u64 = 40;
-
-fn quorate(arguments: &[&str]) -> Output {
-    let mut command = Command::new(binary());
-    command.args(arguments).stdin(Stdio::null()).output().expect("start the binary")
-}
-
-fn said(output: &Output) -> String {
-    let (out, err) = (&output.stdout, &output.stderr);
-    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
-}
-
-fn json(output: &Output) -> Json {
-    assert!(output.status.success(), "{}", said(output));
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(output)))
-}
-
-fn back_up(cluster: &Cluster, node: u64, target: &Path, further: &[&str]) -> Output {
-    let admin = format!("http://{}", cluster.settings(node).ports.admin);
-    let target = target.display().to_string();
-    let first = ["backup", "--admin", &admin, "--json", "create", "--target", &target];
-    quorate(&[&first[..], further].concat())
-}
-
-fn verify(target: &Path, further: &[&str]) -> Output {
-    let target = target.display().to_string();
-    quorate(&[&["backup", "--json", "verify", "--target", &target][..], further].concat())
-}
-
-/// Settings of a node for which nothing exists yet.
-fn elsewhere(cluster: &Cluster, name: &str) -> NodeSettings {
-    let settings = NodeSettings {
-        dir: cluster.dir().join(name),
-        ports: Ports::free(),
-        environment: Vec::new(),
-        ..cluster.settings(1).clone()
-    };
-    settings.write();
-    settings
-}
-
-fn restore(settings: &NodeSettings, target: &Path, to: &str) -> Output {
-    let (config, target) = (settings.config_file(), target.display().to_string());
-    let config = config.display().to_string();
-    quorate(&["restore", "--config", &config, "--target", &target, "--json", "--to", to])
-}
-
-/// Starts a restored node and waits until it leads its own cluster.
-fn start(settings: &NodeSettings) -> (NodeProcess, Client) {
-    let config = settings.config_file().display().to_string();
-    let process = NodeProcess::start(&["start", "--config", &config], &settings.log_file());
-    poll(RECOVERY_LIMIT, "the restored node to lead", || {
-        Status::of(settings.ports.admin).filter(|status| status.role == Role::Primary)
-    });
-    let client = Client::connect(settings.ports.client, RECOVERY_LIMIT).expect("it listens");
-    (process, client)
-}
-
-fn contents(client: &mut Client) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
-    for key in 0..KEYS {
-        let key = format!("oracle:{key}");
-        match client.command(&["GET", &key]).expect("a reply") {
-            Value::Bulk(value) => {
-                found.insert(key, String::from_utf8_lossy(&value).into_owned());
-            }
-            other => assert!(other.is_null(), "{other:?}"),
-        }
-    }
-    found
-}
-
-/// Writes and deletes one key after the other, and knows at each position what is there.
-struct Oracle {
-    client: Client,
-    now: BTreeMap<String, String>,
-    count: u64,
-    points: Vec<(u64, BTreeMap<String, String>)>,
-}
-
-impl Oracle {
-    fn new(cluster: &Cluster) -> Self {
-        let client = cluster.connect(cluster.wait_for_primary());
-        Self { client, now: BTreeMap::new(), count: 0, points: Vec::new() }
-    }
-
-    fn write(&mut self, writes: u64) {
-        for _ in 0..writes {
-            self.count += 1;
-            let key = format!("oracle:{}", self.count * 7 % KEYS);
-            if self.count.is_multiple_of(5) {
-                self.client.command(&["DEL", &key]).expect("a reply");
-                self.now.remove(&key);
-            } else {
-                let value = format!("value {}", self.count);
-                let reply = self.client.command(&["SET", &key, &value]).expect("a reply");
-                assert_eq!(reply, Value::Simple("OK".into()));
-                self.now.insert(key, value);
-            }
-        }
-    }
-
-    /// Remembers what is there now, and at which position.
-    fn remember(&mut self) {
-        let reply = self.client.command(&["QUORATE", "LASTWRITE"]).expect("a reply");
-        let Some([_, _, _, Value::Integer(seq)]) = reply.elements() else { panic!("{reply:?}") };
-        self.points.push((seq.unsigned_abs(), self.now.clone()));
-        // So that the next write is sealed at a later moment than this point.
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 #[test]
 fn a_backup_under_load_is_restored_to_ten_points_of_the_past() {
@@ -216,16 +103,6 @@ fn small_archive(name: &str) -> (Cluster, PathBuf) {
     (cluster, target)
 }
 
-fn files(root: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(root).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
-    }
-    found.sort();
-    found
-}
-
 /// An archive of another cluster, in a folder that the caller removes.
 fn foreign_archive() -> PathBuf {
     let copy = std::env::temp_dir().join(format!("quorate-foreign-{}", std::process::id()));
@@ -294,6 +171,16 @@ fn every_damage_to_an_archive_is_found_by_name() {
         fs::copy(target.join(two), copy.join(one)).expect("copied");
         assert_found(&copy, &format!("{end} reordered"), &[one, two]);
     }
+    // A restore finds it, too, without that anyone has verified.
+    let settings = elsewhere(&cluster, "restored");
+    let manifest = names(&target, "snapshots/", "manifest.json").pop().expect("the newest");
+    let folder = manifest.trim_end_matches("manifest.json");
+    for name in names(&target, folder, "") {
+        fresh();
+        flip(&copy.join(&name));
+        let refused = restore(&settings, &copy, "latest");
+        assert!(!refused.status.success() && said(&refused).contains(&name), "{}", said(&refused));
+    }
 }
 
 #[test]
@@ -303,7 +190,6 @@ fn a_foreign_file_in_an_archive_is_refused_by_name() {
     let end = json(&verify(&target, &[]))["archived_seq"].as_u64().expect("a position");
     let copy = cluster.dir().join("copy");
     let settings = elsewhere(&cluster, "restored");
-    let config = settings.config_file().display().to_string();
     for ending in [".qj", ".json"] {
         let _ = fs::remove_dir_all(&copy);
         copy_dir(&target, &copy);
@@ -317,7 +203,7 @@ fn a_foreign_file_in_an_archive_is_refused_by_name() {
         assert!(!refused.status.success() && said(&refused).contains(&mine), "{}", said(&refused));
     }
     // The first of them was refused in the middle of it.
-    let started = said(&quorate(&["start", "--config", &config]));
+    let started = refused_start(&settings);
     assert!(started.contains("cut short"), "{started}");
     let again = restore(&settings, &target, "latest");
     assert!(again.status.success(), "what was begun is begun again: {}", said(&again));
@@ -396,7 +282,7 @@ fn an_archive_of_a_history_that_was_given_up_is_refused() {
         assert!(said(&refused).contains("a recovery gave up"), "{}", said(&refused));
     }
     assert_eq!(json(&verify(&target, &[]))["faults"], serde_json::json!([]));
-    json(&back_up(&cluster, survivor, &cluster.dir().join("another"), &[]));
+    json(&back_up(&cluster, survivor, cluster.dir().join("another"), &[]));
 }
 
 /// What was gone from the journal before it was archived can't be restored to, and that is said.
@@ -576,8 +462,8 @@ fn a_restore_that_was_killed_is_begun_again() {
         }
         // Nothing yet, or a mark that keeps a node from starting.
         if settings.data_dir().join("RESTORING").exists() {
-            let started = quorate(&["start", "--config", &config]);
-            assert!(said(&started).contains("cut short"), "{}", said(&started));
+            let started = refused_start(&settings);
+            assert!(started.contains("cut short"), "{started}");
         }
     }
     let restored = json(&restore(&settings, &target, "latest"));

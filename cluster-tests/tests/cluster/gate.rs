@@ -3,11 +3,9 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, poll};
+use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, poll, python};
 use quorate_cluster_tests::http;
 use quorate_cluster_tests::resp::{Client, Value};
-
-use crate::redis_py::python;
 
 /// A count in the text of `/metrics`: the sum over all lines that begin so.
 fn metric(cluster: &Cluster, id: u64, begins: &str) -> u64 {

@@ -1,8 +1,12 @@
 //! Tests that run the real binary, three nodes at a time.
 
 mod alerts;
+mod archives;
 mod attribution;
 mod backup;
+mod backup_bench;
+mod backup_life;
+mod backup_s3;
 mod bad_clients;
 mod bad_start;
 mod bounded;

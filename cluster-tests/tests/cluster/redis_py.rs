@@ -1,15 +1,14 @@
 //! redis-py as users run it, through the death of the primary.
 
 use std::collections::HashMap;
-use std::env;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use quorate_cluster_tests::harness::{Cluster, RECOVERY_LIMIT, binary, poll};
+use quorate_cluster_tests::harness::{Cluster, RECOVERY_LIMIT, poll, python};
 use quorate_cluster_tests::resp::Value;
 use serde::Deserialize;
 
@@ -85,23 +84,6 @@ fn read(output: ChildStdout, done: &AtomicU64) -> String {
         }
     }
     last
-}
-
-/// A Python that has redis-py: `$QUORATE_PYTHON`, else the one that `make` sets up.
-pub(crate) fn python() -> PathBuf {
-    let path = env::var_os("QUORATE_PYTHON").map_or_else(
-        || {
-            let target = binary().ancestors().nth(2).expect("target/<profile>/quorate").to_owned();
-            target.with_file_name("python").join("bin/python3")
-        },
-        PathBuf::from,
-    );
-    assert!(
-        path.is_file(),
-        "{} is missing: `make test` makes it, or set QUORATE_PYTHON to a Python with redis-py",
-        path.display()
-    );
-    path
 }
 
 fn through_the_death_of_the_primary(name: &str, options: &[&str]) {

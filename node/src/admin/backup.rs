@@ -1,13 +1,13 @@
 //! `POST /admin/backup`: a backup of this node, now. Any node makes one.
 
-use std::path::PathBuf;
-
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use quorate_actors::archive::{BackupError, BackupReport, Position, RunOptions, StepReport};
+use quorate_actors::archive::{
+    BackupError, BackupReport, Location, Position, RunOptions, StepReport,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,8 +18,8 @@ use super::routes::AdminState;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Order {
-    /// Where to, on this machine; the configured target without.
-    target: Option<PathBuf>,
+    /// Where to, a directory on this machine or `s3://bucket/prefix`; the configured target without.
+    target: Option<String>,
     /// Whether the state is copied too.
     #[serde(default = "yes")]
     snapshot: bool,
@@ -38,10 +38,10 @@ pub(super) async fn create(
         Ok(body) => body,
         Err(rejection) => return refused(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
-    if let Some(relative) = target.as_ref().filter(|target| !target.is_absolute()) {
-        let error = format!("the target {:?} must be an absolute path", relative.display());
-        return refused(StatusCode::BAD_REQUEST, &error);
-    }
+    let target = match target.map(|target| named(&target)).transpose() {
+        Ok(target) => target,
+        Err(error) => return refused(StatusCode::BAD_REQUEST, &error),
+    };
     let Some(archive) = state.node.archiver() else {
         return refused(StatusCode::SERVICE_UNAVAILABLE, "there is nothing to back up yet");
     };
@@ -63,10 +63,20 @@ pub(super) async fn create(
             tracing::error!(%failure, "the backup that an operator asked for failed");
             refused(StatusCode::INTERNAL_SERVER_ERROR, &failure.to_string())
         }
-        Err(error @ BackupError::Stopping) => {
+        Err(error @ (BackupError::Stopping | BackupError::Late(_))) => {
             refused(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
         }
     }
+}
+
+fn named(target: &str) -> Result<Location, String> {
+    let location = target.parse()?;
+    if let Location::Directory(path) = &location
+        && !path.is_absolute()
+    {
+        return Err(format!("the target {target:?} must be an absolute path"));
+    }
+    Ok(location)
 }
 
 fn rendered(report: &BackupReport) -> Value {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
@@ -124,11 +125,27 @@ pub(super) async fn drain(State(state): State<AdminState>) -> Response {
     Json(body).into_response()
 }
 
+/// How the node is to stop.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StopOrder {
+    /// Whether what is new is archived first.
+    #[serde(default)]
+    backup: bool,
+}
+
 /// Asks for the stop and answers with its report: the same to everyone who asks.
-pub(super) async fn shutdown(State(state): State<AdminState>) -> Response {
-    tracing::info!("asked to stop by an operator over HTTP");
+pub(super) async fn shutdown(
+    State(state): State<AdminState>,
+    body: Result<Json<StopOrder>, JsonRejection>,
+) -> Response {
+    let Json(StopOrder { backup }) = match body {
+        Ok(body) => body,
+        Err(rejection) => return refused(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    };
+    tracing::info!(backup, "asked to stop by an operator over HTTP");
     let stop = state.node.stop();
-    stop.ask();
+    stop.ask(backup);
     let report = stop.report().await;
     let code = match report.error {
         None => StatusCode::OK,

@@ -1,9 +1,9 @@
 //! `quorate backup create`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use quorate_actors::archive::Location;
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -15,17 +15,17 @@ const ANSWER_LIMIT: Duration = Duration::from_hours(24);
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
-    /// A directory on the node's machine; the configured target without
-    #[arg(long, value_name = "PATH")]
-    target: Option<PathBuf>,
+    /// A directory on the node's machine, or s3://bucket/prefix; the configured target without
+    #[arg(long, value_name = "TARGET")]
+    target: Option<Location>,
     /// Only what is new in the log, where there is a snapshot already
     #[arg(long)]
     no_snapshot: bool,
 }
 
 pub(super) fn create(admin: &AdminUrl, args: &CreateArgs, as_json: bool) -> Result<(), Failure> {
-    let target = args.target.as_ref().map(std::path::absolute).transpose();
-    let target = target.map_err(|error| Failure::Usage(error.to_string()))?;
+    let here = std::env::current_dir().map_err(|error| Failure::Usage(error.to_string()))?;
+    let target = args.target.clone().map(|target| target.within(&here).to_string());
     let body = json!({ "target": target, "snapshot": !args.no_snapshot }).to_string();
     let answer = admin.post("/admin/backup", &body, ANSWER_LIMIT)?.json(admin)?;
     if as_json {

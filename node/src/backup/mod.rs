@@ -10,7 +10,8 @@ mod restore;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use quorate_actors::archive::Location;
 
 use crate::failure::Failure;
 use crate::http::AdminUrl;
@@ -22,16 +23,11 @@ pub(crate) enum BackupVerb {
     /// Have a node archive its state and log now
     Create(create::CreateArgs),
     /// List what can be restored
-    List {
-        /// The archive's directory
-        #[arg(long, value_name = "PATH")]
-        target: PathBuf,
-    },
+    List(Archived),
     /// Check every hash, every checksum and the chain; exit code 1 if anything is wrong
     Verify {
-        /// The archive's directory
-        #[arg(long, value_name = "PATH")]
-        target: PathBuf,
+        #[command(flatten)]
+        archive: Archived,
         /// Restore it into a scratch directory as well, and compare with what was archived
         #[arg(long)]
         restore: bool,
@@ -41,9 +37,8 @@ pub(crate) enum BackupVerb {
     },
     /// Remove what is older than the newest snapshots, with the log before them
     Prune {
-        /// The archive's directory
-        #[arg(long, value_name = "PATH")]
-        target: PathBuf,
+        #[command(flatten)]
+        archive: Archived,
         /// Snapshots to keep
         #[arg(long, value_name = "N")]
         keep_snapshots: Option<usize>,
@@ -53,17 +48,28 @@ pub(crate) enum BackupVerb {
     },
 }
 
+/// An archive, and how it is reached.
+#[derive(Debug, Args)]
+pub(crate) struct Archived {
+    /// The archive's directory, or s3://bucket/prefix
+    #[arg(long, value_name = "TARGET")]
+    target: Location,
+    /// A node's configuration, whose archive.s3_* say how S3 is reached; the environment without
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
 /// Does what was asked.
 pub(crate) fn run(admin: &AdminUrl, verb: &BackupVerb, json: bool) -> Result<(), Failure> {
     match verb {
         BackupVerb::Create(args) => create::create(admin, args, json),
-        BackupVerb::List { target } => offline::list(target, json),
-        BackupVerb::Verify { target, restore, scratch } => {
-            offline::verify(target, restore.then_some(scratch.as_path()), json)
+        BackupVerb::List(archive) => offline::list(&archive.open()?, json),
+        BackupVerb::Verify { archive, restore, scratch } => {
+            offline::verify(&archive.open()?, restore.then_some(scratch.as_path()), json)
         }
-        BackupVerb::Prune { target, keep_snapshots, keep_days } => {
+        BackupVerb::Prune { archive, keep_snapshots, keep_days } => {
             let age = keep_days.map(|days| Duration::from_hours(days.saturating_mul(24)));
-            offline::prune(target, (*keep_snapshots, age), json)
+            offline::prune(&archive.open()?, (*keep_snapshots, age), json)
         }
     }
 }

@@ -3,25 +3,45 @@
 use std::path::Path;
 use std::time::Duration;
 
-use quorate_actors::archive::{self, ArchiveError, Catalogue, Retention, Target};
+use quorate_actors::archive::{
+    self, ArchiveError, Catalogue, Location, Retention, S3Settings, Target, TargetOptions,
+};
 use quorate_actors::storage::options::RocksOptions;
 use serde_json::json;
 
+use super::Archived;
 use super::restore::Bar;
+use crate::config::{self, Settings, Source};
 use crate::failure::Failure;
 use crate::moment::moment_ms;
 use crate::output::{say, table};
 
-pub(super) fn open(path: &Path) -> Result<Target, Failure> {
-    Target::open_existing(path).map_err(failed)
+impl Archived {
+    /// An archive that is there.
+    pub(super) fn open(&self) -> Result<Target, Failure> {
+        let settings = self.config.as_ref().map(|path| read_config(path)).transpose()?;
+        let s3 = settings.map(|settings| settings.node.archive.s3).unwrap_or_default();
+        open(&self.target, s3)
+    }
+}
+
+pub(super) fn open(location: &Location, s3: S3Settings) -> Result<Target, Failure> {
+    let options = TargetOptions { s3, ..TargetOptions::default() };
+    Target::open_existing(location, &options).map_err(failed)
+}
+
+pub(super) fn read_config(path: &Path) -> Result<Settings, Failure> {
+    let source = Source::load(path, std::env::vars());
+    let settings = source.and_then(|source| config::resolve_checked(&source));
+    settings.map_err(|errors| Failure::Usage(errors.to_string()))
 }
 
 pub(super) fn failed(error: ArchiveError) -> Failure {
     Failure::Failed(error.to_string())
 }
 
-pub(super) fn list(path: &Path, as_json: bool) -> Result<(), Failure> {
-    let catalogue = Catalogue::load(&open(path)?).map_err(failed)?;
+pub(super) fn list(target: &Target, as_json: bool) -> Result<(), Failure> {
+    let catalogue = Catalogue::load(target).map_err(failed)?;
     let Catalogue { head, snapshots, segments } = &catalogue;
     if as_json {
         let text = serde_json::to_string(&catalogue);
@@ -66,16 +86,19 @@ pub(super) fn list(path: &Path, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn verify(path: &Path, scratch: Option<&Path>, as_json: bool) -> Result<(), Failure> {
-    let target = open(path)?;
+pub(super) fn verify(
+    target: &Target,
+    scratch: Option<&Path>,
+    as_json: bool,
+) -> Result<(), Failure> {
     let mut bar = Bar::new("verifying");
-    let verified = archive::verify(&target, &mut |progress| bar.show(progress)).map_err(failed)?;
+    let verified = archive::verify(target, &mut |progress| bar.show(progress)).map_err(failed)?;
     bar.finish();
     let mut restored = None;
     if let (Some(scratch), true) = (scratch, verified.faults.is_empty()) {
         let mut bar = Bar::new("restoring");
         let rocksdb = RocksOptions::default();
-        let outcome = archive::verify_by_restore(&target, scratch, &rocksdb, &mut |progress| {
+        let outcome = archive::verify_by_restore(target, scratch, &rocksdb, &mut |progress| {
             bar.show(progress);
         });
         bar.finish();
@@ -127,7 +150,7 @@ pub(super) fn verify(path: &Path, scratch: Option<&Path>, as_json: bool) -> Resu
 }
 
 pub(super) fn prune(
-    path: &Path,
+    target: &Target,
     (snapshots, age): (Option<usize>, Option<Duration>),
     as_json: bool,
 ) -> Result<(), Failure> {
@@ -135,16 +158,17 @@ pub(super) fn prune(
         return Err(Failure::Usage("say what to keep: --keep-snapshots or --keep-days".to_owned()));
     }
     let retention = Retention { snapshots, age, bytes: None };
-    let pruned = archive::prune(&open(path)?, retention).map_err(failed)?;
-    let archive::Pruned { snapshots, segments, bytes, oldest_seq } = pruned;
+    let pruned = archive::prune(target, retention).map_err(failed)?;
+    let archive::Pruned { snapshots, segments, bytes, leftovers, oldest_seq } = pruned;
     if as_json {
         say(json!({
-            "snapshots": snapshots, "segments": segments, "bytes": bytes, "oldest_seq": oldest_seq,
+            "snapshots": snapshots, "segments": segments, "bytes": bytes, "leftovers": leftovers,
+            "oldest_seq": oldest_seq,
         }));
     } else {
         say(format_args!(
-            "removed {snapshots} snapshots and {segments} segments, {bytes} bytes; the oldest entry \
-             that can be restored is {oldest_seq}"
+            "removed {snapshots} snapshots and {segments} segments, {bytes} bytes, and {leftovers} \
+             files of backups that ended early; the oldest entry that can be restored is {oldest_seq}"
         ));
     }
     Ok(())

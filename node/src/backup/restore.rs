@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use quorate_actors::archive::{self, Point, Progress, RestoreOptions};
+use quorate_actors::archive::{self, Location, Point, Progress, RestoreOptions};
 use serde_json::json;
 
-use super::offline::{failed, open};
-use crate::config::{self, Source};
+use super::offline::{failed, open, read_config};
 use crate::failure::Failure;
 use crate::moment::{moment_ms, parse_moment};
 use crate::output::say;
@@ -19,9 +18,9 @@ pub(crate) struct RestoreArgs {
     /// Configuration of the node that the archive is restored for
     #[arg(long, env = "QUORATE_CONFIG")]
     config: PathBuf,
-    /// The archive's directory
-    #[arg(long, value_name = "PATH")]
-    target: PathBuf,
+    /// The archive's directory, or s3://bucket/prefix, which is reached as the configuration says
+    #[arg(long, value_name = "TARGET")]
+    target: Location,
     /// `latest`, `seq N`, or `time T` with T as 2026-01-31T12:00:00Z or in milliseconds since 1970
     #[arg(long, value_name = "POINT", num_args = 1..=2, default_value = "latest")]
     to: Vec<String>,
@@ -36,11 +35,9 @@ pub(crate) struct RestoreArgs {
 /// Restores.
 pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
     let point = point(&args.to)?;
-    let source = Source::load(&args.config, std::env::vars());
-    let settings = source.and_then(|source| config::resolve_checked(&source));
-    let node = settings.map_err(|errors| Failure::Usage(errors.to_string()))?.node;
+    let node = read_config(&args.config)?.node;
     let data_dir = args.data_dir.clone().unwrap_or_else(|| node.data_dir.clone());
-    let target = open(&args.target)?;
+    let target = open(&args.target, node.archive.s3)?;
     let options = RestoreOptions {
         data_dir: data_dir.clone(),
         node: node.node,

@@ -1,5 +1,6 @@
 //! Every key there is.
 
+mod archive;
 mod sections;
 
 pub(crate) use sections::SECTIONS;
@@ -75,8 +76,20 @@ pub(crate) fn find(path: &str) -> Option<&'static Key> {
 
 use Fallback::{Required, Unset, Value};
 
-/// All keys, in the order of the example.
-pub(crate) const KEYS: &[Key] = &[
+/// All keys, those of a section in the order of the example.
+pub(crate) const KEYS: &[Key] = &joined::<{ GENERAL.len() + archive::KEYS.len() }>();
+
+const fn joined<const COUNT: usize>() -> [Key; COUNT] {
+    let mut all = [GENERAL[0]; COUNT];
+    let mut at = 0;
+    while at < COUNT {
+        all[at] = if at < GENERAL.len() { GENERAL[at] } else { archive::KEYS[at - GENERAL.len()] };
+        at += 1;
+    }
+    all
+}
+
+const GENERAL: &[Key] = &[
     Key {
         path: "node.id",
         kind: Kind::Integer,
@@ -542,48 +555,6 @@ pub(crate) const KEYS: &[Key] = &[
         kind: Kind::Duration,
         fallback: Value("\"30s\""),
         doc: "How often this node compares its log with the other voters'; 0s is never.",
-    },
-    Key {
-        path: "archive.target",
-        kind: Kind::Path,
-        fallback: Unset("\"/mnt/backups/shop\""),
-        doc: "A directory, the same on all nodes, that the primary archives to. Unset: no backups.",
-    },
-    Key {
-        path: "archive.interval",
-        kind: Kind::Duration,
-        fallback: Value("\"1min\""),
-        doc: "How often what is new in the log is archived.",
-    },
-    Key {
-        path: "archive.snapshot_interval",
-        kind: Kind::Duration,
-        fallback: Value("\"1d\""),
-        doc: "How often the state is copied too, from which restores begin.",
-    },
-    Key {
-        path: "archive.retain_snapshots",
-        kind: Kind::Integer,
-        fallback: Value("7"),
-        doc: "Snapshots that are kept, with the log behind the oldest of them; 0 is all.",
-    },
-    Key {
-        path: "archive.retain_age",
-        kind: Kind::Duration,
-        fallback: Unset("\"30d\""),
-        doc: "What is older than that goes, too.",
-    },
-    Key {
-        path: "archive.retain_bytes",
-        kind: Kind::Bytes,
-        fallback: Unset("\"100GiB\""),
-        doc: "The oldest goes beyond that, but never the newest snapshot.",
-    },
-    Key {
-        path: "archive.verify_interval",
-        kind: Kind::Duration,
-        fallback: Unset("\"7d\""),
-        doc: "How often the primary restores the archive beside its data and compares. Unset: never.",
     },
     Key {
         path: "log.level",

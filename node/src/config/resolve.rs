@@ -407,15 +407,18 @@ impl Reader<'_> {
         }
     }
 
-    /// Relative paths count from the file's folder.
     fn path(&mut self, path: &str) -> Option<PathBuf> {
         let text = self.text(path)?;
         if text.is_empty() {
             self.refuse(path, "an empty path");
             return None;
         }
-        let base = self.source.path.parent().unwrap_or(Path::new(""));
-        Some(base.join(text))
+        Some(self.folder().join(text))
+    }
+
+    /// Relative paths count from it.
+    fn folder(&self) -> &Path {
+        self.source.path.parent().unwrap_or(Path::new(""))
     }
 
     fn address(&mut self, path: &str) -> Option<SocketAddr> {

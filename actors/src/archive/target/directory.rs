@@ -1,6 +1,4 @@
-//! Where an archive is: a directory. Names are relative, with `/` between folders.
-//!
-//! Whatever has a name is whole: files are written under another name, synced, and renamed.
+//! An archive in a directory: files are written under another name, synced, and renamed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -11,7 +9,8 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::error::ArchiveError;
+use super::{OnPiece, PIECE_BYTES};
+use crate::archive::error::ArchiveError;
 use crate::storage::durable::{random_u128, sync_dir};
 
 /// Held while `HEAD` is replaced.
@@ -23,27 +22,18 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// An archive's files.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub(super) struct Directory {
     root: PathBuf,
 }
 
-impl Target {
-    /// The archive in this directory, which is made where it isn't there.
-    ///
-    /// # Errors
-    /// It is no directory, or can't be made.
-    pub fn open(root: &Path) -> Result<Self, ArchiveError> {
+impl Directory {
+    pub(super) fn open(root: &Path) -> Result<Self, ArchiveError> {
         let failed = |source| ArchiveError::Target { name: root.display().to_string(), source };
         fs::create_dir_all(root).map_err(failed)?;
         Ok(Self { root: root.to_owned() })
     }
 
-    /// The same, where the directory must be there: a file system that isn't mounted is no place to
-    /// begin another archive.
-    ///
-    /// # Errors
-    /// It isn't there, or is no directory.
-    pub fn open_existing(root: &Path) -> Result<Self, ArchiveError> {
+    pub(super) fn open_existing(root: &Path) -> Result<Self, ArchiveError> {
         let failed = |source| ArchiveError::Target { name: root.display().to_string(), source };
         if !fs::metadata(root).map_err(failed)?.is_dir() {
             return Err(failed(io::ErrorKind::NotADirectory.into()));
@@ -51,11 +41,6 @@ impl Target {
         Ok(Self { root: root.to_owned() })
     }
 
-    /// A node's data directory and an archive must not lie within each other: a node removes what it
-    /// doesn't know there.
-    ///
-    /// # Errors
-    /// [`ArchiveError::OwnData`].
     pub(super) fn must_be_apart(&self, data_dir: &Path) -> Result<(), ArchiveError> {
         let real = |path: &Path| {
             // What isn't there yet is where the nearest folder is that is there.
@@ -72,13 +57,10 @@ impl Target {
         Ok(())
     }
 
-    /// As the operator named it.
-    #[must_use]
-    pub fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.root.display().to_string()
     }
 
-    /// A small file's bytes; `None` where there is none.
     pub(super) fn read(&self, name: &str, bytes_max: u64) -> Result<Option<Bytes>, ArchiveError> {
         let failed = |source| self.failed(name, source);
         let mut file = match File::open(self.path(name)) {
@@ -97,49 +79,39 @@ impl Target {
         Ok(Some(bytes.into()))
     }
 
-    /// Puts a file there, whole, in place of one of that name.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ArchiveError> {
         self.put(name, |file| file.write_all(bytes))
     }
 
-    /// Puts a copy of a local file there, handing its bytes to `each` on the way.
     pub(super) fn upload(
         &self,
         name: &str,
         from: &Path,
-        mut each: impl FnMut(&[u8]) -> io::Result<()>,
+        each: OnPiece<'_>,
     ) -> Result<(), ArchiveError> {
         let source = |source| ArchiveError::Local { path: from.to_owned(), source };
         let mut local = File::open(from).map_err(source)?;
-        self.put(name, |file| copy(&mut local, file, &mut each))
+        self.put(name, |file| copy(&mut local, file, each))
     }
 
-    /// Copies a file to a local one, handing its bytes to `each` on the way. Synced when this
-    /// returns.
     pub(super) fn download(
         &self,
         name: &str,
         to: &Path,
-        mut each: impl FnMut(&[u8]) -> io::Result<()>,
+        each: OnPiece<'_>,
     ) -> Result<(), ArchiveError> {
         let mut file = self.open_file(name)?;
         let local = |source| ArchiveError::Local { path: to.to_owned(), source };
         let mut out = File::create(to).map_err(local)?;
-        copy(&mut file, &mut out, &mut each).map_err(local)?;
+        copy(&mut file, &mut out, each).map_err(local)?;
         out.sync_all().map_err(local)
     }
 
-    /// Hands out a file's bytes.
-    pub(super) fn each_piece(
-        &self,
-        name: &str,
-        mut each: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> Result<(), ArchiveError> {
+    pub(super) fn each_piece(&self, name: &str, each: OnPiece<'_>) -> Result<(), ArchiveError> {
         let mut file = self.open_file(name)?;
-        copy(&mut file, &mut io::sink(), &mut each).map_err(|source| self.failed(name, source))
+        copy(&mut file, &mut io::sink(), each).map_err(|source| self.failed(name, source))
     }
 
-    /// Replaces a small file if it still has these bytes: of two that try, one succeeds.
     pub(super) fn swap(
         &self,
         name: &str,
@@ -153,7 +125,6 @@ impl Target {
         self.write(name, bytes)
     }
 
-    /// All files below a folder, sorted.
     pub(super) fn list(&self, folder: &str) -> Result<Vec<String>, ArchiveError> {
         let mut names = Vec::new();
         let mut folders = vec![folder.to_owned()];
@@ -177,7 +148,6 @@ impl Target {
         Ok(names)
     }
 
-    /// Removes a file; one that isn't there is removed already.
     pub(super) fn remove(&self, name: &str) -> Result<(), ArchiveError> {
         let path = self.path(name);
         match fs::remove_file(&path) {
@@ -258,12 +228,7 @@ impl Target {
     }
 }
 
-fn copy(
-    from: &mut File,
-    to: &mut impl io::Write,
-    each: &mut impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    const PIECE_BYTES: usize = 1 << 20;
+fn copy(from: &mut File, to: &mut impl io::Write, each: OnPiece<'_>) -> io::Result<()> {
     let mut piece = vec![0; PIECE_BYTES];
     loop {
         let read = from.read(&mut piece)?;
@@ -283,7 +248,7 @@ mod tests {
     #[test]
     fn of_two_that_replace_the_head_one_succeeds() {
         let dir = Scratch::new();
-        let target = Target::open(&dir.path().join("a")).expect("a directory");
+        let target = Directory::open(&dir.path().join("a")).expect("a directory");
         target.swap("HEAD", None, b"1").expect("there was none");
         let seen = target.read("HEAD", 10).expect("readable");
         target.swap("HEAD", seen.as_ref(), b"2").expect("as it was seen");
@@ -296,7 +261,7 @@ mod tests {
     #[test]
     fn files_are_whole_listed_and_removed() {
         let dir = Scratch::new();
-        let target = Target::open(dir.path()).expect("a directory");
+        let target = Directory::open(dir.path()).expect("a directory");
         let from = dir.path().join("local");
         fs::write(&from, b"content").expect("written");
         let mut seen = Vec::new();
@@ -306,17 +271,18 @@ mod tests {
         };
         target.upload("a/b/c", &from, &mut note).expect("uploaded");
         assert_eq!(seen, b"content");
-        let failing = target.upload("a/b/d", &from, |_| Err(io::ErrorKind::StorageFull.into()));
+        let failing =
+            target.upload("a/b/d", &from, &mut |_| Err(io::ErrorKind::StorageFull.into()));
         assert!(failing.is_err());
         assert_eq!(target.list("a").expect("listed"), ["a/b/c"]);
         let to = dir.path().join("back");
-        target.download("a/b/c", &to, |_| Ok(())).expect("downloaded");
+        target.download("a/b/c", &to, &mut |_| Ok(())).expect("downloaded");
         assert_eq!(fs::read(&to).expect("there"), b"content");
         assert!(matches!(target.read("a/b/c", 3), Err(ArchiveError::Damaged { .. })));
         target.remove("a/b/c").expect("removed");
         target.remove("a/b/c").expect("it is gone already");
         assert!(target.list("a").expect("listed").is_empty());
-        let missing = target.download("a/b/c", &to, |_| Ok(()));
+        let missing = target.download("a/b/c", &to, &mut |_| Ok(()));
         assert!(matches!(missing, Err(ArchiveError::Missing { .. })));
     }
 }
