@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_protocol::types::{
@@ -34,6 +34,10 @@ use crate::view::Published;
 
 /// Entries read from the journal at a time.
 const READ_BYTES: usize = 1 << 20;
+
+/// How long the journal may take to have what is applied already, and how often it is looked at.
+const JOURNAL_LIMIT: Duration = Duration::from_secs(10);
+const JOURNAL_POLL: Duration = Duration::from_millis(5);
 
 /// The step in which an archive becomes what it will be.
 const HEAD_STEP: &str = "head";
@@ -180,6 +184,7 @@ impl Run<'_> {
         if let Some(head) = before.filter(|_| lost) {
             self.gap = Some(Gap { first: head.archived.seq + 1, last: start.seq });
         }
+        self.step("journal", |run| run.wait_for_journal(applied.id.seq))?;
         let segment = self
             .step("segments", |run| run.write_segments(&known, taken.as_ref(), &start, &applied))?;
         let head = Head {
@@ -388,6 +393,24 @@ impl Run<'_> {
         let found = view.content_hash()?;
         assert_eq!(found.id, applied.id, "one view of the state is of one position");
         Ok(Some(Content { seq: found.id.seq.0, keys: found.keys, hash: hex(&found.hash) }))
+    }
+
+    /// What others hold is committed and applied here, too, before this node's own journal has it, where
+    /// its disk is slower.
+    fn wait_for_journal(&self, seq: Seq) -> Result<(), ArchiveError> {
+        let until = Instant::now() + JOURNAL_LIMIT;
+        loop {
+            let last = self.parts.journal.last();
+            if last.seq >= seq {
+                return Ok(());
+            }
+            self.go_on()?;
+            if Instant::now() >= until {
+                let why = format!("its state holds entry {seq}, its journal ends at {last}");
+                return Err(ArchiveError::NotNow(why));
+            }
+            std::thread::sleep(JOURNAL_POLL);
+        }
     }
 
     /// Writes the log from behind `start` to `applied`. Returns the newest segment.
