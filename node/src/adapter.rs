@@ -13,7 +13,7 @@ use quorate_actors::orders::OrderDesk;
 use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::replication::{Candidate, Candidates};
 use quorate_actors::scrub::Scrubber;
-use quorate_actors::snapshot::{SnapshotProgress, SnapshotStats};
+use quorate_actors::snapshot::{SnapshotProgress, SnapshotSending, SnapshotStats};
 use quorate_actors::storage::state::{CompactError, CompactProgress, Compacted, StateReader};
 use quorate_actors::storage::{Freed, MemoryRelief};
 use quorate_actors::supervisor::Lifecycle;
@@ -127,6 +127,10 @@ impl NodeView for Adapter {
 
     fn receiving(&self) -> Option<SnapshotProgress> {
         self.snapshots.progress()
+    }
+
+    fn sending(&self) -> Vec<SnapshotSending> {
+        self.snapshots.sending()
     }
 
     fn metrics(&self) -> Result<String, String> {

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use crate::admin::status::{EXPIRY_WARNING_DAYS, MemberStatus, Receiving, Status};
+use crate::admin::status::{EXPIRY_WARNING_DAYS, MemberStatus, Receiving, Sending, Status};
 use crate::failure::Failure;
 use crate::http::AdminUrl;
 use crate::output::{say, table};
@@ -65,6 +65,11 @@ fn render(status: &Status) -> String {
             "a snapshot of node-{from} through {last_seq}: {received_bytes} of {total_bytes} bytes"
         )
     });
+    let sending = status.sending.iter().map(|snapshot| {
+        let Sending { to, last_seq, sent_bytes, total_bytes } = snapshot;
+        format!("a snapshot to node-{to} through {last_seq}: {sent_bytes} of {total_bytes} bytes")
+    });
+    let sending = sending.reduce(|all, one| format!("{all}; {one}"));
     let expiring = status.certificate_days.filter(|days| *days < EXPIRY_WARNING_DAYS);
     let expiring = expiring.map(|days| match days {
         ..0 => "a certificate of this node has expired".to_owned(),
@@ -77,6 +82,7 @@ fn render(status: &Status) -> String {
         ("DISK FULL", &disk_full),
         ("WAITING", &status.waiting),
         ("RECEIVING", &receiving),
+        ("SENDING", &sending),
         ("DIVERGENCE", &status.divergence),
     ] {
         if let Some(why) = why {

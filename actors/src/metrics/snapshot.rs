@@ -7,7 +7,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntGauge};
 
 use super::Metrics;
-use crate::snapshot::{SnapshotProgress, SnapshotStats};
+use crate::snapshot::{SnapshotProgress, SnapshotSending, SnapshotStats};
 
 type Read = fn(&SnapshotStats) -> u64;
 
@@ -16,6 +16,7 @@ pub struct SnapshotCollector {
     stats: Arc<SnapshotStats>,
     counters: Vec<(IntCounter, Read)>,
     missing: IntGauge,
+    unsent: IntGauge,
 }
 
 impl SnapshotCollector {
@@ -53,14 +54,18 @@ impl SnapshotCollector {
             "quorate_snapshot_missing_bytes",
             "Bytes still to come of the snapshot that is being received; 0 while none is",
         )?;
-        metrics.register(Box::new(Self { stats, counters, missing }))
+        let unsent = IntGauge::new(
+            "quorate_snapshot_unsent_bytes",
+            "Bytes still to be sent of the snapshots that are being sent; 0 while none is",
+        )?;
+        metrics.register(Box::new(Self { stats, counters, missing, unsent }))
     }
 }
 
 impl Collector for SnapshotCollector {
     fn desc(&self) -> Vec<&Desc> {
         let counters = self.counters.iter().flat_map(|(counter, _)| counter.desc());
-        counters.chain(self.missing.desc()).collect()
+        counters.chain(self.missing.desc()).chain(self.unsent.desc()).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -75,6 +80,9 @@ impl Collector for SnapshotCollector {
         };
         self.missing.set(self.stats.progress().map_or(0, missing) as i64);
         families.extend(self.missing.collect());
+        let unsent = |one: &SnapshotSending| one.total_bytes.saturating_sub(one.sent_bytes);
+        self.unsent.set(self.stats.sending().iter().map(unsent).sum::<u64>() as i64);
+        families.extend(self.unsent.collect());
         families
     }
 }

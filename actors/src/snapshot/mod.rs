@@ -41,5 +41,5 @@ pub(crate) use fetch::{Dialled, chain_remotely, connect, examine_remotely, rebui
 pub(crate) use service::{
     DivergenceParts, SnapshotHandle, SnapshotParts, SnapshotService, remove_leftovers,
 };
-pub use stats::{SnapshotProgress, SnapshotStats};
+pub use stats::{SnapshotProgress, SnapshotSending, SnapshotStats};
 pub(crate) use wire::encode_order;

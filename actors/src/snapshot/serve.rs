@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::source::{Checkpoint, Offer, Source};
+use super::stats::SnapshotSending;
 use super::wire::{REQUEST_BYTES_MAX, Request, Status, encode_chain};
 use crate::divergence::Chains;
 use crate::health::Health;
@@ -34,6 +35,9 @@ const PIECE_BYTES: usize = 64 << 10;
 
 /// Sending may run ahead of its rate by this much, so that timers need not be precise.
 const BURST: Duration = Duration::from_millis(20);
+
+/// Numbers connections.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +89,8 @@ pub(super) async fn serve(knock: Knock, served: Arc<Served>) {
         Ok(Err(error)) => return tracing::debug!(%error, "a snapshot connection was refused"),
         Err(_) => return,
     };
-    let error = Transfer { peer, served }.run(&connection).await;
+    let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    let error = Transfer { peer, served, number }.run(&connection).await;
     match error {
         // The other side has what it wanted, or is gone.
         ServeError::Connection(error) => tracing::debug!(%peer, %error, "bulk connection ended"),
@@ -107,9 +112,23 @@ pub(super) struct Served {
 struct Transfer {
     peer: NodeId,
     served: Arc<Served>,
+    number: u64,
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.served.source.stats.sending.lock().remove(&self.number);
+    }
 }
 
 impl Transfer {
+    /// So many bytes of the snapshot's files have been sent: they are asked for in their order.
+    fn sent(&self, checkpoint: &Checkpoint, sent_bytes: u64) {
+        let (last, total_bytes) = (checkpoint.manifest.last, checkpoint.manifest.total_bytes());
+        let sending = SnapshotSending { to: self.peer, last, total_bytes, sent_bytes };
+        self.served.source.stats.sending.lock().insert(self.number, sending);
+    }
+
     async fn run(&self, connection: &Connection) -> ServeError {
         loop {
             if let Err(error) = self.answer_one(connection).await {
@@ -185,6 +204,7 @@ impl Transfer {
         let length = checkpoint.bytes.len() as u32;
         let head = [&[Status::Here as u8][..], &length.to_le_bytes()].concat();
         timeout(IDLE_DEADLINE, send.write_all(&head)).await??;
+        self.sent(checkpoint, 0);
         self.send_pieces(&mut send, checkpoint, checkpoint.bytes.clone()).await?;
         finish(send)
     }
@@ -204,13 +224,17 @@ impl Transfer {
         })
         .await?;
         timeout(IDLE_DEADLINE, send.write_all(&[Status::Here as u8])).await??;
+        let files = &checkpoint.manifest.files;
+        let before: u64 = files.iter().take(index as usize).map(|file| file.size).sum();
         let mut missing = size.saturating_sub(offset);
+        self.sent(checkpoint, before + size - missing);
         while missing > 0 {
             let length = missing.min(READ_BYTES as u64) as usize;
             let bytes;
             (file, bytes) = blocking(move || read(file, length)).await?;
             missing -= bytes.len() as u64;
             self.send_pieces(&mut send, checkpoint, bytes).await?;
+            self.sent(checkpoint, before + size - missing);
         }
         finish(send)
     }

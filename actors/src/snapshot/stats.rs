@@ -1,5 +1,6 @@
 //! What was sent and received, for status and metrics.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -14,6 +15,8 @@ pub struct SnapshotStats {
     pub(super) received: AtomicU64,
     pub(super) received_bytes: AtomicU64,
     pub(super) progress: Mutex<Option<SnapshotProgress>>,
+    /// By connection, in the order in which they came.
+    pub(super) sending: Mutex<BTreeMap<u64, SnapshotSending>>,
     /// When the first attempt began to fetch what is to be installed.
     pub(super) fetching_since: Mutex<Option<Instant>>,
 }
@@ -29,6 +32,19 @@ pub struct SnapshotProgress {
     pub total_bytes: u64,
     /// Bytes of them that are here.
     pub received_bytes: u64,
+}
+
+/// A snapshot that this node is sending to one other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotSending {
+    /// To whom.
+    pub to: NodeId,
+    /// The last entry in it.
+    pub last: EntryId,
+    /// Bytes of all its files.
+    pub total_bytes: u64,
+    /// Bytes of them that were sent, now or by an earlier connection.
+    pub sent_bytes: u64,
 }
 
 impl SnapshotStats {
@@ -60,6 +76,12 @@ impl SnapshotStats {
     #[must_use]
     pub fn fetching_since(&self) -> Option<Instant> {
         *self.fetching_since.lock()
+    }
+
+    /// What is being sent now.
+    #[must_use]
+    pub fn sending(&self) -> Vec<SnapshotSending> {
+        self.sending.lock().values().copied().collect()
     }
 
     /// What is being received now.

@@ -33,6 +33,8 @@ pub struct Status {
     pub incarnation: u64,
     /// The snapshot that it is receiving.
     pub receiving: Option<Receiving>,
+    /// The snapshots that it is sending.
+    pub sending: Vec<Sending>,
 }
 
 /// A snapshot on its way.
@@ -42,6 +44,17 @@ pub struct Receiving {
     pub from: u64,
     /// Bytes that are here.
     pub received_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
+/// A snapshot on its way to another node.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Sending {
+    /// To which node.
+    pub to: u64,
+    /// Bytes that were sent.
+    pub sent_bytes: u64,
     /// Bytes in all.
     pub total_bytes: u64,
 }

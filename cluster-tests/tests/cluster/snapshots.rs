@@ -145,6 +145,15 @@ fn a_source_killed_in_the_middle_is_replaced_by_the_next_primary() {
     cluster.start_node(replica);
     let receiving = wait_for_transfer(&cluster, replica);
     assert_eq!(receiving.from, primary);
+    // The other end says the same.
+    let sent = poll(RECOVERY_LIMIT, "the source to tell of it", || {
+        cluster.status(primary)?.sending.into_iter().find(|one| one.to == replica)
+    });
+    assert_eq!(sent.total_bytes, receiving.total_bytes);
+    // What was received has been sent, up to what is told of only a MiB at a time.
+    let behind = receiving.received_bytes.saturating_sub(sent.sent_bytes);
+    assert!(behind <= 1 << 20 && sent.sent_bytes < sent.total_bytes, "{sent:?} {receiving:?}");
+    assert!(metric(&cluster, primary, "quorate_snapshot_unsent_bytes") > 0);
     cluster.kill(primary);
     // No majority holds the log until the replica has the next primary's snapshot.
     wait_for_snapshot(&cluster, replica);

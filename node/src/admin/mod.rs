@@ -38,7 +38,7 @@ use quorate_actors::orders::OrderDesk;
 use quorate_actors::quorum::QuorumHandle;
 use quorate_actors::replication::Candidate;
 use quorate_actors::scrub::Scrubber;
-use quorate_actors::snapshot::SnapshotProgress;
+use quorate_actors::snapshot::{SnapshotProgress, SnapshotSending};
 use quorate_actors::storage::Freed;
 use quorate_actors::storage::state::{CompactError, CompactProgress, Compacted};
 use quorate_actors::supervisor::{Lifecycle, Phase};
@@ -86,6 +86,10 @@ pub(crate) trait NodeView: Send + Sync + 'static {
     /// The snapshot that it is receiving.
     fn receiving(&self) -> Option<SnapshotProgress>;
     /// Who holds a different log, as of the last comparison.
+    /// The snapshots that it is sending.
+    fn sending(&self) -> Vec<SnapshotSending> {
+        Vec::new()
+    }
     fn divergence(&self) -> Option<String> {
         None
     }

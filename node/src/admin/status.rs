@@ -1,6 +1,6 @@
 //! `/status` as data: written by a node, read by `quorate status` and `quorate dev`.
 
-use quorate_actors::snapshot::SnapshotProgress;
+use quorate_actors::snapshot::{SnapshotProgress, SnapshotSending};
 use quorate_actors::view::{PeerView, Role, View};
 use quorate_protocol::cluster::{Member, MemberKind};
 use quorate_protocol::types::NodeId;
@@ -80,6 +80,9 @@ pub(crate) struct Status {
     /// The snapshot that this node is receiving, as it has fallen behind the journal.
     #[serde(default)]
     pub(crate) receiving: Option<Receiving>,
+    /// The snapshots that this node is sending to others.
+    #[serde(default)]
+    pub(crate) sending: Vec<Sending>,
     /// How far a compaction on demand is, while one is under way here.
     #[serde(default)]
     pub(crate) compacting: Option<Compacting>,
@@ -140,6 +143,26 @@ impl From<SnapshotProgress> for Receiving {
     }
 }
 
+/// A snapshot on its way to another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sending {
+    /// To which node.
+    pub(crate) to: u64,
+    /// The last position in it.
+    pub(crate) last_seq: u64,
+    /// Bytes that were sent.
+    pub(crate) sent_bytes: u64,
+    /// Bytes in all.
+    pub(crate) total_bytes: u64,
+}
+
+impl From<SnapshotSending> for Sending {
+    fn from(sending: SnapshotSending) -> Self {
+        let SnapshotSending { to, last, total_bytes, sent_bytes } = sending;
+        Self { to: to.0, last_seq: last.seq.0, sent_bytes, total_bytes }
+    }
+}
+
 /// How far a member is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Cursors {
@@ -187,6 +210,7 @@ impl Status {
             acknowledgeable_seq: positions.acknowledgeable,
             applied_seq: positions.applied,
             receiving: node.receiving().map(Receiving::from),
+            sending: node.sending().into_iter().map(Sending::from).collect(),
             compacting: node.compacting().map(|progress| Compacting {
                 done_bytes: progress.done_bytes,
                 total_bytes: progress.total_bytes,
