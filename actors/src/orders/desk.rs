@@ -325,3 +325,116 @@ fn refusal(code: u16, reason: &str) -> OrderAnswer {
     // JSON strings and Rust's escape the same way for what reasons hold.
     OrderAnswer { code, body: format!("{{\"error\":{reason:?}}}").into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_protocol::cluster::{Member, MemberKind, SafetyTimers};
+    use quorate_protocol::policy::Policy;
+    use quorate_protocol::types::{ClusterId, Generation};
+
+    use super::*;
+
+    const DISK: DiskId = DiskId(0x33);
+    const OWN: (ClusterId, Generation, DiskId) = (ClusterId(1), Generation(2), DISK);
+
+    /// Node 2 is a member on `DISK`, of cluster 1 in generation 2.
+    fn view() -> View {
+        let member = Member {
+            node: NodeId(2),
+            disk: DISK,
+            kind: MemberKind::Voter,
+            peer_addr: "127.0.0.1:9".to_owned(),
+            client_addr: String::new(),
+            plain_addr: String::new(),
+        };
+        let config = ClusterEntry {
+            cluster: ClusterId(1),
+            generation: Generation(2),
+            version: 1,
+            members: vec![member],
+            policy: Policy::MAJORITY,
+            timers: SafetyTimers::LAN,
+            removed: Vec::new(),
+            tokens: Vec::new(),
+        };
+        View { config: Some(Arc::new(config)), ..View::default() }
+    }
+
+    fn order(limit: Duration) -> Order {
+        let (cluster, generation, disk) = OWN;
+        let kind = OrderKind::Promote as u8;
+        let (operator, body) = ("ada".to_owned(), Bytes::from_static(b"{}"));
+        Order { kind, cluster, generation, disk, limit, operator, body }
+    }
+
+    /// Both ends at a node that sees this.
+    fn ends(view: View) -> (OrderDesk, OrderInbox, Reception, mpsc::Receiver<Ask>) {
+        let published = Published::new();
+        published.set_view(view);
+        receive(published, DISK)
+    }
+
+    #[test]
+    fn only_a_member_on_its_disk_gives_orders() {
+        let node = NodeId(2);
+        assert_eq!(authorise(&view(), node, OWN), Ok(()));
+        let (cluster, generation, disk) = OWN;
+        for (from, said, why) in [
+            (NodeId(3), OWN, "not a member"),
+            (node, (cluster, generation, DiskId(0x34)), "not a member on its disk"),
+            (node, (ClusterId(9), generation, disk), "another cluster"),
+            (node, (cluster, Generation(1), disk), "another cluster or generation"),
+        ] {
+            let refused = authorise(&view(), from, said).expect_err("refused");
+            assert!(refused.contains(why), "{refused}");
+        }
+        let unformed = authorise(&View::default(), node, OWN).expect_err("refused");
+        assert!(unformed.contains("no cluster"), "{unformed}");
+    }
+
+    #[tokio::test]
+    async fn a_foreign_order_is_refused_before_anyone_sees_it() {
+        let (_desk, mut inbox, reception, _asks) = ends(view());
+        let answer = reception.answer(NodeId(3), order(Duration::from_secs(5))).await;
+        assert_eq!(answer.code, 403, "{:?}", answer.body);
+        assert!(inbox.orders.try_recv().is_err());
+        let newer = Order { kind: 200, ..order(Duration::from_secs(5)) };
+        assert_eq!(reception.answer(NodeId(2), newer).await.code, 501);
+    }
+
+    #[tokio::test]
+    async fn an_order_that_is_not_answered_in_time_is_in_doubt() {
+        let (_desk, mut inbox, reception, _asks) = ends(view());
+        let in_doubt = |answer: OrderAnswer| {
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            assert!(answer.code == 504 && text.contains("in doubt"), "{} {text}", answer.code);
+        };
+        in_doubt(reception.answer(NodeId(2), order(Duration::from_millis(20))).await);
+        assert!(inbox.orders.try_recv().is_ok(), "it was given to be carried out");
+        // Whoever carries it out ends without an answer.
+        let (answer, ()) =
+            tokio::join!(reception.answer(NodeId(2), order(Duration::from_secs(5))), async {
+                drop(inbox.orders.recv().await);
+            });
+        in_doubt(answer);
+        // Nobody takes any: nothing can have happened.
+        drop(inbox);
+        assert_eq!(reception.answer(NodeId(2), order(Duration::from_secs(5))).await.code, 503);
+    }
+
+    #[tokio::test]
+    async fn who_asks_is_told_whether_it_may_have_happened() {
+        let (desk, _inbox, _reception, mut asks) = ends(view());
+        let ask = |to| {
+            let body = Bytes::from_static(b"{}");
+            desk.ask(NodeId(to), OrderKind::Promote, "ada", body, Duration::from_secs(5))
+        };
+        assert!(matches!(ask(7).await, Err(OrderError::NotAsked { node: NodeId(7), .. })));
+        let (answer, ()) = tokio::join!(ask(2), async {
+            drop(asks.recv().await);
+        });
+        assert!(matches!(answer, Err(OrderError::InDoubt { node: NodeId(2), .. })), "{answer:?}");
+        drop(asks);
+        assert!(matches!(ask(2).await, Err(OrderError::NotAsked { .. })), "it stops");
+    }
+}
