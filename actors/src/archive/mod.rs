@@ -21,6 +21,8 @@ mod ack;
 mod actor;
 mod catalogue;
 mod error;
+#[cfg(test)]
+mod golden;
 mod location;
 mod pace;
 mod prune;
