@@ -27,6 +27,7 @@ mod journal_damage;
 mod kills;
 mod lifecycle;
 mod members;
+mod notify;
 mod orders;
 mod overfull;
 mod pauses;
