@@ -53,7 +53,7 @@ pub(crate) struct AddArgs {
     /// The node's number, as in its certificate
     #[arg(long)]
     id: u64,
-    /// Its disk id, for a node that can't call: in hex, as its log says
+    /// Its disk id in hex, for a node that can't call any member: its log has it as `disk=` at each start
     #[arg(long, requires = "peer")]
     disk: Option<String>,
     /// host:port where other nodes reach it; by default as it says

@@ -113,6 +113,8 @@ pub(super) fn open_for_recovery(
     }
     let generation = hard.state().generation;
     let cluster = data_dir.identity().cluster;
+    // For `quorate members add --disk`.
+    tracing::info!(disk = %data_dir.identity().disk, "the data directory is recovered");
     Ok(Opened {
         data_dir,
         hard,

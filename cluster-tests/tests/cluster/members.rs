@@ -225,3 +225,34 @@ fn three_stopped_nodes_start_at_other_addresses_and_lose_nothing() {
     }
     join(&mut cluster, 4, &[primary]);
 }
+
+/// Nobody hears of a node whose calls go nowhere: what is missing has to be said.
+#[test]
+fn a_node_that_reaches_no_member_is_added_by_disk_and_address() {
+    let mut cluster = Cluster::start("members-unheard");
+    let primary = cluster.wait_until_writable();
+    let asked = cluster.others(primary)[0];
+    cluster.add_node(4, &[primary]);
+    // The discard port: nobody listens there.
+    let nowhere = "127.0.0.1:9".to_owned();
+    cluster.settings_mut(4).members = vec![(primary, nowhere)];
+    cluster.settings(4).write();
+    cluster.start_node(4);
+    let unheard = quorate(&cluster, asked, &["members", "add", "--id", "4"]);
+    let said = String::from_utf8_lossy(&unheard.stderr).into_owned();
+    assert_eq!(unheard.status.code(), Some(1), "{said}");
+    let own = format!("[\"{primary}@{}\"]", cluster.settings(primary).ports.peer);
+    for part in ["(no node calls the primary)", "cluster.join", &own, "--disk", "--peer"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let disk = poll(RECOVERY_LIMIT, "the node to name its disk", || {
+        let log = fs::read_to_string(cluster.settings(4).log_file()).ok()?;
+        let (_, disk) = log.split_once(" disk=")?;
+        Some(disk.split_whitespace().next()?.to_owned())
+    });
+    let peer = cluster.settings(4).ports.peer.to_string();
+    let add = ["members", "add", "--id", "4", "--disk", &disk, "--peer", &peer, "--wait", "60"];
+    let added = quorate(&cluster, asked, &add);
+    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    assert_eq!(kind(&cluster, asked, 4).as_deref(), Some("voter"));
+}

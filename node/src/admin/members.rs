@@ -185,9 +185,17 @@ fn cluster_change(state: &AdminState, asked: MembersOrder) -> Result<ClusterChan
         }
     };
     let Some(disk) = disk else {
+        let calling: Vec<String> =
+            state.node.candidates().iter().map(|known| known.node.to_string()).collect();
+        let calling = if calling.is_empty() { "no node".to_owned() } else { calling.join(", ") };
         let error = format!(
-            "node {node} has not called here, so its disk is not known: start it with cluster.join \
-             naming this node, or name the disk"
+            "node {node} calls neither the node that was asked nor the primary, node {}, so its \
+             disk and address are not known ({calling} calls the primary). Start it with \
+             cluster.join = [\"{}\"] in its file and an empty data directory, look for it in \
+             `quorate members list`, and try again. For a node that reaches none of them, name \
+             --disk and --peer",
+            state.node.view().node,
+            own_address(state),
         );
         return Err(Verdict::refused(StatusCode::CONFLICT, error));
     };
@@ -203,6 +211,13 @@ fn cluster_change(state: &AdminState, asked: MembersOrder) -> Result<ClusterChan
         client_addr: client.unwrap_or_default(),
         plain_addr: plain.unwrap_or_default(),
     }))
+}
+
+/// This node as another one's `cluster.join` would name it.
+fn own_address(state: &AdminState) -> String {
+    let view = state.node.view();
+    let own = view.config.as_ref().and_then(|config| config.member(view.node));
+    own.map_or_else(String::new, |own| format!("{}@{}", own.node, own.peer_addr))
 }
 
 fn describe(change: &ClusterChange) -> String {
