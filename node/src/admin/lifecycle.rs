@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
+use axum::body::Bytes;
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::health::{Purpose, readiness_of};
-use super::orders::refused;
+use super::orders::{parse, refused};
 use super::routes::AdminState;
 use crate::moment::moment;
 
@@ -126,22 +126,21 @@ pub(super) async fn drain(State(state): State<AdminState>) -> Response {
 }
 
 /// How the node is to stop.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct StopOrder {
+struct StopOrder {
     /// Whether what is new is archived first.
     #[serde(default)]
     backup: bool,
 }
 
-/// Asks for the stop and answers with its report: the same to everyone who asks.
-pub(super) async fn shutdown(
-    State(state): State<AdminState>,
-    body: Result<Json<StopOrder>, JsonRejection>,
-) -> Response {
-    let Json(StopOrder { backup }) = match body {
-        Ok(body) => body,
-        Err(rejection) => return refused(StatusCode::BAD_REQUEST, &rejection.body_text()),
+/// Asks for the stop and answers with its report: the same to everyone who asks. Nothing need be said of
+/// how.
+pub(super) async fn shutdown(State(state): State<AdminState>, body: Bytes) -> Response {
+    let asked = if body.is_empty() { Ok(StopOrder::default()) } else { parse(&body) };
+    let StopOrder { backup } = match asked {
+        Ok(asked) => asked,
+        Err(verdict) => return verdict.into_response(),
     };
     tracing::info!(backup, "asked to stop by an operator over HTTP");
     let stop = state.node.stop();

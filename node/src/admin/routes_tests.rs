@@ -232,6 +232,10 @@ fn everyone_who_stops_the_node_gets_the_same_report() {
     assert!(first.status == 500 && first.body.contains("took longer than 1s"), "{}", first.body);
     assert!(others.iter().all(|other| other.body == first.body));
     assert_eq!(ask().body, first.body, "a later call, too");
+    let bare = server.url.post("/admin/shutdown", "", Duration::from_secs(5)).expect("answered");
+    assert_eq!(bare.body, first.body, "and one that says nothing of how");
+    let wrong = server.url.post("/admin/shutdown", r#"{"backups":1}"#, Duration::from_secs(5));
+    assert_eq!(wrong.expect("answered").status, 400);
 }
 
 #[test]
