@@ -7,7 +7,7 @@ use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, po
 use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions};
 use serde_json::Value as Json;
 
-use crate::common::{json, quorate, settle, wait_for_writes};
+use crate::common::{json, judge_writes, quorate, settle, wait_for_writes};
 
 /// The exit code of a node that was removed.
 const REMOVED: Option<i32> = Some(4);
@@ -114,6 +114,10 @@ fn one_node_grows_to_five_and_shrinks_to_three_under_load() {
     join(&mut cluster, 4, &replicas);
     join(&mut cluster, 5, &replicas[..1]);
     wait_for_writes(&writers, 200);
+    // Those knew the first node alone, and find no other once it has left.
+    let early = writers.finish();
+    let writers = UniqueWriters::start("v", &cluster.client_addresses(), LIGHT);
+    wait_for_writes(&writers, 100);
 
     // The primary leaves, asked at its own port: it hands over first.
     let leader = cluster.wait_for_primary();
@@ -142,6 +146,7 @@ fn one_node_grows_to_five_and_shrinks_to_three_under_load() {
     assert_eq!(listed["removed"].as_array().map(Vec::len), Some(2), "{listed}");
     assert_eq!(listed["members"].as_array().map(Vec::len), Some(3), "{listed}");
     settle(&cluster, writers);
+    judge_writes(&cluster, &early);
 }
 
 #[test]
@@ -210,7 +215,7 @@ fn three_stopped_nodes_start_at_other_addresses_and_lose_nothing() {
         cluster.start_node(id);
     }
     cluster.wait_until_writable();
-    crate::common::judge_writes(&cluster, &history);
+    judge_writes(&cluster, &history);
     // The log has them now, so clients are told, and the next member needs only one of them.
     let primary = cluster.wait_for_primary();
     for id in cluster.ids() {

@@ -14,6 +14,9 @@ use crate::supervisor::spawn;
 /// Between two looks: a node can take some hundred MiB in a second.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// The same while memory runs short: what comes in between two looks is on top of the limit.
+const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(25);
+
 /// Between two attempts to shrink, when the first did not get below the mark: caches that are
 /// dropped again and again are of no use.
 const SHRINK_EVERY: Duration = Duration::from_secs(10);
@@ -96,8 +99,8 @@ impl Actor for Watch {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Due => {
-                state.look(&myself);
-                myself.send_after(LOOK_EVERY, || Message::Due);
+                let next = state.look(&myself);
+                myself.send_after(next, || Message::Due);
             }
             Message::Shrunk => state.shrink_due = Some(Instant::now() + SHRINK_EVERY),
         }
@@ -106,11 +109,15 @@ impl Actor for Watch {
 }
 
 impl State {
-    /// What it reads are the kernel's own counts, so nothing here waits for a disk.
-    fn look(&mut self, myself: &ActorRef<Message>) {
+    /// What it reads are the kernel's own counts, so nothing here waits for a disk. Returns how soon to
+    /// look again.
+    fn look(&mut self, myself: &ActorRef<Message>) -> Duration {
         let used_bytes = match resident_bytes() {
             Ok(bytes) => bytes,
-            Err(error) => return tracing::warn!(%error, "the memory in use can't be read"),
+            Err(error) => {
+                tracing::warn!(%error, "the memory in use can't be read");
+                return LOOK_EVERY;
+            }
         };
         let look = MemoryLook { used_bytes, budget_bytes: self.parts.budget.bytes };
         self.parts.health.looked_at_memory(look);
@@ -123,6 +130,7 @@ impl State {
                 let _ = myself.send_message(Message::Shrunk);
             });
         }
+        if look.wants_shrink() { LOOK_CLOSELY_EVERY } else { LOOK_EVERY }
     }
 }
 
