@@ -3,7 +3,7 @@
 //! They end with the process. The log tells of each, too.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,12 @@ use crate::output::say;
 
 /// Events that are kept; the oldest go.
 const KEPT_MAX: usize = 1_024;
+
+/// Longest request whose fields are kept with an act.
+const FIELDS_BYTES_MAX: usize = 4 << 10;
+
+/// Between two acts that are recorded of callers who may not ask anything: they can be anyone.
+const STRANGERS_EVERY: Duration = Duration::from_secs(1);
 
 /// The longest wait for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -98,13 +104,15 @@ pub(crate) struct EventList {
 /// The last events of this process.
 pub(crate) struct Events {
     kept: Mutex<VecDeque<Event>>,
-    /// The last id; closed when the node stops.
+    /// The last id.
     newest: watch::Sender<u64>,
+    /// When a stranger's act was last recorded, and how many were not since.
+    strangers: Mutex<(Option<Instant>, u64)>,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { kept: Mutex::default(), newest: watch::Sender::new(0) }
+        Self { kept: Mutex::default(), newest: watch::Sender::new(0), strangers: Mutex::default() }
     }
 }
 
@@ -117,6 +125,22 @@ impl Events {
         let shown = Value::Object(fields.clone());
         tracing::info!(event = "control", order, actor, outcome, reason, fields = %shown, "order");
         self.push(order, Some(act), fields);
+    }
+
+    /// What a caller asked who may not ask anything. They don't fill log and memory: of many, one a
+    /// second is recorded, with the count of the others.
+    pub(crate) fn refused(&self, actor: String, reason: &str) {
+        let unrecorded = {
+            let mut strangers = self.strangers.lock();
+            if strangers.0.is_some_and(|last| last.elapsed() < STRANGERS_EVERY) {
+                strangers.1 += 1;
+                return;
+            }
+            std::mem::replace(&mut *strangers, (Some(Instant::now()), 0)).1
+        };
+        let fields = Map::from_iter([("not_recorded_before".to_owned(), unrecorded.into())]);
+        let reason = Some(reason.to_owned());
+        self.acted("any", Act { actor, outcome: ActOutcome::Denied, reason }, fields);
     }
 
     /// Something of the node or its cluster has changed. The log tells of it by itself.
@@ -198,8 +222,11 @@ fn line(event: &Event) -> String {
     format!("{id} {at} {event}{act}{}", fields.concat())
 }
 
-/// What a request's body asks for.
+/// What a request's body asks for, where that is short.
 pub(crate) fn fields_of(body: &[u8]) -> Map<String, Value> {
+    if body.len() > FIELDS_BYTES_MAX {
+        return Map::from_iter([("bytes".to_owned(), body.len().into())]);
+    }
     match serde_json::from_slice(body) {
         Ok(Value::Object(fields)) => fields,
         Ok(_) | Err(_) => Map::new(),
@@ -231,6 +258,23 @@ mod tests {
         // Of another life.
         assert_eq!(events.since(all + 1, 10).missed, 5);
         assert_eq!(*events.watch().borrow(), all);
+    }
+
+    #[test]
+    fn strangers_and_long_requests_fill_nothing() {
+        let events = Events::default();
+        for n in 0..1_000 {
+            events.refused(format!("192.0.2.1:{n}"), "not from there");
+        }
+        let kept = events.since(0, KEPT_MAX).events;
+        assert!(kept.len() < 10, "{}", kept.len());
+        assert_eq!(
+            (kept[0].event.as_str(), kept[0].fields["not_recorded_before"].as_u64()),
+            ("any", Some(0))
+        );
+        let long = serde_json::json!({ "a": "x".repeat(FIELDS_BYTES_MAX) }).to_string();
+        assert_eq!(fields_of(long.as_bytes())["bytes"], long.len());
+        assert_eq!(fields_of(br#"{"n":3}"#), fields(3));
     }
 
     #[test]

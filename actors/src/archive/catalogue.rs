@@ -28,7 +28,7 @@ pub(super) const HEAD: &str = "HEAD";
 pub(super) const CATALOGUE: &str = "MANIFEST.json";
 
 /// Longest manifest that is read: a snapshot of 65,536 files.
-const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+pub(super) const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 
 /// Longest list of everything.
 pub(super) const CATALOGUE_BYTES_MAX: u64 = 256 << 20;

@@ -9,7 +9,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::routes::AdminState;
-use crate::events::{Act, ActOutcome};
 
 /// Refuses what the caller may not ask, and records it where that was an act.
 pub(super) async fn guard(
@@ -23,10 +22,7 @@ pub(super) async fn guard(
         if is_open(path, state.public_metrics) { Ok(()) } else { authorise(caller, &request) };
     let Err((code, reason)) = checked else { return next.run(request).await };
     if request.method() == Method::POST {
-        let order = path.rsplit('/').next().unwrap_or_default();
-        let (actor, reason) = (caller.to_string(), Some(reason.to_owned()));
-        let act = Act { actor, outcome: ActOutcome::Denied, reason };
-        state.events.acted(order, act, serde_json::Map::new());
+        state.events.refused(caller.to_string(), reason);
     }
     (code, format!("{reason}\n")).into_response()
 }

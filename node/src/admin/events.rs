@@ -132,20 +132,47 @@ pub(super) async fn audit(
     let Ok(body) = to_bytes(body, REQUEST_BYTES_MAX).await else {
         return refused(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long");
     };
-    let fields = fields_of(&body);
+    let (events, actor) = (state.events.clone(), caller.to_string());
+    let pending = Pending { events, order, actor, fields: fields_of(&body), answer: None };
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
     let (parts, body) = response.into_parts();
-    let outcome = ActOutcome::of_status(parts.status.as_u16());
     let Ok(body) = to_bytes(body, ANSWER_BYTES_MAX).await else {
         return refused(StatusCode::INTERNAL_SERVER_ERROR, "the answer can't be recorded");
     };
-    let error = || {
-        let answer: Value = serde_json::from_slice(&body).ok()?;
-        Some(answer["error"].as_str()?.to_owned())
-    };
-    let reason = if outcome == ActOutcome::Allowed { None } else { error() };
-    state.events.acted(&order, Act { actor: caller.to_string(), outcome, reason }, fields);
+    pending.answered(parts.status, &body);
     Response::from_parts(parts, Body::from(body))
+}
+
+/// An act until it is recorded, which it is also if nobody waits for its answer any more.
+struct Pending {
+    events: Arc<Events>,
+    order: String,
+    actor: String,
+    fields: Map<String, Value>,
+    answer: Option<(ActOutcome, Option<String>)>,
+}
+
+impl Pending {
+    fn answered(mut self, status: StatusCode, body: &[u8]) {
+        let outcome = ActOutcome::of_status(status.as_u16());
+        let error = || {
+            let answer: Value = serde_json::from_slice(body).ok()?;
+            Some(answer["error"].as_str()?.to_owned())
+        };
+        let reason = if outcome == ActOutcome::Allowed { None } else { error() };
+        self.answer = Some((outcome, reason));
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let (outcome, reason) = self.answer.take().unwrap_or_else(|| {
+            let reason = "no answer was waited for: it may have been carried out";
+            (ActOutcome::Failed, Some(reason.to_owned()))
+        });
+        let act = Act { actor: std::mem::take(&mut self.actor), outcome, reason };
+        self.events.acted(&self.order, act, std::mem::take(&mut self.fields));
+    }
 }
 
 /// Records what changes in the cluster as this node sees it, until it is dropped.

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::{OnPiece, PIECE_BYTES};
+use crate::archive::catalogue::MANIFEST_BYTES_MAX;
 use crate::archive::error::ArchiveError;
 use crate::storage::durable::{random_u128, sync_dir};
 
@@ -119,7 +120,7 @@ impl Directory {
         bytes: &[u8],
     ) -> Result<(), ArchiveError> {
         let _lock = self.lock()?;
-        if self.read(name, u64::MAX - 1)?.as_ref() != expected {
+        if self.read(name, MANIFEST_BYTES_MAX)?.as_ref() != expected {
             return Err(ArchiveError::Fenced);
         }
         self.write(name, bytes)

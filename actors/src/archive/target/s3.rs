@@ -21,6 +21,7 @@ use object_store::{
 use tokio::runtime::{Builder, Runtime};
 
 use super::{OnPiece, PIECE_BYTES, TargetOptions};
+use crate::archive::catalogue::MANIFEST_BYTES_MAX;
 use crate::archive::error::ArchiveError;
 use crate::archive::location::S3Settings;
 
@@ -240,6 +241,8 @@ impl S3 {
             match self.store.get(key).await {
                 Err(error) if is_missing(&error) => Ok(None),
                 Err(error) => Err(error),
+                // Something else than anyone expects there, and not worth reading.
+                Ok(found) if found.meta.size > MANIFEST_BYTES_MAX => Ok(Some((Bytes::new(), None))),
                 Ok(found) => {
                     let e_tag = found.meta.e_tag.clone();
                     Ok(Some((found.bytes().await?, e_tag)))
