@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use quorate_cluster_tests::harness::{
-    Cluster, ClusterOptions, NodeProcess, Ports, RECOVERY_LIMIT, Role, S3Fault, S3Proxy, S3Server,
-    Status, poll,
+    Cluster, ClusterOptions, DiskCall, DiskFault, NodeProcess, Ports, RECOVERY_LIMIT, Role,
+    S3Fault, S3Proxy, S3Server, Status, binary, poll,
 };
 use quorate_cluster_tests::resp::{Client, Value};
 use serde_json::Value as Json;
@@ -27,6 +27,54 @@ fn folder(name: &str) -> std::path::PathBuf {
     let dir = std::env::temp_dir().join(format!("quorate-{name}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&dir);
     dir
+}
+
+/// What the others hold is committed and applied on a node, too, whose own journal is behind.
+#[test]
+fn a_backup_waits_for_a_journal_that_is_behind_the_state() {
+    let mut cluster = Cluster::prepare("backup-journal-behind", &ClusterOptions::default());
+    let mut faults = std::collections::BTreeMap::new();
+    for id in cluster.ids() {
+        faults.insert(id, DiskFault::install(cluster.settings_mut(id)));
+        cluster.start_node(id);
+    }
+    let primary = cluster.wait_until_writable();
+    let replica = cluster.others(primary)[0];
+    let target = cluster.dir().join("archive");
+    let mut client = cluster.connect(primary);
+    let mut write = || client.command(&["INCR", "n"]).expect("a reply");
+    write();
+    cluster.wait_until_equal();
+    json(&back_up(&cluster, replica, &target, &[]));
+    let fault = &faults[&replica];
+    fault.hang(DiskCall::Write, "/journal/");
+    // The first is in the call that hangs, further ones wait behind it.
+    let mut last = Value::Null;
+    for _ in 0..3 {
+        last = write();
+    }
+    fault.wait_until_hit();
+    let seq = cluster.status(primary).expect("it runs").applied_seq;
+    poll(RECOVERY_LIMIT, "the replica to apply them", || {
+        (cluster.status(replica)?.applied_seq >= seq).then_some(())
+    });
+    let mut running = std::process::Command::new(binary())
+        .args(["backup", "--json", "--admin", &admin(&cluster, replica), "create"])
+        .args(["--no-snapshot", "--target"])
+        .arg(&target)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("start the binary");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(500) {
+        assert_eq!(running.try_wait().expect("it can be asked"), None, "it doesn't wait");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    fault.end();
+    let made = json(&running.wait_with_output().expect("it ends"));
+    assert!(made["archived_seq"].as_u64() >= Some(seq), "{made}");
+    assert_eq!(json(&verify(&target, &[]))["faults"], serde_json::json!([]));
+    assert_eq!(last, Value::Integer(4));
 }
 
 /// A file system that isn't mounted is a folder that isn't there, or an empty one.
