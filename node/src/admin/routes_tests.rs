@@ -290,9 +290,14 @@ fn acts_are_recorded_also_where_they_are_refused() {
         serde_json::from_str(&server.get("/events?since=2").body).expect("events");
     assert_eq!((later.events.len(), later.missed, later.next), (1, 0, 3));
     // Whoever asks and goes is recorded, too: a stop waits for its report, which never comes here.
-    drop(server.connect(
+    let asking = server.connect(
         "POST /admin/shutdown HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json",
-    ));
+    );
+    server.runtime.block_on(async {
+        let mut told = Told::new(&server.node.stop).expect("signals");
+        tokio::time::timeout(limit, told.wait()).await.expect("it has arrived");
+    });
+    drop(asking);
     let deadline = std::time::Instant::now() + limit;
     let left = loop {
         assert!(std::time::Instant::now() < deadline, "it is not recorded");
