@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 use crate::failure::Failure;
 use crate::http::{AdminUrl, query};
@@ -32,7 +33,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 const FOLLOW_PERIOD: Duration = Duration::from_millis(500);
 
 /// What came of an operator's act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ActOutcome {
     /// It was carried out.
@@ -63,7 +64,7 @@ impl ActOutcome {
 }
 
 /// An operator's act.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Act {
     /// Who asked: an address, and the node that passed it on.
     pub(crate) actor: String,
@@ -75,7 +76,7 @@ pub(crate) struct Act {
 }
 
 /// One event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Event {
     /// Counted from 1 in this life of the node.
     pub(crate) id: u64,
@@ -85,13 +86,27 @@ pub(crate) struct Event {
     pub(crate) event: String,
     /// Whose doing it was, where it was an operator's.
     #[serde(flatten)]
+    #[schema(value_type = ActFields)]
     pub(crate) act: Option<Act>,
     /// What was asked for, or what holds now.
+    #[schema(value_type = Object)]
     pub(crate) fields: Map<String, Value>,
 }
 
+/// An operator's act, as an event has it that may be none.
+#[expect(dead_code, reason = "it describes what serde makes of an Option")]
+#[derive(ToSchema)]
+struct ActFields {
+    /// Who asked: an address, and the node that passed it on.
+    actor: Option<String>,
+    /// What came of it.
+    outcome: Option<ActOutcome>,
+    /// Why it was not carried out.
+    reason: Option<String>,
+}
+
 /// Events from a position on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct EventList {
     /// In order.
     pub(crate) events: Vec<Event>,

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use quorate_actors::node::Reload;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::admin::Identity;
 use crate::config::{self, KEYS, Settings, Source};
@@ -46,7 +47,7 @@ const RELOADABLE: [&str; 23] = [
 ];
 
 /// What came of a changed key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum KeyOutcome {
     /// It holds from now on.
@@ -58,14 +59,16 @@ pub(crate) enum KeyOutcome {
 }
 
 /// One changed key, or one whose file has changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct KeyResult {
+    /// Its path.
     pub(crate) key: String,
+    /// What came of it.
     pub(crate) result: KeyOutcome,
 }
 
 /// What came of a reload.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ReloadReport {
     /// Whether the node runs with the configuration as it is now.
     pub(crate) applied: bool,

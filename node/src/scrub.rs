@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::failure::Failure;
 use crate::http::AdminUrl;
@@ -13,7 +14,7 @@ use crate::progress;
 const ANSWER_LIMIT: Duration = Duration::from_mins(35);
 
 /// What a scrub found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Scrubbed {
     /// Whether every voter answered, holds the same and can read it.
     pub(crate) clean: bool,
@@ -29,7 +30,7 @@ pub(crate) struct Scrubbed {
 }
 
 /// What one voter said.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct NodeScrubbed {
     /// Its number.
     pub(crate) node: u64,
@@ -42,7 +43,7 @@ pub(crate) struct NodeScrubbed {
 }
 
 /// Slots with different content.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Different {
     /// The first slot.
     pub(crate) first_slot: u16,

@@ -7,12 +7,13 @@ use quorate_actors::node::{FinalBackup, ShutdownReport};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
+use utoipa::ToSchema;
 
 use crate::failure::Failure;
 use crate::moment::moment;
 
 /// What a stop achieved, as callers are told and the log says.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct StopReport {
     /// Whether everything in the journal is synced.
     pub(crate) journal_flushed: bool,

@@ -204,3 +204,39 @@ fn list(admin: &AdminUrl, as_json: bool) -> Result<(), Failure> {
     say(table(&rows).trim_end());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOLDEN: &str = r#"{
+  "format": 1,
+  "cluster_name": "shop",
+  "cluster_id": "000000000000000000000000000000ab",
+  "node": 4,
+  "authorities": [
+    "0101010101010101010101010101010101010101010101010101010101010101"
+  ],
+  "secret": "0202020202020202020202020202020202020202020202020202020202020202",
+  "expires_at": 1800000000
+}"#;
+
+    #[test]
+    fn a_token_file_is_fixed_and_what_is_wrong_with_one_is_named() {
+        let path = std::env::temp_dir().join(format!("quorate-{}-join.token", std::process::id()));
+        std::fs::write(&path, GOLDEN).expect("written");
+        let token = Token::read(&path).expect("it is read");
+        assert_eq!(serde_json::to_string_pretty(&token).expect("JSON"), GOLDEN);
+        assert_eq!(token.fingerprints().expect("they are read"), [[1; 32]]);
+        for (right, wrong, named) in [
+            ("\"format\": 1", "\"format\": 2", "format 2 is not known"),
+            ("\"node\"", "\"nodes\"", "unknown field `nodes`"),
+            ("{", "", "invalid type"),
+        ] {
+            std::fs::write(&path, GOLDEN.replacen(right, wrong, 1)).expect("written");
+            let error = Token::read(&path).expect_err("it is wrong").to_string();
+            assert!(error.contains("join.token") && error.contains(named), "{error}");
+        }
+        std::fs::remove_file(path).expect("removed");
+    }
+}

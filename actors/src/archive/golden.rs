@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::catalogue::{Head, SegmentManifest, decode, encode};
+use super::catalogue::{Head, SegmentManifest, SnapshotManifest, decode, encode};
 
 #[track_caller]
 fn unchanged<T: Serialize + for<'a> Deserialize<'a>>(golden: &str) {
@@ -14,4 +14,5 @@ fn unchanged<T: Serialize + for<'a> Deserialize<'a>>(golden: &str) {
 fn files_of_an_archive_are_fixed() {
     unchanged::<Head>(include_str!("golden/head.json"));
     unchanged::<SegmentManifest>(include_str!("golden/segment.json"));
+    unchanged::<SnapshotManifest>(include_str!("golden/snapshot.json"));
 }

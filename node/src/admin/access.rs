@@ -6,8 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 
+use super::orders::refused;
 use super::routes::AdminState;
 
 /// Refuses what the caller may not ask, and records it where that was an act.
@@ -24,7 +25,7 @@ pub(super) async fn guard(
     if request.method() == Method::POST {
         state.events.refused(caller.to_string(), reason);
     }
-    (code, format!("{reason}\n")).into_response()
+    refused(code, reason)
 }
 
 fn authorise(caller: SocketAddr, request: &Request) -> Result<(), (StatusCode, &'static str)> {

@@ -9,15 +9,16 @@ use quorate_actors::archive::{
     BackupError, BackupReport, Location, Position, RunOptions, StepReport,
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 
+use super::answers::{BackupGap, BackupMade, BackupStep};
 use super::orders::refused;
 use super::routes::AdminState;
 
 /// What is asked for.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Order {
+pub(super) struct BackupOrder {
     /// Where to, a directory on this machine or `s3://bucket/prefix`; the configured target without.
     target: Option<String>,
     /// Whether the state is copied too.
@@ -29,12 +30,18 @@ fn yes() -> bool {
     true
 }
 
+/// Make a backup of this node
+///
 /// Answers when it is done, which takes as long as copying does.
+#[utoipa::path(
+    post, path = "/admin/backup", tag = "node", request_body = BackupOrder,
+    responses((status = 200, body = BackupMade)),
+)]
 pub(super) async fn create(
     State(state): State<AdminState>,
-    body: Result<Json<Order>, JsonRejection>,
+    body: Result<Json<BackupOrder>, JsonRejection>,
 ) -> Response {
-    let Json(Order { target, snapshot }) = match body {
+    let Json(BackupOrder { target, snapshot }) = match body {
         Ok(body) => body,
         Err(rejection) => return refused(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
@@ -79,29 +86,27 @@ fn named(target: &str) -> Result<Location, String> {
     Ok(location)
 }
 
-fn rendered(report: &BackupReport) -> Value {
+fn rendered(report: &BackupReport) -> BackupMade {
     let seq = |position: &Position| position.seq;
-    let step = |step: &StepReport| {
-        json!({
-            "step": step.step,
-            "seconds": step.took.as_secs_f64(),
-            "missed": step.missed,
-        })
+    let step = |step: &StepReport| BackupStep {
+        step: step.step,
+        seconds: step.took.as_secs_f64(),
+        missed: step.missed.clone(),
     };
-    json!({
-        "target": report.target,
-        "before_seq": report.before.as_ref().map(seq),
-        "archived_seq": report.archived.seq,
-        "archived_epoch": report.archived.epoch,
-        "archived_time_ms": report.archived.time_ms,
-        "snapshot": report.snapshot.as_ref().map(|(name, _)| name),
-        "snapshot_seq": report.snapshot.as_ref().map(|(_, at)| at.seq),
-        "segments": report.segments,
-        "entries": report.entries,
-        "bytes": report.bytes,
-        "gap": report.gap,
-        "uploaded": true,
-        "seconds": report.took.as_secs_f64(),
-        "steps": report.steps.iter().map(step).collect::<Vec<_>>(),
-    })
+    BackupMade {
+        target: report.target.clone(),
+        before_seq: report.before.as_ref().map(seq),
+        archived_seq: report.archived.seq,
+        archived_epoch: report.archived.epoch,
+        archived_time_ms: report.archived.time_ms,
+        snapshot: report.snapshot.as_ref().map(|(name, _)| name.clone()),
+        snapshot_seq: report.snapshot.as_ref().map(|(_, at)| at.seq),
+        segments: report.segments,
+        entries: report.entries,
+        bytes: report.bytes,
+        gap: report.gap.as_ref().map(|gap| BackupGap { first: gap.first, last: gap.last }),
+        uploaded: true,
+        seconds: report.took.as_secs_f64(),
+        steps: report.steps.iter().map(step).collect(),
+    }
 }

@@ -8,8 +8,9 @@ use axum::http::StatusCode;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use utoipa::ToSchema;
 
+use super::answers::Broken;
 use super::orders::Verdict;
 use super::routes::AdminState;
 use crate::failure::Failure;
@@ -17,8 +18,8 @@ use crate::failure::Failure;
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 
-/// `POST /admin/drill`
-#[derive(Debug, Serialize, Deserialize)]
+/// Who is to be broken, and how.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Break {
     /// The node that is meant. It leads: leadership may have moved since it was chosen.
@@ -31,7 +32,7 @@ pub(crate) struct Break {
 }
 
 /// How a process is broken.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Fault {
     /// It ends at once, as by SIGKILL.
@@ -64,7 +65,7 @@ pub(super) async fn break_here(state: &AdminState, actor: &str, order: Break) ->
         Fault::Pause(ms) => pause(Duration::from_millis(ms).min(PAUSE_MAX)).await,
     };
     match broken {
-        Ok(()) => Verdict::done(json!({ "broken": true })),
+        Ok(()) => Verdict::done(Broken { broken: true }),
         Err(error) => Verdict::refused(StatusCode::INTERNAL_SERVER_ERROR, error),
     }
 }

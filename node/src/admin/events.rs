@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
-use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::sse::{self, KeepAlive, Sse};
@@ -19,11 +19,13 @@ use quorate_protocol::cluster::MemberKind;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use utoipa::IntoParams;
 
 use super::NodeView;
 use super::orders::refused;
+use super::params::Params;
 use super::routes::AdminState;
-use crate::events::{Act, ActOutcome, Event, Events, fields_of};
+use crate::events::{Act, ActOutcome, Event, EventList, Events, fields_of};
 
 /// Events of one answer.
 const PAGE_MAX: usize = 1_024;
@@ -43,16 +45,26 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// How often it is looked what has changed: what goes to and fro faster is no event each time.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Since {
     /// Events behind this one.
     since: Option<u64>,
 }
 
-/// `GET /events?since=ID`. With `Accept: text/event-stream` each event as it happens.
+/// What happened to this node, and what operators did to it
+///
+/// With `Accept: text/event-stream` each event as it happens, with its id; `Last-Event-ID` says where
+/// to go on.
+#[utoipa::path(
+    get, path = "/events", tag = "node", params(Since),
+    responses((status = 200, content(
+        (EventList = "application/json"), (Event = "text/event-stream"),
+    ))),
+)]
 pub(super) async fn list(
     State(state): State<AdminState>,
-    Query(Since { since }): Query<Since>,
+    Params(Since { since }): Params<Since>,
     headers: HeaderMap,
 ) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());

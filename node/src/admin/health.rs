@@ -5,6 +5,7 @@ use quorate_actors::health::HealthView;
 use quorate_actors::supervisor::Phase;
 use quorate_actors::view::{Absence, Role, View};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{NodeView, Positions};
 
@@ -12,7 +13,7 @@ use super::{NodeView, Positions};
 const LAG_ENTRIES_MAX: u64 = 1_000;
 
 /// What a caller wants to do, as `?for=` says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Purpose {
     /// A linearizable read, here or by way of this node.

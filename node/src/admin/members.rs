@@ -15,8 +15,12 @@ use quorate_protocol::core::Quorum;
 use quorate_protocol::policy::Policy;
 use quorate_protocol::types::{DiskId, NodeId};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use utoipa::ToSchema;
 
+use super::answers::{
+    CandidateNode, MembersAnswer, MembersChanged, MembersForecast, MembersImpossible, MembersList,
+    Reachable,
+};
 use super::orders::{ORDER_LIMIT, Verdict, change_in_turn, not_changed, order, parse};
 use super::routes::AdminState;
 use super::status;
@@ -24,8 +28,8 @@ use super::status;
 /// How long another primary is waited for after a hand-over.
 const PRIMARY_LIMIT: Duration = Duration::from_secs(3);
 
-/// `POST /admin/members`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A change of the members.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, tag = "action", rename_all = "lowercase")]
 pub(crate) enum MembersOrder {
     /// Takes a node in, as a learner that becomes a voter by itself.
@@ -58,7 +62,10 @@ pub(crate) enum MembersOrder {
     },
 }
 
-/// `GET /members`
+/// Members, nodes that call and are none, and removed ids
+#[utoipa::path(
+    get, path = "/members", tag = "cluster", responses((status = 200, body = MembersList)),
+)]
 pub(super) async fn list(State(state): State<AdminState>) -> Response {
     let view = state.node.view();
     let members = status::members(&view, state.node.positions());
@@ -72,22 +79,25 @@ pub(super) async fn list(State(state): State<AdminState>) -> Response {
         .candidates()
         .iter()
         .filter(|candidate| !known(candidate))
-        .map(|candidate| {
-            json!({
-                "node": candidate.node.0,
-                "disk": candidate.disk.to_string(),
-                "peer_addr": candidate.peer_addr,
-                "client_addr": candidate.client_addr,
-                "plain_addr": candidate.plain_addr,
-            })
+        .map(|candidate| CandidateNode {
+            node: candidate.node.0,
+            disk: candidate.disk.to_string(),
+            peer_addr: candidate.peer_addr.clone(),
+            client_addr: candidate.client_addr.clone(),
+            plain_addr: candidate.plain_addr.clone(),
         })
         .collect();
-    let body = json!({ "members": members, "candidates": candidates, "removed": removed });
-    Json(body).into_response()
+    Json(MembersList { members, candidates, removed }).into_response()
 }
 
-/// `POST /admin/members`. Any node takes it; where it removes the primary, leadership is handed over
-/// first, and until the removal itself nothing is changed that would have to be undone.
+/// Add or remove a member
+///
+/// Any node takes it. Where it removes the primary, leadership is handed over first, and until the
+/// removal itself nothing is changed that would have to be undone.
+#[utoipa::path(
+    post, path = "/admin/members", tag = "cluster", request_body = MembersOrder,
+    responses((status = 200, body = MembersAnswer)),
+)]
 pub(super) async fn change(
     State(state): State<AdminState>,
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
@@ -169,8 +179,9 @@ pub(super) async fn perform(state: &AdminState, asked: MembersOrder) -> Verdict 
     let what = describe(&change);
     match change_in_turn(state, change, deadline).await {
         Ok(id) => {
-            tracing::info!(change = what, entry = %id, "members changed by an operator");
-            Verdict::done(json!({ "change": what, "epoch": id.epoch.0, "seq": id.seq.0 }))
+            tracing::info!(change = %what, entry = %id, "members changed by an operator");
+            let changed = MembersChanged { change: what, epoch: id.epoch.0, seq: id.seq.0 };
+            Verdict::done(MembersAnswer::Changed(changed))
         }
         Err(error) => not_changed(state, &error),
     }
@@ -233,34 +244,34 @@ async fn forecast(state: &AdminState, change: ClusterChange, deadline: Instant) 
     let view = state.node.view();
     let hands_over = matches!(change, ClusterChange::Remove(node) if node == view.node);
     let what = describe(&change);
-    let quorum = |quorum: &Quorum| {
-        json!({
-            "needed": quorum.needed,
-            "reachable": quorum.reachable.iter().map(|node| node.0).collect::<Vec<_>>(),
-        })
+    let quorum = |quorum: &Quorum| Reachable {
+        needed: quorum.needed,
+        reachable: quorum.reachable.iter().map(|node| node.0).collect(),
     };
     match state.node.quorum().outlook(change, deadline).await {
         Ok(outlook) => {
             let voters = outlook.next.voters().count();
             let policy = outlook.next.policy;
-            Verdict::done(json!({
-                "dry_run": true,
-                "change": what,
-                "possible": true,
-                "hands_over": hands_over,
-                "old": quorum(&outlook.old),
-                "new": quorum(&outlook.new),
-                "voters": outlook.next.voters().map(|node| node.0).collect::<Vec<_>>(),
-                "policy": policy.to_string(),
-                "warning": weakness(policy, voters),
+            Verdict::done(MembersAnswer::Possible(MembersForecast {
+                dry_run: true,
+                change: what,
+                possible: true,
+                hands_over,
+                old: quorum(&outlook.old),
+                new: quorum(&outlook.new),
+                voters: outlook.next.voters().map(|node| node.0).collect(),
+                policy: policy.to_string(),
+                warning: weakness(policy, voters),
             }))
         }
         Err(error) => {
             let refused = not_changed(state, &error);
             if refused.is_conflict() && !refused.passes_on() {
-                return Verdict::done(json!({
-                    "dry_run": true, "change": what, "possible": false,
-                    "refused": error.to_string(),
+                return Verdict::done(MembersAnswer::Impossible(MembersImpossible {
+                    dry_run: true,
+                    change: what,
+                    possible: false,
+                    refused: error.to_string(),
                 }));
             }
             refused

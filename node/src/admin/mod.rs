@@ -1,15 +1,21 @@
 //! HTTP for operators: health, status, metrics, and orders.
 
+#![allow(unused_qualifications, reason = "the macros that describe routes write them")]
+
 mod access;
+mod answers;
 mod backup;
 pub(crate) mod drill;
 mod events;
 mod front;
+#[cfg(test)]
+mod golden;
 mod health;
 mod joining;
 mod lifecycle;
 mod members;
 mod orders;
+mod params;
 mod policy;
 mod routes;
 mod scrub;
@@ -85,11 +91,11 @@ pub(crate) trait NodeView: Send + Sync + 'static {
     fn archiver(&self) -> Option<&Archive>;
     /// The snapshot that it is receiving.
     fn receiving(&self) -> Option<SnapshotProgress>;
-    /// Who holds a different log, as of the last comparison.
     /// The snapshots that it is sending.
     fn sending(&self) -> Vec<SnapshotSending> {
         Vec::new()
     }
+    /// Who holds a different log, as of the last comparison.
     fn divergence(&self) -> Option<String> {
         None
     }
@@ -133,7 +139,7 @@ pub(crate) struct Positions {
 }
 
 /// The state's content at one position.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct ContentHash {
     /// The position that it was taken at.
     pub(crate) applied_seq: u64,

@@ -21,12 +21,14 @@ use quorate_protocol::cluster::ClusterChange;
 use quorate_protocol::core::{ChangeRefused, HandoverRefused};
 use quorate_protocol::policy::Policy;
 use quorate_protocol::types::{EntryId, NodeId};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use utoipa::ToSchema;
 
-use super::drill::break_here;
+use super::answers::{Broken, PolicySet, Promoted, Refusal, Upgraded};
+use super::drill::{Break, break_here};
 use super::routes::AdminState;
 use super::{joining, members, tokens};
 use crate::events::{Act, ActOutcome, Events, fields_of};
@@ -43,20 +45,20 @@ const TURN_PERIOD: Duration = Duration::from_millis(50);
 /// Orders of other nodes that are carried out at once.
 const RECEIVED_MAX: usize = 8;
 
-/// `POST /admin/promote`
-#[derive(Deserialize)]
+/// Who is to lead.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Promote {
+pub(super) struct Promote {
     /// The node that is to lead; without it the most caught-up voter.
-    to: Option<u64>,
+    pub(super) to: Option<u64>,
 }
 
-/// `POST /admin/policy`
-#[derive(Deserialize)]
+/// The policy that is to hold.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct SetPolicy {
+pub(super) struct SetPolicy {
     /// A preset's name or clauses.
-    policy: String,
+    pub(super) policy: String,
 }
 
 /// What came of an order: an HTTP status, and JSON.
@@ -69,8 +71,11 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    pub(super) fn done(body: Value) -> Self {
-        Self { code: StatusCode::OK, body, not_primary: false }
+    pub(super) fn done(body: impl Serialize) -> Self {
+        match serde_json::to_value(body) {
+            Ok(body) => Self { code: StatusCode::OK, body, not_primary: false },
+            Err(error) => Self::refused(StatusCode::INTERNAL_SERVER_ERROR, error),
+        }
     }
 
     pub(super) fn refused(code: StatusCode, error: impl std::fmt::Display) -> Self {
@@ -118,7 +123,11 @@ impl Verdict {
     }
 }
 
-/// `POST /admin/promote`
+/// Hand leadership over
+#[utoipa::path(
+    post, path = "/admin/promote", tag = "cluster", request_body = Promote,
+    responses((status = 200, body = Promoted)),
+)]
 pub(super) async fn promote(
     State(state): State<AdminState>,
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
@@ -127,7 +136,11 @@ pub(super) async fn promote(
     order(&state, OrderKind::Promote, &caller.to_string(), body).await.into_response()
 }
 
-/// `POST /admin/policy`
+/// Replace the durability policy
+#[utoipa::path(
+    post, path = "/admin/policy", tag = "cluster", request_body = SetPolicy,
+    responses((status = 200, body = PolicySet)),
+)]
 pub(super) async fn set_policy(
     State(state): State<AdminState>,
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
@@ -136,7 +149,13 @@ pub(super) async fn set_policy(
     order(&state, OrderKind::SetPolicy, &caller.to_string(), body).await.into_response()
 }
 
-/// `POST /admin/drill`
+/// Have the primary break itself, for a drill
+///
+/// A node that is killed gives no answer, and one that is paused a late one.
+#[utoipa::path(
+    post, path = "/admin/drill", tag = "cluster", request_body = Break,
+    responses((status = 200, body = Broken)),
+)]
 pub(super) async fn break_primary(
     State(state): State<AdminState>,
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
@@ -145,7 +164,12 @@ pub(super) async fn break_primary(
     order(&state, OrderKind::Drill, &caller.to_string(), body).await.into_response()
 }
 
-/// `POST /admin/upgrade`
+/// Raise the cluster version to what the primary's binary brings
+///
+/// Older binaries don't start any more then.
+#[utoipa::path(
+    post, path = "/admin/upgrade", tag = "cluster", responses((status = 200, body = Upgraded)),
+)]
 pub(super) async fn finish_upgrade(
     State(state): State<AdminState>,
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
@@ -296,10 +320,10 @@ async fn hand_over(state: &AdminState, to: Option<NodeId>) -> Verdict {
                 return Verdict::refused(StatusCode::GATEWAY_TIMEOUT, error);
             }
             tracing::info!(%target, ?primary, took = ?began.elapsed(), "promoted by an operator");
-            Verdict::done(json!({
-                "primary": primary.map(|node| node.0),
-                "milliseconds": began.elapsed().as_secs_f64() * 1_000.0,
-            }))
+            Verdict::done(Promoted {
+                primary: primary.map(|node| node.0),
+                milliseconds: began.elapsed().as_secs_f64() * 1_000.0,
+            })
         }
         Err(TransferError::Refused(HandoverRefused::NotPrimary)) => Verdict::not_primary(state),
         Err(error @ TransferError::Refused(_)) => Verdict::refused(StatusCode::CONFLICT, error),
@@ -323,12 +347,12 @@ async fn replace_policy(state: &AdminState, policy: &str) -> Verdict {
     match state.node.quorum().change(change, Instant::now() + ORDER_LIMIT).await {
         Ok(id) => {
             tracing::info!(policy = %parsed, entry = %id, "policy changed by an operator");
-            Verdict::done(json!({
-                "policy": parsed.to_string(),
-                "epoch": id.epoch.0,
-                "seq": id.seq.0,
-                "warning": parsed.weakness(voters).map(|weakness| weakness.to_string()),
-            }))
+            Verdict::done(PolicySet {
+                policy: parsed.to_string(),
+                epoch: id.epoch.0,
+                seq: id.seq.0,
+                warning: parsed.weakness(voters).map(|weakness| weakness.to_string()),
+            })
         }
         Err(error) => not_changed(state, &error),
     }
@@ -340,13 +364,13 @@ async fn raise_version(state: &AdminState) -> Verdict {
     let version = state.cluster_version_max;
     let before = state.node.view().config.as_ref().map(|config| config.version);
     if before == Some(version) {
-        return Verdict::done(json!({ "cluster_version": version, "raised": false }));
+        return Verdict::done(Upgraded { cluster_version: version, raised: false });
     }
     let change = ClusterChange::RaiseVersion(version);
     match state.node.quorum().change(change, Instant::now() + ORDER_LIMIT).await {
         Ok(id) => {
             tracing::info!(version, entry = %id, "cluster version raised by an operator");
-            Verdict::done(json!({ "cluster_version": version, "raised": true }))
+            Verdict::done(Upgraded { cluster_version: version, raised: true })
         }
         Err(error) => not_changed(state, &error),
     }
@@ -412,5 +436,5 @@ fn silent_voters(view: &View) -> String {
 }
 
 pub(super) fn refused(code: StatusCode, error: &str) -> Response {
-    (code, Json(json!({ "error": error }))).into_response()
+    (code, Json(Refusal { error: error.to_owned() })).into_response()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use quorate_actors::clock;
@@ -15,9 +15,11 @@ use quorate_protocol::cluster::ClusterEntry;
 use quorate_protocol::policy::{Condition, Cursors, Policy, Scenario};
 use quorate_protocol::types::{NodeId, Seq};
 use serde::Deserialize;
-use serde_json::json;
+use utoipa::IntoParams;
 
+use super::answers::PolicyInForce;
 use super::orders::refused;
+use super::params::Params;
 use super::routes::AdminState;
 use crate::policy::report::{Explained, Simulated};
 
@@ -27,18 +29,23 @@ const FRESH_LIMIT: Duration = Duration::from_millis(100);
 /// Largest number of voters that is explained, as large as a cluster gets.
 const VOTERS_MAX: usize = 9;
 
+/// The durability policy in force
+#[utoipa::path(
+    get, path = "/policy", tag = "cluster", responses((status = 200, body = PolicyInForce)),
+)]
 pub(super) async fn show(State(state): State<AdminState>) -> Response {
     let view = state.node.view();
-    let body = json!({
-        "policy": view.config.as_ref().map(|config| config.policy.to_string()),
-        "voters": view.config.as_ref().map(|config| config.voters().count()),
-        "degraded": view.degraded,
-    });
-    Json(body).into_response()
+    let in_force = PolicyInForce {
+        policy: view.config.as_ref().map(|config| config.policy.to_string()),
+        voters: view.config.as_ref().map(|config| config.voters().count()),
+        degraded: view.degraded.clone(),
+    };
+    Json(in_force).into_response()
 }
 
-/// `GET /policy/explain`
-#[derive(Deserialize)]
+/// What `GET /policy/explain` explains.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Explain {
     /// A preset's name or clauses; the policy in force without it.
@@ -47,22 +54,35 @@ pub(super) struct Explain {
     voters: Option<usize>,
 }
 
-/// `GET /policy/simulate`. Nodes are numbers with commas between.
-#[derive(Deserialize)]
+/// What `GET /policy/simulate` supposes.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Simulate {
+    /// A preset's name or clauses; the policy in force without it.
     policy: Option<String>,
+    /// Nodes that are stopped: numbers with commas between.
     #[serde(default)]
+    #[param(required = false)]
     down: String,
+    /// Nodes that come back from a power cut.
     #[serde(default)]
+    #[param(required = false)]
     power_cut: String,
+    /// Nodes whose disks are lost.
     #[serde(default)]
+    #[param(required = false)]
     disk_lost: String,
 }
 
+/// Which failures a policy survives, and what it costs
+#[utoipa::path(
+    get, path = "/policy/explain", tag = "cluster", params(Explain),
+    responses((status = 200, body = Explained)),
+)]
 pub(super) async fn explain(
     State(state): State<AdminState>,
-    Query(Explain { policy, voters }): Query<Explain>,
+    Params(Explain { policy, voters }): Params<Explain>,
 ) -> Response {
     let config = state.node.view().config.clone();
     let known = config.as_ref().map(|config| config.voters().count());
@@ -82,9 +102,14 @@ pub(super) async fn explain(
     }
 }
 
+/// What would hold if these nodes failed now
+#[utoipa::path(
+    get, path = "/policy/simulate", tag = "cluster", params(Simulate),
+    responses((status = 200, body = Simulated)),
+)]
 pub(super) async fn simulate(
     State(state): State<AdminState>,
-    Query(query): Query<Simulate>,
+    Params(query): Params<Simulate>,
 ) -> Response {
     // In this order: whatever was acknowledged is within cursors that are looked at later.
     let acknowledged = Seq(state.node.positions().acknowledgeable);

@@ -6,17 +6,22 @@ use arc_swap::ArcSwap;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router, middleware};
-use serde_json::json;
 use tokio::sync::Semaphore;
+use utoipa::{OpenApi, openapi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use super::answers::Refusal;
 use super::status::Status;
 use super::{
-    NodeView, access, backup, events, lifecycle, members, orders, policy, scrub, storage, tokens,
+    ContentHash, NodeView, access, backup, events, lifecycle, members, orders, policy, scrub,
+    storage, tokens,
 };
 use crate::events::Events;
 use crate::pki::Signer;
+use crate::reload::ReloadReport;
 
 /// What every route may use.
 #[derive(Clone)]
@@ -50,47 +55,98 @@ pub(crate) struct Identity {
     pub(crate) signer: Option<Signer>,
 }
 
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Quorate, admin port",
+        description = "Any node answers, and passes on what another one \
+        has to do. Callers on other machines may ask for /health/*, and for /metrics where \
+        admin.public_metrics is set. A POST needs Content-Type: application/json."
+    ),
+    components(schemas(Refusal))
+)]
+struct Description;
+
 /// All routes. Serve it with the callers' addresses (`ConnectInfo`).
 pub(crate) fn router(state: AdminState) -> Router {
-    Router::new()
-        .route("/health/live", get(lifecycle::live))
-        .route("/health/startup", get(lifecycle::startup))
-        .route("/health/ready", get(lifecycle::ready))
-        .route("/metrics", get(metrics))
-        .route("/status", get(full_status))
-        .route("/members", get(members::list))
-        .route("/tokens", get(tokens::list))
-        .route("/policy", get(policy::show))
-        .route("/policy/explain", get(policy::explain))
-        .route("/policy/simulate", get(policy::simulate))
-        .route("/events", get(events::list))
-        .route("/admin/content-hash", get(content_hash))
-        .route("/admin/promote", post(orders::promote))
-        .route("/admin/policy", post(orders::set_policy))
-        .route("/admin/members", post(members::change))
-        .route("/admin/tokens", post(tokens::change))
-        .route("/admin/upgrade", post(orders::finish_upgrade))
-        .route("/admin/drill", post(orders::break_primary))
-        .merge(of_this_node(&state))
+    let (routes, description) = described(&state);
+    routes
+        .route("/openapi.json", get(|| std::future::ready(Json(description))))
         .layer(middleware::from_fn_with_state(state.clone(), lifecycle::after_start))
         .layer(middleware::from_fn_with_state(state.clone(), access::guard))
         .with_state(state)
 }
 
+/// The routes, and what they are as an OpenAPI document.
+fn described(state: &AdminState) -> (Router<AdminState>, openapi::OpenApi) {
+    let (routes, mut description) = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(lifecycle::live))
+        .routes(routes!(lifecycle::startup))
+        .routes(routes!(lifecycle::ready))
+        .routes(routes!(metrics))
+        .routes(routes!(full_status))
+        .routes(routes!(members::list))
+        .routes(routes!(tokens::list))
+        .routes(routes!(policy::show))
+        .routes(routes!(policy::explain))
+        .routes(routes!(policy::simulate))
+        .routes(routes!(events::list))
+        .routes(routes!(content_hash))
+        .routes(routes!(orders::promote))
+        .routes(routes!(orders::set_policy))
+        .routes(routes!(members::change))
+        .routes(routes!(tokens::change))
+        .routes(routes!(orders::finish_upgrade))
+        .routes(routes!(orders::break_primary))
+        .merge(of_this_node(state))
+        .split_for_parts();
+    describe_responses(&mut description);
+    (routes, description)
+}
+
 /// What is asked of this node alone, and recorded by it.
-fn of_this_node(state: &AdminState) -> Router<AdminState> {
-    Router::new()
-        .route("/admin/flush", post(storage::flush))
-        .route("/admin/compact", post(storage::compact))
-        .route("/admin/relieve", post(storage::relieve))
-        .route("/admin/scrub", post(scrub::scrub))
-        .route("/admin/backup", post(backup::create))
-        .route("/admin/reload", post(reload))
-        .route("/admin/drain", post(lifecycle::drain))
-        .route("/admin/shutdown", post(lifecycle::shutdown))
+fn of_this_node(state: &AdminState) -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new()
+        .routes(routes!(storage::flush))
+        .routes(routes!(storage::compact))
+        .routes(routes!(storage::relieve))
+        .routes(routes!(scrub::scrub))
+        .routes(routes!(backup::create))
+        .routes(routes!(reload))
+        .routes(routes!(lifecycle::drain))
+        .routes(routes!(lifecycle::shutdown))
         .route_layer(middleware::from_fn_with_state(state.clone(), events::audit))
 }
 
+/// What succeeds needs no more words than its content, and whatever is refused or fails is told in one
+/// way.
+fn describe_responses(description: &mut openapi::OpenApi) {
+    for path in description.paths.paths.values_mut() {
+        for operation in [&mut path.get, &mut path.post].into_iter().flatten() {
+            let refusal = openapi::ResponseBuilder::new()
+                .description("Refused, failed, or in doubt (504)")
+                .content(
+                    "application/json",
+                    openapi::Content::new(Some(openapi::Ref::from_schema_name("Refusal"))),
+                );
+            let responses = &mut operation.responses.responses;
+            for response in responses.values_mut() {
+                if let openapi::RefOr::T(response) = response
+                    && response.description.is_empty()
+                {
+                    "Done, or what was asked for".clone_into(&mut response.description);
+                }
+            }
+            responses.insert("default".to_owned(), refusal.into());
+        }
+    }
+}
+
+/// All metrics, in Prometheus's text format
+#[utoipa::path(
+    get, path = "/metrics", tag = "node",
+    responses((status = 200, content_type = "text/plain", body = String)),
+)]
 async fn metrics(State(state): State<AdminState>) -> Response {
     // Collectors read files of the system and figures of RocksDB.
     blocking(move || match state.node.metrics() {
@@ -101,10 +157,17 @@ async fn metrics(State(state): State<AdminState>) -> Response {
     .await
 }
 
+/// What this node knows of itself and of its cluster
+#[utoipa::path(get, path = "/status", tag = "node", responses((status = 200, body = Status)))]
 async fn full_status(State(state): State<AdminState>) -> Response {
     Json(Status::of(state.node.as_ref(), &state.cluster_name)).into_response()
 }
 
+/// Read the configuration again, and take over what has changed: all of it, or nothing
+#[utoipa::path(
+    post, path = "/admin/reload", tag = "node",
+    responses((status = 200, body = ReloadReport), (status = 409, description = "Nothing was changed", body = ReloadReport)),
+)]
 async fn reload(State(state): State<AdminState>) -> Response {
     tracing::info!("asked to reload by an operator over HTTP");
     blocking(move || match state.node.reload() {
@@ -115,6 +178,10 @@ async fn reload(State(state): State<AdminState>) -> Response {
     .await
 }
 
+/// Hash over the whole state, which is read for it
+#[utoipa::path(
+    get, path = "/admin/content-hash", tag = "node", responses((status = 200, body = ContentHash)),
+)]
 async fn content_hash(State(state): State<AdminState>) -> Response {
     blocking(move || match state.node.content_hash() {
         Ok(hash) => Json(hash).into_response(),
@@ -129,7 +196,7 @@ pub(super) async fn blocking(work: impl FnOnce() -> Response + Send + 'static) -
 }
 
 pub(super) fn failed(error: &str) -> Response {
-    (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error }))).into_response()
+    orders::refused(StatusCode::INTERNAL_SERVER_ERROR, error)
 }
 
 #[cfg(test)]

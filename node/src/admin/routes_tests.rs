@@ -14,6 +14,7 @@ use quorate_actors::supervisor::{ColdStep, Lifecycle, Phase, Supervisor};
 use quorate_actors::view::{Published, Role, View};
 use quorate_actors::wake::Wake;
 use quorate_protocol::types::NodeId;
+use serde_json::json;
 
 use super::*;
 use crate::admin::{BoxFuture, ContentHash, Positions};
@@ -342,4 +343,51 @@ fn a_policy_is_explained_and_a_wrong_one_refused() {
     }
     // It belongs to no cluster yet.
     assert_eq!(server.get("/policy/simulate?policy=all&down=1").status, 409);
+}
+
+/// As many methods as a path could have.
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
+#[test]
+fn the_description_is_of_the_routes_that_there_are() {
+    let server = Server::start();
+    server.supervisor.enter(Phase::Ready);
+    let description: serde_json::Value =
+        serde_json::from_str(&server.get("/openapi.json").body).expect("JSON");
+    assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let paths = description["paths"].as_object().expect("paths");
+    // Everything but the document itself is made from what describes it.
+    let all: Vec<&str> = paths.keys().map(String::as_str).collect();
+    for known in ["/health/ready", "/status", "/events", "/admin/policy", "/admin/backup"] {
+        assert!(all.contains(&known), "{known}: {all:?}");
+    }
+    for (path, operations) in paths {
+        for method in METHODS {
+            let described = operations.get(method.to_lowercase());
+            // Nothing is carried out: it has no content type.
+            let answer = server.raw(&format!("{method} {path} HTTP/1.1\r\nHost: localhost"));
+            let code: u16 = answer[9..12].parse().expect("a status");
+            assert!(
+                answer.contains(r#"{"error""#) || described.is_some() || code == 405,
+                "{answer}"
+            );
+            match described {
+                Some(operation) => {
+                    assert!(code != 404 && code != 405, "{method} {path}: {answer}");
+                    let summary = operation["summary"].as_str().unwrap_or_default();
+                    assert!(!summary.is_empty(), "{method} {path}");
+                    for response in ["200", "default"] {
+                        let description = &operation["responses"][response]["description"];
+                        assert!(description.is_string(), "{method} {path}: {response}");
+                    }
+                }
+                None => assert!([405, 415].contains(&code), "{method} {path}: {answer}"),
+            }
+        }
+    }
+    let text = description.to_string();
+    for reference in text.split("#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().expect("it ends");
+        assert!(description["components"]["schemas"][name].is_object(), "{name}");
+    }
 }

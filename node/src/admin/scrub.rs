@@ -6,28 +6,34 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use quorate_actors::scrub::{Difference, NodeScrub, ScrubError};
-
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::orders::refused;
 use super::routes::AdminState;
 use crate::scrub::{Different, NodeScrubbed, Scrubbed};
 
 /// `POST /admin/scrub`
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Scrub {
+pub(super) struct ScrubOrder {
     /// Whether nodes that differ from most are told to rebuild their state.
     #[serde(default)]
     repair: bool,
 }
 
+/// Compare what the nodes hold, and read all files
+///
 /// Answers when all of it is read. A caller that goes away finds the outcome in log and metrics.
+#[utoipa::path(
+    post, path = "/admin/scrub", tag = "cluster", request_body = ScrubOrder,
+    responses((status = 200, body = Scrubbed)),
+)]
 pub(super) async fn scrub(
     State(state): State<AdminState>,
-    body: Result<Json<Scrub>, JsonRejection>,
+    body: Result<Json<ScrubOrder>, JsonRejection>,
 ) -> Response {
-    let Json(Scrub { repair }) = match body {
+    let Json(ScrubOrder { repair }) = match body {
         Ok(body) => body,
         Err(rejection) => return refused(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };

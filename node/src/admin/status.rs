@@ -5,6 +5,7 @@ use quorate_actors::view::{PeerView, Role, View};
 use quorate_protocol::cluster::{Member, MemberKind};
 use quorate_protocol::types::NodeId;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::health::{Purpose, readiness_of};
 use super::lifecycle::ColdStart;
@@ -14,7 +15,7 @@ use super::{NodeView, Positions};
 pub(crate) const EXPIRY_WARNING_DAYS: i64 = 30;
 
 /// What one node knows of itself and of its cluster.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Status {
     /// This node's number.
     pub(crate) node: u64,
@@ -94,7 +95,7 @@ pub(crate) struct Status {
 }
 
 /// A compaction that is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Compacting {
     /// Bytes of files that were written since it began.
     pub(crate) done_bytes: u64,
@@ -103,7 +104,7 @@ pub(crate) struct Compacting {
 }
 
 /// One member, as the answering node sees it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct MemberStatus {
     /// Its number.
     pub(crate) node: u64,
@@ -124,7 +125,7 @@ pub(crate) struct MemberStatus {
 }
 
 /// A snapshot on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Receiving {
     /// From which node.
     pub(crate) from: u64,
@@ -144,7 +145,7 @@ impl From<SnapshotProgress> for Receiving {
 }
 
 /// A snapshot on its way to another node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Sending {
     /// To which node.
     pub(crate) to: u64,
@@ -164,7 +165,7 @@ impl From<SnapshotSending> for Sending {
 }
 
 /// How far a member is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Cursors {
     /// In memory up to here.
     pub(crate) in_memory_seq: u64,

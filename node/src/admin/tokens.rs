@@ -16,8 +16,10 @@ use quorate_actors::orders::OrderKind;
 use quorate_protocol::cluster::{ClusterChange, ClusterEntry, JoinToken};
 use quorate_protocol::types::NodeId;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use utoipa::ToSchema;
 
+use super::answers::{TokenAnswer, TokenCreated, TokenList, TokenRevoked, TokenState};
 use super::orders::{ORDER_LIMIT, Verdict, change_in_turn, not_changed, order};
 use super::routes::AdminState;
 use crate::hex;
@@ -28,8 +30,8 @@ const TTL_MAX_S: u64 = 30 * 86_400;
 /// Longer than the period in which the view is renewed.
 const VIEW_LIMIT: Duration = Duration::from_millis(100);
 
-/// `POST /admin/tokens`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What is to become of an invitation.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, tag = "action", rename_all = "lowercase")]
 pub(crate) enum TokensOrder {
     /// Makes one.
@@ -59,27 +61,32 @@ pub(super) struct Redeem {
     pub(super) key: String,
 }
 
-/// `GET /tokens`
+/// Invitations for nodes that join
+#[utoipa::path(
+    get, path = "/tokens", tag = "cluster", responses((status = 200, body = TokenList)),
+)]
 pub(super) async fn list(State(state): State<AdminState>) -> Response {
     let view = state.node.view();
     let now_s = now_s();
-    let tokens: Vec<Value> = view
+    let tokens = view
         .config
         .iter()
         .flat_map(|config| &config.tokens)
-        .map(|token| {
-            json!({
-                "node": token.node.0,
-                "expires_at": token.expires_s,
-                "expired": !token.is_open(now_s),
-                "redeemed": token.key.is_some(),
-            })
+        .map(|token| TokenState {
+            node: token.node.0,
+            expires_at: token.expires_s,
+            expired: !token.is_open(now_s),
+            redeemed: token.key.is_some(),
         })
         .collect();
-    Json(json!({ "tokens": tokens })).into_response()
+    Json(TokenList { tokens }).into_response()
 }
 
-/// `POST /admin/tokens`
+/// Invite a node, or take an invitation back
+#[utoipa::path(
+    post, path = "/admin/tokens", tag = "cluster", request_body = TokensOrder,
+    responses((status = 200, body = TokenAnswer)),
+)]
 pub(super) async fn change(
     State(state): State<AdminState>,
     ConnectInfo(caller): ConnectInfo<SocketAddr>,
@@ -101,7 +108,7 @@ pub(super) async fn perform(state: &AdminState, asked: TokensOrder) -> Verdict {
                 return Verdict::refused(StatusCode::CONFLICT, error);
             };
             match carry_out(state, &ClusterChange::RevokeToken(token.hash)).await {
-                Ok(()) => Verdict::done(json!({ "revoked": node })),
+                Ok(()) => Verdict::done(TokenAnswer::Revoked(TokenRevoked { revoked: node })),
                 Err(verdict) => verdict,
             }
         }
@@ -117,12 +124,12 @@ pub(super) async fn perform(state: &AdminState, asked: TokensOrder) -> Verdict {
             let expires_s = now_s + ttl_seconds;
             let token = JoinToken { hash, node, expires_s, key: None };
             match carry_out(state, &ClusterChange::AddToken { token, now_s }).await {
-                Ok(()) => Verdict::done(json!({
-                    "node": node.0,
-                    "expires_at": expires_s,
-                    "cluster_name": &*state.cluster_name,
-                    "cluster_id": cluster.to_string(),
-                    "authorities": state.identity.load().authorities,
+                Ok(()) => Verdict::done(TokenAnswer::Created(TokenCreated {
+                    node: node.0,
+                    expires_at: expires_s,
+                    cluster_name: state.cluster_name.to_string(),
+                    cluster_id: cluster.to_string(),
+                    authorities: state.identity.load().authorities.clone(),
                 })),
                 Err(verdict) => verdict,
             }

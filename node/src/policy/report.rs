@@ -7,9 +7,10 @@ use quorate_protocol::policy::{
 };
 use quorate_protocol::types::NodeId;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `GET /policy/explain`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Explained {
     /// The policy's clauses.
     pub(crate) policy: String,
@@ -41,7 +42,7 @@ pub(crate) struct Explained {
 }
 
 /// How long writes would wait, by the entries of the last minute.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Latency {
     /// Median, in milliseconds, from when a command was read until its reply can be written; none
     /// if too few copies came.
@@ -55,7 +56,7 @@ pub(crate) struct Latency {
 }
 
 /// Medians of one voter's copies, in milliseconds since an entry was sealed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct NodeLatency {
     /// Its number.
     pub(crate) node: u64,
@@ -66,7 +67,7 @@ pub(crate) struct NodeLatency {
 }
 
 /// A combination of failures.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Failed {
     /// Voters that are stopped or cut off.
     pub(crate) stopped: usize,
@@ -82,7 +83,7 @@ pub(crate) struct Failed {
 }
 
 /// How many combinations do what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Combinations {
     /// All of them, the one without any failure included.
     pub(crate) total: u64,
@@ -97,7 +98,7 @@ pub(crate) struct Combinations {
 }
 
 /// `GET /policy/simulate`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Simulated {
     /// The policy's clauses.
     pub(crate) policy: String,
@@ -120,7 +121,7 @@ pub(crate) struct Simulated {
 }
 
 /// One voter of a simulation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Voter {
     /// Its number.
     pub(crate) node: u64,
@@ -131,7 +132,7 @@ pub(crate) struct Voter {
 }
 
 /// What the cursors say at this moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ByCursors {
     /// What is acknowledged, under the policy in force.
     pub(crate) acknowledged_seq: u64,
