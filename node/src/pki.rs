@@ -19,6 +19,9 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 const AUTHORITY_DAYS: i64 = 3650;
 const NODE_DAYS: i64 = 365;
 
+/// Names besides its own that a renewed certificate may have.
+const HOSTS_MAX: usize = 64;
+
 /// Certificates are valid from a little earlier on, because clocks differ between machines.
 const CLOCK_DIFFERENCE: Duration = Duration::hours(1);
 
@@ -50,6 +53,12 @@ pub(crate) enum PkiError {
     /// An authority whose files don't belong together.
     #[error("{0}")]
     Authority(String),
+    /// A host name by which peers would take the node for another one.
+    #[error("{0:?} is a node's name, not a host's")]
+    HostName(String),
+    /// More names than a certificate needs.
+    #[error("a certificate names at most {HOSTS_MAX} hosts")]
+    Hosts,
     /// Node ids start at 1.
     #[error("a node's id is at least 1")]
     NodeId,
@@ -222,16 +231,25 @@ impl Signer {
         Ok(Self { authority_pem: authority_pem.to_owned(), key_pem: key_pem.to_owned() })
     }
 
-    /// The certificate of a node, in PEM.
+    /// The certificate of a node, in PEM, with these names besides its own.
     pub(crate) fn sign(
         &self,
         request: &Request,
         id: u64,
         cluster: &str,
+        hosts: &[String],
     ) -> Result<String, PkiError> {
+        // Peers go by such a name alone.
+        let is_node = |host: &str| host.starts_with("node-") && host.ends_with(cluster);
+        if let Some(host) = hosts.iter().find(|host| is_node(host)) {
+            return Err(PkiError::HostName(host.clone()));
+        }
+        if hosts.len() > HOSTS_MAX {
+            return Err(PkiError::Hosts);
+        }
         let key = KeyPair::from_pem(&self.key_pem)?;
         let authority = Issuer::from_ca_cert_pem(&self.authority_pem, key)?;
-        let params = node_params(id, cluster, &[])?;
+        let params = node_params(id, cluster, hosts)?;
         Ok(params.signed_by(&request.0.public_key, &authority)?.pem())
     }
 }
@@ -254,11 +272,59 @@ pub(crate) fn prepare_request(
         write(key_file, &key.serialize_pem(), 0o600)?;
         key
     };
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name.push(DnType::CommonName, format!("node-{id}.{cluster}"));
-    let request = params.serialize_request(&key)?.pem()?;
+    let request = request_for(&key, id, cluster)?;
     write(request_file, &request, 0o644)?;
     Ok(request)
+}
+
+fn request_for(key: &KeyPair, id: u64, cluster: &str) -> Result<String, PkiError> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name.push(DnType::CommonName, format!("node-{id}.{cluster}"));
+    Ok(params.serialize_request(key)?.pem()?)
+}
+
+/// What a node's certificate says that is to be renewed.
+#[derive(Debug)]
+pub(crate) struct Present {
+    /// Its names besides `node-<id>.<cluster>`.
+    pub(crate) hosts: Vec<String>,
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
+}
+
+impl Present {
+    /// From the first certificate in PEM.
+    pub(crate) fn parse(pem: &[u8], id: u64, cluster: &str) -> Option<Self> {
+        let pem = x509_parser::pem::Pem::iter_from_buffer(pem).next()?.ok()?;
+        let (_, certificate) = X509Certificate::from_der(&pem.contents).ok()?;
+        let own = format!("node-{id}.{cluster}");
+        let validity = certificate.validity();
+        Some(Self {
+            hosts: names(&certificate).into_iter().filter(|name| *name != own).collect(),
+            not_before: validity.not_before.to_datetime(),
+            not_after: validity.not_after.to_datetime(),
+        })
+    }
+
+    /// From when to when.
+    pub(crate) fn life(&self) -> Duration {
+        self.not_after - self.not_before
+    }
+
+    /// Until then.
+    pub(crate) fn not_after(&self) -> OffsetDateTime {
+        self.not_after
+    }
+
+    /// Whether two thirds of its life are over.
+    pub(crate) fn is_due(&self, now: OffsetDateTime) -> bool {
+        now >= self.not_before + self.life() * 2 / 3
+    }
+}
+
+/// A request for a certificate with a key that is in use.
+pub(crate) fn renewal_request(key_pem: &[u8], id: u64, cluster: &str) -> Result<String, PkiError> {
+    request_for(&KeyPair::from_pem(&String::from_utf8_lossy(key_pem))?, id, cluster)
 }
 
 /// Signs a request with the authority in a folder.
@@ -274,7 +340,7 @@ pub(crate) fn sign_request(
     }
     let signer = Signer::new(&read(&dir.join("ca.crt"))?, &read(&dir.join("ca.key"))?)?;
     let request = Request::parse(&read(request)?)?;
-    write(output, &signer.sign(&request, id, cluster)?, 0o644)
+    write(output, &signer.sign(&request, id, cluster, &[])?, 0o644)
 }
 
 /// Reads every certificate of a PEM file.
@@ -318,23 +384,25 @@ impl fmt::Display for Description {
 
 fn description(path: &Path, certificate: &X509Certificate<'_>) -> Description {
     let validity = certificate.validity();
-    let names = certificate
-        .subject_alternative_name()
-        .ok()
-        .flatten()
-        .map(|extension| extension.value.general_names.iter().map(render_name).collect())
-        .unwrap_or_default();
     let end = validity.not_after.to_datetime();
     Description {
         file: path.to_owned(),
         subject: certificate.subject().to_string(),
         issuer: certificate.issuer().to_string(),
         authority: certificate.is_ca(),
-        names,
+        names: names(certificate),
         not_before: validity.not_before.to_datetime().date().to_string(),
         not_after: end.date().to_string(),
         days_left: (end - OffsetDateTime::now_utc()).whole_seconds().div_euclid(86_400),
     }
+}
+
+/// Its alternative names.
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    names
+        .map(|extension| extension.value.general_names.iter().map(render_name).collect())
+        .unwrap_or_default()
 }
 
 fn render_name(name: &GeneralName<'_>) -> String {
@@ -443,6 +511,31 @@ mod tests {
         let again = create_node(&dir, 2, "shop", &[], false).expect_err("it exists");
         assert!(matches!(again, PkiError::Exists(_)));
         assert!(describe(&node.key).is_err(), "a key is no certificate");
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+
+    #[test]
+    fn a_renewed_certificate_keeps_key_and_names_but_never_another_node_s() {
+        let dir = std::env::temp_dir().join(format!("quorate-renew-{}", std::process::id()));
+        let authority = create_authority(&dir, "shop", true).expect("an authority");
+        let hosts = ["10.0.0.2".to_owned(), "db-2.example.com".to_owned()];
+        let node = create_node(&dir, 2, "shop", &hosts, true).expect("a certificate");
+        let pem = |path: &Path| std::fs::read_to_string(path).expect("readable");
+        let present = Present::parse(pem(&node.cert).as_bytes(), 2, "shop").expect("it is read");
+        assert_eq!(present.hosts, hosts);
+        let now = OffsetDateTime::now_utc();
+        assert!(!present.is_due(now + Duration::days(243)), "{present:?}");
+        assert!(present.is_due(now + Duration::days(244)), "{present:?}");
+        let request = renewal_request(pem(&node.key).as_bytes(), 2, "shop").expect("a request");
+        let request = Request::parse(&request).expect("valid");
+        let signer = Signer::new(&pem(&authority.cert), &pem(&authority.key)).expect("a signer");
+        let renewed = signer.sign(&request, 2, "shop", &present.hosts).expect("signed");
+        let renewed = Present::parse(renewed.as_bytes(), 2, "shop").expect("it is read");
+        assert_eq!(renewed.hosts, hosts);
+        let stolen = signer.sign(&request, 2, "shop", &["node-1.shop".to_owned()]);
+        assert!(matches!(stolen, Err(PkiError::HostName(_))), "{stolen:?}");
+        let many = vec!["a.example".to_owned(); HOSTS_MAX + 1];
+        assert!(matches!(signer.sign(&request, 2, "shop", &many), Err(PkiError::Hosts)));
         let _ = std::fs::remove_dir_all(&dir);
     }
 }

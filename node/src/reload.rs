@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::http::AdminUrl;
 use crate::logging::{Log, parse_filter};
 use crate::output::{say, table};
+use crate::pki;
 
 /// The longest wait for an answer.
 const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -102,6 +103,32 @@ impl Reloader {
         self.in_force.lock().1.node.timers.shutdown_deadline
     }
 
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Settings {
+        self.in_force.lock().1.clone()
+    }
+
+    /// Puts this certificate in the place of the node's present one, in PEM, and in force. Reads and
+    /// writes disks.
+    ///
+    /// # Errors
+    /// It would not do, or can't be written; or what other files hold by now can't be taken over.
+    pub(crate) fn renew_certificate(&self, pem: &str) -> Result<(), Failure> {
+        let mut in_force = self.in_force.lock();
+        let mut settings = in_force.1.clone();
+        settings.node.tls.cert_pem = pem.as_bytes().to_vec();
+        settings.node.check_tls().map_err(|error| Failure::failed("tls.cert", error))?;
+        pki::write(&settings.cert_file, pem, 0o644)
+            .map_err(|error| Failure::Failed(error.to_string()))?;
+        let source = in_force.0.clone();
+        let report = self.take_over(&mut in_force, source)?;
+        if report.applied {
+            Ok(())
+        } else {
+            Err(Failure::Failed("other settings have changed that need a restart".to_owned()))
+        }
+    }
+
     /// Reads file and environment again, and takes over what has changed. Reads disks.
     pub(crate) fn reload(&self) -> ReloadReport {
         let report = self.try_reload().unwrap_or_else(|failure| ReloadReport {
@@ -121,10 +148,20 @@ impl Reloader {
 
     fn try_reload(&self) -> Result<ReloadReport, Failure> {
         let mut in_force = self.in_force.lock();
+        let source = Source::load(&in_force.0.path, std::env::vars());
+        let source = source.map_err(|errors| Failure::Usage(errors.to_string()))?;
+        self.take_over(&mut in_force, source)
+    }
+
+    /// Takes over what the source and its files say by now.
+    fn take_over(
+        &self,
+        in_force: &mut (Source, Settings),
+        source: Source,
+    ) -> Result<ReloadReport, Failure> {
         let (old_source, old) = &*in_force;
-        let wrong = |errors: config::ConfigErrors| Failure::Usage(errors.to_string());
-        let source = Source::load(&old_source.path, std::env::vars()).map_err(wrong)?;
-        let mut settings = config::resolve_checked(&source).map_err(wrong)?;
+        let settings = config::resolve_checked(&source);
+        let mut settings = settings.map_err(|errors| Failure::Usage(errors.to_string()))?;
         // A flag of the command line may have set it.
         settings.node.allow_volatile |= old.node.allow_volatile;
         let changed = changed_keys((old_source, old), (&source, &settings));

@@ -14,11 +14,13 @@ use quorate_actors::node::{Certificates, FinalBackup, NodeConfig, RunningNode};
 use quorate_actors::supervisor::{ExitReason, Lifecycle};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::adapter::Adapter;
 use crate::admin::status::EXPIRY_WARNING_DAYS;
 use crate::admin::{
-    AdminState, Front, NodeView, STREAMS_MAX, StartingNode, router, serve_orders, watch_cluster,
+    AdminState, Front, NodeView, STREAMS_MAX, StartingNode, keep_certificate, router, serve_orders,
+    watch_cluster,
 };
 use crate::config::{self, Settings, Source};
 use crate::failure::Failure;
@@ -161,11 +163,7 @@ async fn serve(
     // Only now: whoever is told that the node is ready is told what it holds.
     node.ready();
     notify::notify("READY=1");
-    let upkeep = [
-        tokio::spawn(watch_cluster(state.node, state.events)),
-        tokio::spawn(reload_on(hangup, reloader.clone())),
-        tokio::spawn(warn_of_expiry(node.certificates().clone())),
-    ];
+    let upkeep = upkeep(&node, state, &reloader, hangup);
 
     let (why, superseded) = tokio::select! {
         by = told.wait() => (by, false),
@@ -192,7 +190,7 @@ async fn serve(
     stop.done(report.clone());
     front.close().await;
     watchdog.abort();
-    upkeep.iter().for_each(tokio::task::JoinHandle::abort);
+    upkeep.iter().for_each(JoinHandle::abort);
     pid_file.remove();
     // A restart would forget that it was told to stop meanwhile.
     if superseded && !told.was_told().await {
@@ -200,6 +198,21 @@ async fn serve(
         return Ok(End::Superseded { installed });
     }
     finish(&report).map(|()| End::Stopped)
+}
+
+/// What goes on for as long as the node runs.
+fn upkeep(
+    node: &RunningNode,
+    state: AdminState,
+    reloader: &Arc<Reloader>,
+    hangup: Signal,
+) -> [JoinHandle<()>; 4] {
+    [
+        tokio::spawn(watch_cluster(state.node.clone(), state.events.clone())),
+        tokio::spawn(keep_certificate(state, reloader.clone())),
+        tokio::spawn(reload_on(hangup, reloader.clone())),
+        tokio::spawn(warn_of_expiry(node.certificates().clone())),
+    ]
 }
 
 /// What the admin port's routes share, with what stands for the node.

@@ -45,10 +45,12 @@ pub enum OrderKind {
     Drill = 64,
     /// Raise the cluster version.
     FinishUpgrade = 65,
+    /// Sign a new certificate for the node that asks.
+    Renew = 66,
 }
 
 impl OrderKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Promote,
         Self::SetPolicy,
         Self::Members,
@@ -57,6 +59,7 @@ impl OrderKind {
         Self::Sign,
         Self::Drill,
         Self::FinishUpgrade,
+        Self::Renew,
     ];
 
     /// As it is named in logs.
@@ -67,6 +70,7 @@ impl OrderKind {
             Self::SetPolicy => "policy set",
             Self::Drill => "drill",
             Self::FinishUpgrade => "upgrade finish",
+            Self::Renew => "renew",
             Self::Members => "members",
             Self::Tokens => "token",
             Self::Redeem => "redeem",

@@ -10,6 +10,8 @@ use nix::unistd::Pid;
 use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, binary, poll};
 use quorate_cluster_tests::resp::Value;
 use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use time::OffsetDateTime;
 
 use crate::common::{
     assert_only_redirected, json, judge_writes, quorate, real_metric, token, wait_for_voter,
@@ -165,4 +167,69 @@ fn limits_change_at_a_hangup_and_nothing_does_where_a_key_needs_a_restart() {
     assert_eq!(json(&cluster, id, &["config", "reload"])["applied"], true);
     assert_eq!(limit(&mut client), shown("99"));
     assert!(cluster.connect(id).command(&["GET", "a"]).expect("a reply").is_null());
+}
+
+/// Puts a certificate in the place of a node's own, for the same key, four fifths of whose life are over.
+fn age(cluster: &Cluster, id: u64, host: &str) {
+    let file = |name: &str| cluster.dir().join("pki").join(name);
+    let read = |name: &str| fs::read_to_string(file(name)).expect("it is there");
+    let key = KeyPair::from_pem(&read("ca.key")).expect("a key");
+    let authority = Issuer::from_ca_cert_pem(&read("ca.crt"), key).expect("an authority");
+    let names = vec![format!("node-{id}.test"), host.to_owned()];
+    let mut params = CertificateParams::new(names).expect("names");
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let now = OffsetDateTime::now_utc();
+    params.not_before = now - time::Duration::days(80);
+    params.not_after = now + time::Duration::days(20);
+    let own = KeyPair::from_pem(&read(&format!("node-{id}.key"))).expect("a key");
+    let aged = params.signed_by(&own, &authority).expect("signed");
+    fs::write(file(&format!("node-{id}.crt")), aged.pem()).expect("written");
+}
+
+/// One of them holds the authority's key, the other one asks it; the third's is not due.
+#[test]
+fn certificates_are_renewed_at_two_thirds_of_their_life() {
+    let mut cluster = Cluster::prepare("renewal", &ClusterOptions::default());
+    age(&cluster, 1, "db-1.example");
+    age(&cluster, 2, "10.0.0.2");
+    cluster.settings_mut(1).extra = "ca_key = \"../pki/ca.key\"\n".to_owned();
+    cluster.settings(1).write();
+    let certificate = |id: u64| cluster.dir().join("pki").join(format!("node-{id}.crt"));
+    let third = fs::read(certificate(3)).expect("it is there");
+    let [first, second] = [1, 2].map(certificate);
+    let before = [&first, &second].map(|file| fs::read(file).expect("it is there"));
+    for id in cluster.ids() {
+        cluster.start_node(id);
+    }
+    cluster.wait_until_writable();
+    for (id, file, before, host) in
+        [(1, &first, &before[0], "db-1.example"), (2, &second, &before[1], "10.0.0.2")]
+    {
+        // Another look follows after a minute, if the two had not found each other at the first one.
+        poll(3 * RECOVERY_LIMIT, "a new certificate", || {
+            (fs::read(file).expect("it is there") != *before).then_some(())
+        });
+        poll(RECOVERY_LIMIT, "it to be in force", || {
+            let days = json(&cluster, id, &["status"])["certificate_days"].as_i64();
+            (days == Some(364)).then_some(())
+        });
+        let shown = Command::new(binary()).args(["pki", "show", "--json"]).arg(file).output();
+        let shown = String::from_utf8(shown.expect("it starts").stdout).expect("text");
+        let names = format!("[\"node-{id}.test\",\"{host}\"]");
+        assert!(shown.contains(&names), "{shown}");
+        let told = String::from_utf8(quorate(&cluster, id, &["events"]).stdout).expect("text");
+        assert!(told.contains(" certificate valid_until="), "{told}");
+    }
+    // Recorded by whoever signed.
+    let told = String::from_utf8(quorate(&cluster, 1, &["events"]).stdout).expect("text");
+    assert!(told.contains("renew by this node at node 2: allowed"), "{told}");
+    assert_eq!(fs::read(cluster.dir().join("pki/node-3.crt")).expect("it is there"), third);
+    // New sessions go by them.
+    assert!(cluster.stop(2).success());
+    cluster.start_node(2);
+    let mut client = cluster.connect(cluster.wait_until_writable());
+    let written = client.command(&["SET", "a", "1"]).expect("a reply");
+    assert_eq!(written, Value::Simple("OK".into()));
+    cluster.wait_until_equal();
 }

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use super::drill::Break;
 use super::joining::Sign;
 use super::orders::{Promote, SetPolicy};
+use super::renewal::Renew;
 use super::tokens::Redeem;
 use super::{JoinAnswer, JoinRequest, MembersOrder, TokensOrder};
 
@@ -31,6 +32,7 @@ fn what_a_node_that_joins_sends_and_gets_is_fixed() {
     assert_eq!(read::<JoinAnswer>(r#"{"error":"no"}"#).error.as_deref(), Some("no"));
     unchanged::<Redeem>(r#"{"hash":"00","key":"ff"}"#);
     unchanged::<Sign>(r#"{"hash":"00","request":"-----BEGIN"}"#);
+    unchanged::<Renew>(r#"{"request":"-----BEGIN","hosts":["a.example"]}"#);
 }
 
 #[test]

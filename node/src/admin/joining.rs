@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::http::StatusCode;
 use quorate_actors::orders::OrderKind;
 use quorate_actors::replication::ReceivedJoin;
@@ -101,7 +102,8 @@ async fn join(
     }
     let node = redeemed.body()["node"].as_u64().ok_or("the primary names no node")?;
     let sign = Sign { hash, request: asked.request.clone() };
-    let certificate = signed(state, operator, &sign).await;
+    let body = serde_json::to_vec(&sign).unwrap_or_default();
+    let certificate = signed(state, OrderKind::Sign, operator, body.into()).await;
     let view = state.node.view();
     let config = view.config.as_ref().ok_or("no cluster is known here")?;
     let members =
@@ -120,22 +122,26 @@ async fn join(
 }
 
 /// Has the request signed: here, or by the first member that holds the authority's key.
-async fn signed(state: &AdminState, operator: &str, sign: &Sign) -> Option<String> {
-    let body = serde_json::to_vec(sign).unwrap_or_default();
+pub(super) async fn signed(
+    state: &AdminState,
+    kind: OrderKind,
+    operator: &str,
+    body: Bytes,
+) -> Option<String> {
     let view = state.node.view();
     let others = view.peers.iter().filter(|peer| peer.connected).map(|peer| peer.node);
     let mut asked: Vec<NodeId> = vec![view.node];
     asked.extend(others);
     for node in asked {
         let verdict = if node == view.node {
-            perform(state, OrderKind::Sign, operator, &body).await
+            perform(state, node, kind, operator, &body).await
         } else {
-            forward(state, node, OrderKind::Sign, operator, body.clone().into()).await
+            forward(state, node, kind, operator, body.clone()).await
         };
         if let Some(certificate) = verdict.body()["certificate"].as_str() {
             return Some(certificate.to_owned());
         }
-        tracing::info!(%node, reason = verdict.error(), "a request to join is not signed there");
+        tracing::info!(%node, reason = verdict.error(), order = kind.name(), "it is not signed there");
     }
     None
 }
@@ -173,7 +179,7 @@ pub(super) async fn sign(state: &AdminState, asked: Sign) -> Verdict {
         let error = "this node's log has no token that was redeemed for the key";
         return Verdict::refused(StatusCode::CONFLICT, error);
     };
-    match signer.sign(&request, node.0, &state.cluster_name) {
+    match signer.sign(&request, node.0, &state.cluster_name, &[]) {
         Ok(certificate) => Verdict::done(json!({ "certificate": certificate })),
         Err(error) => Verdict::refused(StatusCode::INTERNAL_SERVER_ERROR, error),
     }

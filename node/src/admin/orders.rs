@@ -30,7 +30,7 @@ use utoipa::ToSchema;
 use super::answers::{Broken, PolicySet, Promoted, Refusal, Upgraded};
 use super::drill::{Break, break_here};
 use super::routes::AdminState;
-use super::{joining, members, tokens};
+use super::{joining, members, renewal, tokens};
 use crate::events::{Act, ActOutcome, Events, fields_of};
 
 /// How long an order may take: more than a transfer's own deadline, and than an election.
@@ -199,7 +199,7 @@ async fn carry_out(state: AdminState, received: ReceivedOrder) {
     if Instant::now() >= deadline {
         return;
     }
-    let verdict = perform(&state, kind, &format!("{operator} at node {from}"), &body).await;
+    let verdict = perform(&state, from, kind, &format!("{operator} at node {from}"), &body).await;
     let answer = OrderAnswer { code: verdict.code.as_u16(), body: verdict.body.to_string().into() };
     // The asker has stopped waiting, and was told that it is in doubt.
     let _ = reply.send(answer);
@@ -215,7 +215,8 @@ pub(super) async fn order(
     if let Some(primary) = other_primary(&state.node.view()) {
         return forward(state, primary, kind, operator, body).await;
     }
-    let verdict = perform(state, kind, operator, &body).await;
+    let own = state.node.view().node;
+    let verdict = perform(state, own, kind, operator, &body).await;
     match other_primary(&state.node.view()) {
         // Leadership went there meanwhile.
         Some(primary) if verdict.not_primary => forward(state, primary, kind, operator, body).await,
@@ -256,9 +257,10 @@ pub(super) async fn forward(
     }
 }
 
-/// Does it here, or says why not.
+/// Does it here, or says why not. `from` is the node that somebody asked.
 pub(super) async fn perform(
     state: &AdminState,
+    from: NodeId,
     kind: OrderKind,
     actor: &str,
     body: &[u8],
@@ -286,6 +288,10 @@ pub(super) async fn perform(
         },
         OrderKind::Sign => match parse(body) {
             Ok(asked) => joining::sign(state, asked).await,
+            Err(verdict) => verdict,
+        },
+        OrderKind::Renew => match parse(body) {
+            Ok(asked) => renewal::sign(state, from, &asked),
             Err(verdict) => verdict,
         },
         OrderKind::FinishUpgrade => raise_version(state).await,

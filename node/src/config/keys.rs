@@ -318,14 +318,14 @@ const GENERAL: &[Key] = &[
         path: "tls.cert",
         kind: Kind::Path,
         fallback: Required("\"/etc/quorate/tls/node-1.crt\""),
-        doc: "This node's certificate.",
+        doc: "This node's certificate. It is renewed where it lies, if a member has `tls.ca_key`.",
     },
     Key {
         path: "tls.ca_key",
         kind: Kind::Path,
         fallback: Unset("\"tls/ca.key\""),
         doc: "The key of the first authority in `tls.ca`: this node then signs the certificates of nodes \
-              that join with a token. Keep it on as few nodes as possible.",
+              that join with a token, and renews those of members. Keep it on as few nodes as possible.",
     },
     Key {
         path: "tls.key",

@@ -12,7 +12,6 @@ mod settings;
 mod source;
 mod value;
 
-pub(crate) use error::ConfigErrors;
 pub(crate) use example::{effective, example};
 pub(crate) use keys::KEYS;
 pub(crate) use resolve::resolve_checked;

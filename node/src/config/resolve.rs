@@ -90,6 +90,7 @@ impl Reader<'_> {
             log: self.log(),
             pid_file,
             public_metrics: self.flag("admin.public_metrics"),
+            cert_file: self.path("tls.cert").unwrap_or_default(),
             ca_key: self.ca_key(),
         };
         self.check_listeners(&settings.node);

@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) log: LogSettings,
     /// Holds the process id while the node runs.
     pub(crate) pid_file: PathBuf,
+    /// Where the node's certificate is.
+    pub(crate) cert_file: PathBuf,
     /// The authority's key in PEM, where this node signs certificates.
     pub(crate) ca_key: Option<Secret>,
     /// Whether other machines may read `/metrics`.
