@@ -35,12 +35,38 @@ pub enum HttpError {
 ///
 /// See [`HttpError`]; any status code is a response.
 pub fn get(address: SocketAddr, path: &str, timeout: Duration) -> Result<Response, HttpError> {
+    ask(address, &format!("GET {path} HTTP/1.1\r\n"), "", timeout)
+}
+
+/// `POST path` with a JSON body.
+///
+/// # Errors
+///
+/// See [`HttpError`]; any status code is a response.
+pub fn post(
+    address: SocketAddr,
+    path: &str,
+    json: &str,
+    timeout: Duration,
+) -> Result<Response, HttpError> {
+    let length = json.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
+    );
+    ask(address, &head, json, timeout)
+}
+
+fn ask(
+    address: SocketAddr,
+    head: &str,
+    body: &str,
+    timeout: Duration,
+) -> Result<Response, HttpError> {
     let deadline = Instant::now() + timeout;
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_write_timeout(Some(timeout))?;
-    stream.write_all(
-        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),
-    )?;
+    let request = format!("{head}Host: {address}\r\nConnection: close\r\n\r\n{body}");
+    stream.write_all(request.as_bytes())?;
     let mut received = Vec::new();
     let mut chunk = [0; 16 << 10];
     loop {

@@ -20,6 +20,7 @@ use quorate_actors::supervisor::Lifecycle;
 use quorate_actors::view::Published;
 
 use crate::admin::{BoxFuture, ContentHash, NodeView, Positions};
+use crate::failure::Failure;
 use crate::reload::{ReloadReport, Reloader};
 use crate::stop::Stop;
 
@@ -162,6 +163,10 @@ impl NodeView for Adapter {
 
     fn stop(&self) -> &Stop {
         &self.stop
+    }
+
+    fn set_log_filter(&self, filter: &str) -> Option<Result<(), Failure>> {
+        Some(self.reloader.set_log_filter(filter))
     }
 
     fn reload(&self) -> Option<ReloadReport> {

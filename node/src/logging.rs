@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::{EnvFilter, reload};
@@ -57,9 +58,16 @@ impl Log {
     }
 }
 
-/// Levels by module.
-pub(crate) fn parse_filter(text: &str) -> Result<EnvFilter, Failure> {
-    EnvFilter::try_new(text).map_err(|error| Failure::Usage(format!("log.filter: {error}")))
+/// Levels by module. A word alone has to be a level: taken for a module, a mistyped one would silence
+/// everything else.
+pub(crate) fn parse_filter(text: &str) -> Result<EnvFilter, String> {
+    let words = text.split(',').map(str::trim).filter(|part| !part.contains(['=', '[', ']']));
+    for word in words {
+        word.parse::<LevelFilter>().map_err(|_| {
+            format!("{word:?} is no level (off, error, warn, info, debug, trace) and sets none")
+        })?;
+    }
+    EnvFilter::try_new(text).map_err(|error| error.to_string())
 }
 
 fn open(path: &Path) -> Result<File, Failure> {
@@ -72,7 +80,8 @@ fn open(path: &Path) -> Result<File, Failure> {
 pub(crate) fn start(settings: &LogSettings) -> Result<Log, Failure> {
     let file = settings.file.as_deref().map(open).transpose()?;
     let file = file.map(|file| LogFile(Arc::new(ArcSwap::from_pointee(file))));
-    let filter = parse_filter(&settings.filter)?;
+    let filter = parse_filter(&settings.filter)
+        .map_err(|error| Failure::Usage(format!("log.filter: {error}")))?;
     let colours = file.is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
     let writer = match &file {
         Some(file) => BoxMakeWriter::new(file.clone()),
@@ -123,4 +132,19 @@ fn end_on_panic(file: Option<LogFile>) {
         }
         std::process::abort();
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_level_is_no_module() {
+        for good in ["info", "warn,quorate_actors::replication=debug", "off", "[span]=trace"] {
+            assert!(parse_filter(good).is_ok(), "{good}");
+        }
+        for wrong in ["inof", "", "info,", "quorate_actors", "a=b"] {
+            assert!(parse_filter(wrong).is_err(), "{wrong}");
+        }
+    }
 }

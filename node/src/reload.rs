@@ -129,6 +129,15 @@ impl Reloader {
         }
     }
 
+    /// Has the log tell what this filter lets through, until the next reload.
+    ///
+    /// # Errors
+    /// It is no filter, or the log's file can't be opened.
+    pub(crate) fn set_log_filter(&self, filter: &str) -> Result<(), Failure> {
+        let filter = parse_filter(filter).map_err(Failure::Usage)?;
+        self.log.renew(self.in_force.lock().1.log.file.as_deref(), filter)
+    }
+
     /// Reads file and environment again, and takes over what has changed. Reads disks.
     pub(crate) fn reload(&self) -> ReloadReport {
         let report = self.try_reload().unwrap_or_else(|failure| ReloadReport {
@@ -167,7 +176,7 @@ impl Reloader {
         let changed = changed_keys((old_source, old), (&source, &settings));
         let applied = changed.iter().all(|key| RELOADABLE.contains(key));
         if applied {
-            let filter = parse_filter(&settings.log.filter)?;
+            let filter = parse_filter(&settings.log.filter).map_err(Failure::Usage)?;
             let identity = settings.identity();
             let identity = identity.map_err(|error| Failure::failed("tls.ca_key", error))?;
             self.log.renew(settings.log.file.as_deref(), filter)?;

@@ -214,9 +214,9 @@ fn a_store_that_fails_at_any_request_leaves_a_whole_archive() {
     for (kind, fault) in
         [S3Fault::Away as fn(u64) -> S3Fault, S3Fault::Deaf].into_iter().enumerate()
     {
+        let target = target(&format!("faults-{kind}"));
+        json(&back_up(&cluster, 1, &target, &[]));
         for first in 1.. {
-            let target = target(&format!("faults-{kind}-{first}"));
-            json(&back_up(&cluster, 1, &target, &[]));
             oracle.write(5);
             proxy.set(fault(first));
             let failed = back_up(&cluster, 1, &target, &[]);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT, binary, poll};
+use quorate_cluster_tests::http;
 use quorate_cluster_tests::resp::Value;
 use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
@@ -167,6 +168,23 @@ fn limits_change_at_a_hangup_and_nothing_does_where_a_key_needs_a_restart() {
     assert_eq!(json(&cluster, id, &["config", "reload"])["applied"], true);
     assert_eq!(limit(&mut client), shown("99"));
     assert!(cluster.connect(id).command(&["GET", "a"]).expect("a reply").is_null());
+
+    // By hand until the next reload.
+    let admin = cluster.settings(id).ports.admin;
+    let level = |level: &str| {
+        let body = format!("{{\"level\":\"{level}\"}}");
+        http::post(admin, "/admin/log-level", &body, Duration::from_secs(5)).expect("an answer")
+    };
+    let log = || fs::read_to_string(cluster.settings(id).log_file()).expect("a log");
+    let refused = level("inof");
+    assert!(refused.status == 400 && refused.body.contains("no level"), "{}", refused.body);
+    assert_eq!(level("off").status, 200);
+    let before = log().len();
+    json(&cluster, id, &["storage", "flush"]);
+    assert_eq!(log().len(), before, "nothing is told");
+    assert_eq!(json(&cluster, id, &["config", "reload"])["applied"], true);
+    json(&cluster, id, &["storage", "flush"]);
+    assert!(log()[before..].contains("state flushed by an operator"));
 }
 
 /// Puts a certificate in the place of a node's own, for the same key, four fifths of whose life are over.

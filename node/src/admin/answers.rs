@@ -328,3 +328,10 @@ pub(super) struct Broken {
     /// Always true.
     pub(super) broken: bool,
 }
+
+/// What the log tells now.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LogLevelSet {
+    /// A level, or levels by module.
+    pub(super) level: String,
+}

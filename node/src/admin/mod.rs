@@ -52,6 +52,7 @@ use quorate_actors::storage::state::{CompactError, CompactProgress, Compacted};
 use quorate_actors::supervisor::{Lifecycle, Phase};
 use quorate_actors::view::{Published, View};
 
+use crate::failure::Failure;
 use crate::reload::ReloadReport;
 use crate::stop::Stop;
 
@@ -121,6 +122,10 @@ pub(crate) trait NodeView: Send + Sync + 'static {
     fn stop(&self) -> &Stop;
     /// Reads the configuration again, once the node runs; reads disks.
     fn reload(&self) -> Option<ReloadReport> {
+        None
+    }
+    /// Has the log tell what this filter lets through, once the node runs; opens the log's file.
+    fn set_log_filter(&self, _filter: &str) -> Option<Result<(), Failure>> {
         None
     }
     /// Whole days until the first certificate expires, once they are in use.

@@ -3,23 +3,26 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
+use serde::Deserialize;
 use tokio::sync::Semaphore;
-use utoipa::{OpenApi, openapi};
+use utoipa::{OpenApi, ToSchema, openapi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::answers::Refusal;
+use super::answers::{LogLevelSet, Refusal};
 use super::status::Status;
 use super::{
     ContentHash, NodeView, access, backup, events, lifecycle, members, orders, policy, scrub,
     storage, tokens,
 };
 use crate::events::Events;
+use crate::failure::Failure;
 use crate::pki::Signer;
 use crate::reload::ReloadReport;
 
@@ -113,6 +116,7 @@ fn of_this_node(state: &AdminState) -> OpenApiRouter<AdminState> {
         .routes(routes!(scrub::scrub))
         .routes(routes!(backup::create))
         .routes(routes!(reload))
+        .routes(routes!(log_level))
         .routes(routes!(lifecycle::drain))
         .routes(routes!(lifecycle::shutdown))
         .route_layer(middleware::from_fn_with_state(state.clone(), events::audit))
@@ -174,6 +178,33 @@ async fn reload(State(state): State<AdminState>) -> Response {
         Some(report) if report.applied => Json(report).into_response(),
         Some(report) => (StatusCode::CONFLICT, Json(report)).into_response(),
         None => failed("there is nothing to reload"),
+    })
+    .await
+}
+
+/// What the log is to tell.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct LogLevel {
+    /// A level, or levels by module, as `log.filter` has them.
+    level: String,
+}
+
+/// Change what the log tells, until the next reload
+#[utoipa::path(
+    post, path = "/admin/log-level", tag = "node", request_body = LogLevel,
+    responses((status = 200, body = LogLevelSet)),
+)]
+async fn log_level(State(state): State<AdminState>, body: Bytes) -> Response {
+    let LogLevel { level } = match orders::parse(&body) {
+        Ok(asked) => asked,
+        Err(verdict) => return verdict.into_response(),
+    };
+    blocking(move || match state.node.set_log_filter(&level) {
+        Some(Ok(())) => Json(LogLevelSet { level }).into_response(),
+        Some(Err(Failure::Usage(error))) => orders::refused(StatusCode::BAD_REQUEST, &error),
+        Some(Err(error)) => failed(&error.to_string()),
+        None => failed("there is no log to change"),
     })
     .await
 }

@@ -22,6 +22,7 @@ use super::keys::{self, Fallback, KEYS, Kind};
 use super::settings::{LogFormat, LogSettings, Secret, Settings};
 use super::source::Source;
 use super::value::{Value, parse_bytes, parse_duration};
+use crate::logging::parse_filter;
 
 mod archive;
 mod health;
@@ -319,8 +320,8 @@ impl Reader<'_> {
             self.refuse("log.level", "one of error, warn, info, debug, trace");
         }
         let filter = self.text("log.filter").unwrap_or(level);
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
-            self.refuse("log.filter", error.to_string());
+        if let Err(error) = parse_filter(&filter) {
+            self.refuse("log.filter", error);
         }
         let format = match self.text("log.format").as_deref() {
             Some("json") => LogFormat::Json,
