@@ -65,6 +65,8 @@ verify-long: need-build need-test ## The long forms of the tests of `make test`
 		--test cluster -- --nocapture no_election_happens
 	QUORATE_BOUNDED_SECONDS=600 cargo test --release $(CARGO_FLAGS) --package quorate-cluster-tests \
 		--test cluster -- --nocapture cost_no_memory
+	QUORATE_S3_STRIDE=1 cargo test --release $(CARGO_FLAGS) --package quorate-cluster-tests \
+		--test cluster -- --nocapture fails_at_any_request
 	QUORATE_ATTRIBUTION_PAIRS=120 cargo test --release $(CARGO_FLAGS) --package quorate-cluster-tests \
 		--test cluster -- --nocapture costs_next_to_nothing
 	"$(CARGO_TARGET_DIR)/release/modelcheck"
