@@ -66,6 +66,17 @@ pub(super) enum FetchError {
     Io(#[from] io::Error),
 }
 
+impl FetchError {
+    /// Whether it was the way to the other node that failed, or that node's end, and nothing of what
+    /// it sent.
+    pub(super) fn is_lost_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::Deadline(_) | Self::Connection(_) | Self::Write(_) | Self::Read(_) | Self::Short
+        )
+    }
+}
+
 /// Connects to another node, on the runtime of the snapshots' thread.
 pub(crate) type Dialled = Arc<dyn Fn(NodeId, SocketAddr) -> DialFuture + Send + Sync>;
 type DialFuture = Pin<Box<dyn Future<Output = Result<Connection, String>> + Send>>;

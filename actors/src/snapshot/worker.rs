@@ -100,6 +100,8 @@ pub(super) struct Worker {
     succeeding: JoinSet<()>,
     not_before: Instant,
     backoff: Duration,
+    /// Of all snapshots, when an attempt last failed.
+    received_bytes: u64,
 }
 
 impl Worker {
@@ -170,6 +172,7 @@ impl Worker {
             succeeding: JoinSet::new(),
             not_before: Instant::now(),
             backoff: RETRY_MIN,
+            received_bytes: 0,
         }
     }
 
@@ -335,6 +338,12 @@ impl Worker {
         let receiving = match ended {
             Ok(Ok(receiving)) => receiving,
             Ok(Err(error)) => {
+                let received = self.handle.stats.received_bytes();
+                // It got on: the next attempt may, too.
+                if error.is_lost_connection() && received > self.received_bytes {
+                    self.backoff = RETRY_MIN;
+                }
+                self.received_bytes = received;
                 tracing::warn!(%error, retry_in = ?self.backoff, "snapshot not received");
                 return self.retry_later();
             }
