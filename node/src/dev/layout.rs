@@ -266,7 +266,9 @@ impl Layout {
              [peer]\nlisten = \"{peer}\"\n\n\
              [admin]\nlisten = \"{admin}\"\n\n\
              [tls]\nca = \"../tls/ca.crt\"\ncert = \"../tls/node-{id}.crt\"\n\
-             key = \"../tls/node-{id}.key\"\n\n\
+             key = \"../tls/node-{id}.key\"\n\
+             # Nodes that join with a token have their certificates from here.\n\
+             ca_key = \"../tls/ca.key\"\n\n\
              # The folder may be in a container's overlay: nothing here is meant to last.\n\
              [storage]\nallow_volatile = true\n\n\
              [log]\nfile = \"log\"\n",
