@@ -9,14 +9,16 @@ use quorate_protocol::types::Seq;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::sync::oneshot;
 
-use super::ack::Ack;
-use super::catalogue::{Head, Position};
+use super::catalogue::{Head, Position, read};
 use super::error::ArchiveError;
-use super::location::{Location, S3Settings};
+use super::location::Location;
+use super::options::{RunOptions, WithState};
 use super::prune::{Retention, prune};
 use super::report::{BackupFailure, BackupReport};
 use super::restore::verify_by_restore;
-use super::run::{RunOptions, RunParts, run};
+use super::run::{RunParts, run};
+use super::settings::{ArchiveSettings, InForce};
+use super::status::{ArchiveStatus, Counted, DueMs, SnapshotSeen, Written};
 use super::target::{Target, TargetOptions};
 use crate::clock;
 use crate::metrics::ArchiveMetrics;
@@ -30,58 +32,6 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How often the last backup tries again while another one is under way.
 const BUSY_RETRY: Duration = Duration::from_millis(50);
-
-/// What is archived by itself, and where.
-#[derive(Clone, Debug)]
-pub struct ArchiveSettings {
-    /// Where; nothing is archived by itself without.
-    pub target: Option<Location>,
-    /// How S3 stores are reached.
-    pub s3: S3Settings,
-    /// How often the primary archives what is new.
-    pub interval: Duration,
-    /// How often the state is copied too.
-    pub snapshot_interval: Duration,
-    /// What is kept.
-    pub retention: Retention,
-    /// How often the primary restores the archive to compare it; never without.
-    pub verify_interval: Option<Duration>,
-    /// What a backup copies in a second at most, but for the last one of a node that stops.
-    pub bytes_per_second: u64,
-    /// What a backup waits for at its end.
-    pub ack: Ack,
-    /// Whether a node that is told to stop archives what is new.
-    pub final_backup: bool,
-}
-
-/// What is known of the archive. Replaced whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ArchiveStatus {
-    /// Where the schedule writes to; `None` where it is off.
-    pub target: Option<String>,
-    /// Whether this node writes now.
-    pub running: bool,
-    /// Through here the log is archived, as this node last saw it.
-    pub archived: Option<Position>,
-    /// When this node last ended a run well, in milliseconds since 1970.
-    pub succeeded_at_ms: Option<u64>,
-    /// When a restore last held what was archived, in milliseconds since 1970.
-    pub verified_at_ms: Option<u64>,
-    /// Why the last run of this node failed; `None` once one ended well.
-    pub failure: Option<String>,
-}
-
-impl std::fmt::Display for ArchiveStatus {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Some(target) = &self.target else { return f.write_str("off") };
-        f.write_str(target)?;
-        match (&self.archived, &self.failure) {
-            (_, Some(failure)) => write!(f, ": {failure}"),
-            (Some(archived), None) => write!(f, " through entry {}", archived.seq),
-            (None, None) => f.write_str(": nothing yet"),
-        }
-    }
-}
 
 /// Why an order wasn't carried out.
 #[derive(Debug, thiserror::Error)]
@@ -108,16 +58,13 @@ pub enum BackupError {
 pub struct Archive {
     actor: ActorRef<ArchiveMessage>,
     status: Arc<ArcSwap<ArchiveStatus>>,
+    settings: InForce,
     stopping: Arc<AtomicBool>,
-    bytes_per_second: u64,
-    ack: Ack,
-    final_backup: bool,
 }
 
 /// What the actor works with.
 pub(crate) struct ArchiveParts {
     pub(crate) run: RunParts,
-    pub(crate) settings: ArchiveSettings,
     /// For scratch restores.
     pub(crate) rocksdb: RocksOptions,
     pub(crate) hold: Arc<JournalHold>,
@@ -140,16 +87,39 @@ type Reply = oneshot::Sender<Result<BackupReport, BackupError>>;
 /// How a job ended.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// A run to the configured target.
-    Scheduled(Result<BackupReport, BackupFailure>),
+    /// A run to the configured target, and by what it was pruned then.
+    Scheduled { result: Result<BackupReport, BackupFailure>, pruned: Option<Retention> },
     /// A run that was ordered.
     Ordered { scheduled: bool, result: Result<BackupReport, BackupFailure>, reply: Reply },
-    /// Where the archive ends, as a node saw it that doesn't write.
-    Seen(Result<Position, ArchiveError>),
+    /// Where the archive is, as a node saw it that doesn't write.
+    Seen(Result<Seen, ArchiveError>),
     /// A scratch restore: whether there was something to compare with.
     Verified(Result<bool, ArchiveError>),
     /// A mistake in this program.
     Panicked,
+}
+
+/// What a node that doesn't write looks for.
+#[derive(Debug)]
+pub(super) struct Seen {
+    archived: Position,
+    written: Written,
+    snapshot: SnapshotSeen,
+}
+
+impl Seen {
+    /// Reads `HEAD`, and the newest snapshot's manifest where it isn't the one that is known.
+    fn look(target: &Target, known: Option<SnapshotSeen>) -> Result<Self, ArchiveError> {
+        let head = Head::load(target)?;
+        let snapshot = match known.filter(|known| known.name == head.snapshot.name) {
+            Some(known) => known,
+            None => {
+                let link = &head.snapshot;
+                SnapshotSeen::of(&read(target, &link.name, Some(&link.sha256))?)
+            }
+        };
+        Ok(Self { written: Written::of(&head), archived: head.archived, snapshot })
+    }
 }
 
 impl Archive {
@@ -161,21 +131,35 @@ impl Archive {
         parts: ArchiveParts,
         supervisor: Option<ActorCell>,
     ) -> Result<Self, SpawnErr> {
+        let settings = parts.run.settings.clone();
         let status = ArchiveStatus {
-            target: parts.settings.target.as_ref().map(Location::to_string),
+            target: settings.load().target.as_ref().map(Location::to_string),
+            counted: Counted::from_start(Instant::now()),
             ..ArchiveStatus::default()
         };
         let status = Arc::new(ArcSwap::from_pointee(status));
         let stopping = parts.run.stopping.clone();
-        let ArchiveSettings { bytes_per_second, ack, final_backup, .. } = parts.settings;
         let actor = spawn(supervisor, ArchiveActor, (parts, status.clone())).await?;
-        Ok(Self { actor, status, stopping, bytes_per_second, ack, final_backup })
+        Ok(Self { actor, status, settings, stopping })
+    }
+
+    /// These hold from now on; the target is what it was.
+    pub(crate) fn configure(&self, settings: ArchiveSettings) {
+        self.settings.store(Arc::new(settings));
     }
 
     /// What is known now.
     #[must_use]
     pub fn status(&self) -> Arc<ArchiveStatus> {
         self.status.load_full()
+    }
+
+    /// What holds, what is known, and what is due when if this node leads.
+    #[must_use]
+    pub fn schedule(&self) -> (Arc<ArchiveSettings>, Arc<ArchiveStatus>, DueMs) {
+        let (settings, status) = (self.settings.load_full(), self.status());
+        let due = status.due_ms(&settings, Instant::now(), clock::wall().0);
+        (settings, status, due)
     }
 
     /// Makes a backup on this node now. Takes as long as copying does.
@@ -187,13 +171,12 @@ impl Archive {
         target: Option<Location>,
         options: RunOptions,
     ) -> Result<BackupReport, BackupError> {
-        let bytes_per_second = Some(self.bytes_per_second);
-        self.order(target, RunOptions { bytes_per_second, ack: Some(self.ack), ..options }).await
+        self.order(target, options).await
     }
 
     /// Whether a stop archives what is new without being asked to.
     pub(crate) fn wants_last(&self) -> bool {
-        self.final_backup
+        self.settings.load().final_backup
     }
 
     /// Archives what is new, while the node stops: its state and journal are still there, and nobody
@@ -203,7 +186,8 @@ impl Archive {
     /// See [`BackupError`].
     pub(crate) async fn last(&self, limit: Duration) -> Result<(), BackupError> {
         // A hash would read the whole state, and cursors don't move any more.
-        let options = RunOptions { snapshot: false, hash: false, ..RunOptions::default() };
+        let options =
+            RunOptions { state: WithState::No, hash: false, paced: false, ..RunOptions::default() };
         let attempts = async {
             loop {
                 let Err(failed) = self.order(None, options).await else { return Ok(()) };
@@ -250,9 +234,8 @@ pub(super) struct ArchiveState {
     parts: ArchiveParts,
     status: Arc<ArcSwap<ArchiveStatus>>,
     busy: bool,
-    run_due: Instant,
-    snapshot_due: Instant,
-    verify_due: Option<Instant>,
+    /// By these the archive was last pruned, or the node started with them.
+    pruned_by: Retention,
 }
 
 impl Actor for ArchiveActor {
@@ -265,21 +248,13 @@ impl Actor for ArchiveActor {
         myself: ActorRef<ArchiveMessage>,
         (parts, status): Self::Arguments,
     ) -> Result<ArchiveState, ActorProcessingErr> {
-        let now = Instant::now();
         parts.metrics.set(&status.load());
-        if parts.settings.target.is_some() {
+        let settings = parts.run.settings.load();
+        if settings.target.is_some() {
             myself.send_interval(TICK, || ArchiveMessage::Tick);
         }
-        let verify_due = parts.settings.verify_interval.map(|interval| now + interval);
-        Ok(ArchiveState {
-            run_due: now + parts.settings.interval,
-            // An archive may be young: the first run looks at it.
-            snapshot_due: now,
-            verify_due,
-            busy: false,
-            parts,
-            status,
-        })
+        let pruned_by = settings.retention;
+        Ok(ArchiveState { busy: false, pruned_by, parts, status })
     }
 
     async fn handle(
@@ -307,7 +282,7 @@ impl ArchiveState {
         options: RunOptions,
         reply: Reply,
     ) {
-        let configured = self.parts.settings.target.clone();
+        let configured = self.parts.run.settings.load().target.clone();
         let scheduled = target.is_none() || target == configured;
         // A dropped receiver is a caller that stopped waiting.
         let refuse = |reply: Reply, error| {
@@ -333,58 +308,68 @@ impl ArchiveState {
     /// The primary writes; the others only look how far the archive is, so that they still have
     /// what it needs when they lead.
     fn tick(&mut self, myself: &ActorRef<ArchiveMessage>) {
-        let Some(target) = self.parts.settings.target.clone().filter(|_| !self.busy) else {
-            return;
-        };
+        let settings = self.parts.run.settings.load_full();
+        let Some(target) = settings.target.clone().filter(|_| !self.busy) else { return };
         let now = Instant::now();
         let leads = self.parts.run.published.view().role == Role::Primary;
-        let (parts, reached) = (self.parts.run.clone(), self.reached());
+        let status = self.status.load_full();
+        let due = status.counted.due(&settings, now);
+        let reached = self.reached();
         let existing = move || Target::open_existing(&target, &reached);
-        if now >= self.run_due {
-            self.run_due = now + self.parts.settings.interval;
-            if !leads {
-                return self.begin(myself, move || {
-                    let loaded = existing().and_then(|target| Head::load(&target));
-                    Outcome::Seen(loaded.map(|head| head.archived))
-                });
-            }
-            let whole = now >= self.snapshot_due;
-            let options = RunOptions {
-                snapshot: whole,
-                hash: whole,
-                bytes_per_second: Some(self.parts.settings.bytes_per_second),
-                ack: Some(self.parts.settings.ack),
-                ..RunOptions::default()
-            };
-            let retention = self.parts.settings.retention;
-            let known = self.status.load().archived.clone();
-            self.begin(myself, move || {
-                let result = run_scheduled(&parts, &existing, options, known);
-                if result.is_ok() && options.snapshot {
-                    let pruned = existing().and_then(|target| prune(&target, retention));
-                    if let Err(error) = pruned {
-                        tracing::warn!(%error, "the archive can't be pruned");
-                    }
-                }
-                Outcome::Scheduled(result)
-            });
-        } else if leads
-            && let Some(interval) = self.parts.settings.verify_interval
-            && self.verify_due.is_some_and(|due| now >= due)
-        {
-            self.verify_due = Some(now + interval);
-            let (scratch, rocksdb) = (parts.scratch.clone(), self.parts.rocksdb.clone());
+        // First, where there is something to compare: runs that take as long as their interval would
+        // leave no room for it.
+        let compares = leads && status.archived.is_some();
+        if compares && due.verification.is_some_and(|due| now >= due) {
+            self.publish(|status| status.counted.verification = Some(now));
+            let (scratch, rocksdb) = (self.parts.run.scratch.clone(), self.parts.rocksdb.clone());
             self.begin(myself, move || {
                 let verified = existing()
                     .and_then(|target| verify_by_restore(&target, &scratch, &rocksdb, &mut |_| ()));
                 Outcome::Verified(verified.map(|(_, _, compared)| compared))
             });
+        } else if now >= due.run {
+            self.publish(|status| status.counted.run = Some(now));
+            if leads {
+                self.begin_run(myself, existing, now >= due.snapshot);
+            } else {
+                self.begin(myself, move || {
+                    let known = status.snapshot.clone();
+                    Outcome::Seen(existing().and_then(|target| Seen::look(&target, known)))
+                });
+            }
         }
+    }
+
+    /// A scheduled run, and what retention then asks for.
+    fn begin_run(
+        &mut self,
+        myself: &ActorRef<ArchiveMessage>,
+        existing: impl Fn() -> Result<Target, ArchiveError> + Send + 'static,
+        look_for_snapshot: bool,
+    ) {
+        let parts = self.parts.run.clone();
+        let state = if look_for_snapshot { WithState::IfDue } else { WithState::No };
+        let options = RunOptions { state, ..RunOptions::default() };
+        let known = self.status.load().archived.clone();
+        let (retention, pruned_by) = (parts.settings.load().retention, self.pruned_by);
+        self.begin(myself, move || {
+            let result = run_scheduled(&parts, &existing, options, known);
+            let prunes =
+                |report: &BackupReport| report.snapshot.is_some() || retention != pruned_by;
+            let mut pruned = None;
+            if result.as_ref().is_ok_and(prunes) {
+                match existing().and_then(|target| prune(&target, retention)) {
+                    Ok(_) => pruned = Some(retention),
+                    Err(error) => tracing::warn!(%error, "the archive can't be pruned"),
+                }
+            }
+            Outcome::Scheduled { result, pruned }
+        });
     }
 
     fn reached(&self) -> TargetOptions {
         TargetOptions {
-            s3: self.parts.settings.s3.clone(),
+            s3: self.parts.run.settings.load().s3.clone(),
             stopping: self.parts.run.stopping.clone(),
         }
     }
@@ -409,63 +394,85 @@ impl ArchiveState {
         self.busy = false;
         self.publish(|status| status.running = false);
         match outcome {
-            Outcome::Scheduled(result) => self.ran(&result),
+            Outcome::Scheduled { result, pruned } => {
+                self.pruned_by = pruned.unwrap_or(self.pruned_by);
+                self.ran(&result);
+            }
             Outcome::Ordered { scheduled, result, reply } => {
                 if scheduled {
                     self.ran(&result);
                 }
                 let _ = reply.send(result.map_err(BackupError::from));
             }
-            Outcome::Seen(Ok(archived)) => self.archived(archived),
+            Outcome::Seen(Ok(seen)) => {
+                self.archived(seen.archived);
+                self.publish(|status| {
+                    status.written = Some(seen.written);
+                    status.snapshot = Some(seen.snapshot);
+                });
+            }
             // There may be none yet, or it can't be reached: the primary says so.
             Outcome::Seen(Err(error)) => tracing::debug!(%error, "the archive can't be seen"),
-            Outcome::Verified(Ok(true)) => {
-                tracing::info!("the archive was restored, and holds what was archived");
-                self.publish(|status| status.verified_at_ms = Some(clock::wall().0));
-            }
-            Outcome::Verified(Ok(false)) => {
-                tracing::warn!(
-                    "the archive was restored, but nothing in it was hashed to compare with"
-                );
-            }
+            Outcome::Verified(result) => self.verified(&result),
             Outcome::Panicked => {
                 tracing::error!("the archiver panicked");
-                self.publish(|status| status.failure = Some("the archiver panicked".to_owned()));
-            }
-            Outcome::Verified(Err(error)) => {
-                tracing::error!(%error, "the archive can't be restored");
-                self.parts.metrics.verify_failed();
-                self.publish(|status| status.failure = Some(error.to_string()));
+                let failure = Some("the archiver panicked".to_owned());
+                self.publish(|status| status.runs.ended(clock::wall().0, failure));
             }
         }
     }
 
+    fn verified(&mut self, result: &Result<bool, ArchiveError>) {
+        let failure = match result {
+            Ok(true) => {
+                tracing::info!("the archive was restored, and holds what was archived");
+                None
+            }
+            Ok(false) => {
+                let failure =
+                    "the archive was restored, but nothing in it was hashed to compare with";
+                tracing::warn!("{failure}");
+                Some(failure.to_owned())
+            }
+            Err(error) => {
+                tracing::error!(%error, "the archive can't be restored");
+                self.parts.metrics.verify_failed();
+                Some(error.to_string())
+            }
+        };
+        self.publish(|status| status.verifications.ended(clock::wall().0, failure));
+    }
+
     fn ran(&mut self, result: &Result<BackupReport, BackupFailure>) {
         self.parts.metrics.ran(result.as_ref().ok());
-        match result {
-            Ok(report) => {
-                let (seq, bytes, took) = (report.archived.seq, report.bytes, report.took);
-                if report.snapshot.is_some() {
-                    self.snapshot_due = Instant::now() + self.parts.settings.snapshot_interval;
-                    tracing::info!(seq, bytes, ?took, "backup made");
-                } else {
-                    tracing::debug!(seq, bytes, ?took, "backup made");
-                }
-                if let Some(gap) = &report.gap {
-                    let (first, last) = (gap.first, gap.last);
-                    tracing::error!(first, last, "the archive lacks entries that are gone");
-                }
-                self.archived(report.archived.clone());
-                self.publish(|status| {
-                    status.succeeded_at_ms = Some(clock::wall().0);
-                    status.failure = None;
-                });
-            }
+        let now_ms = clock::wall().0;
+        let report = match result {
+            Ok(report) => report,
             Err(failure) => {
                 tracing::error!(%failure, "backup failed");
-                self.publish(|status| status.failure = Some(failure.to_string()));
+                let failure = Some(failure.to_string());
+                return self.publish(|status| status.runs.ended(now_ms, failure));
             }
+        };
+        let (seq, bytes, took) = (report.archived.seq, report.bytes, report.took);
+        if report.snapshot.is_some() {
+            tracing::info!(seq, bytes, ?took, "backup made");
+        } else {
+            tracing::debug!(seq, bytes, ?took, "backup made");
         }
+        if let Some(gap) = &report.gap {
+            let (first, last) = (gap.first, gap.last);
+            tracing::error!(first, last, "the archive lacks entries that are gone");
+        }
+        self.archived(report.archived.clone());
+        self.publish(|status| {
+            status.runs.ended(now_ms, None);
+            status.written = Some(report.written);
+            status.snapshot = Some(report.newest.clone());
+            if report.snapshot.is_some() {
+                status.counted.snapshot = Some(Instant::now());
+            }
+        });
     }
 
     /// The journal is kept from there on.

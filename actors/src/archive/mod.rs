@@ -9,8 +9,8 @@
 //! last one, so of two that write one fails. The other nodes look where the archive ends, and keep
 //! their journals from there on.
 //!
-//! - `actor`: the schedule, one job at a time.
-//! - `run`, `report`, `ack`, `pace`: one backup, step by step.
+//! - `actor`, `settings`, `status`: the schedule, one job at a time, and what is known of it.
+//! - `run`, `options`, `report`, `ack`, `pace`: one backup, step by step.
 //! - `prune`: what goes.
 //! - `catalogue`, `segment`: the files and how they hang together.
 //! - `location`, `target`: where they are.
@@ -24,6 +24,7 @@ mod error;
 #[cfg(test)]
 mod golden;
 mod location;
+mod options;
 mod pace;
 mod prune;
 mod rebuild;
@@ -31,20 +32,24 @@ mod report;
 mod restore;
 mod run;
 mod segment;
+mod settings;
+mod status;
 mod target;
 mod verify;
 
 pub use ack::Ack;
 pub(crate) use actor::ArchiveParts;
-pub use actor::{Archive, ArchiveSettings, ArchiveStatus, BackupError};
+pub use actor::{Archive, BackupError};
 pub use catalogue::{Catalogue, Gap, Head, Position, SegmentManifest, SnapshotManifest};
 pub use error::ArchiveError;
 pub use location::{Location, S3Settings};
+pub use options::{RunOptions, WithState};
 pub use prune::{Pruned, Retention, prune};
 pub use rebuild::{Point, Progress};
 pub use report::{BackupFailure, BackupReport, StepReport};
 pub use restore::{RestoreOptions, Restored, restore, verify_by_restore};
-pub use run::RunOptions;
 pub(crate) use run::RunParts;
+pub use settings::ArchiveSettings;
+pub use status::{ArchiveStatus, Attempts, Counted, DueMs, SnapshotSeen, Written};
 pub use target::{Target, TargetOptions};
 pub use verify::{Verification, verify};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::catalogue::{Gap, Position};
 use super::error::ArchiveError;
+use super::status::{SnapshotSeen, Written};
 
 /// A step of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,10 @@ pub struct BackupReport {
     pub archived: Position,
     /// The new snapshot's manifest and position.
     pub snapshot: Option<(String, Position)>,
+    /// When something was last archived: by this run, unless nothing was new.
+    pub written: Written,
+    /// The archive's newest snapshot.
+    pub newest: SnapshotSeen,
     /// New segments.
     pub segments: u64,
     /// Entries in them.

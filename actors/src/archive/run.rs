@@ -16,15 +16,17 @@ use quorate_protocol::types::{
     Chain, ClusterId, ClusterTime, EntryId, EntryKind, Generation, NodeId, Seq,
 };
 
-use super::ack::Ack;
 use super::catalogue::{
     CATALOGUE, Catalogue, ConfigAt, Content, FORMAT, Gap, HEAD, Head, Link, Origin, Position,
     SegmentManifest, Sha256, SnapshotFile, SnapshotManifest, encode, hex, new_run, sha256,
 };
 use super::error::ArchiveError;
+use super::options::{RunOptions, WithState};
 use super::pace::Pace;
 use super::report::{BackupFailure, BackupReport, StepReport};
 use super::segment::SegmentBuilder;
+use super::settings::InForce;
+use super::status::{SnapshotSeen, Written};
 use super::target::Target;
 use crate::clock;
 use crate::storage::JournalHold;
@@ -54,37 +56,9 @@ pub(crate) struct RunParts {
     pub(crate) scratch: PathBuf,
     pub(crate) node: NodeId,
     pub(crate) cluster_name: String,
+    pub(crate) settings: InForce,
     /// Set when the node stops.
     pub(crate) stopping: Arc<AtomicBool>,
-}
-
-/// What is asked of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RunOptions {
-    /// Whether the state is copied too; the first run of an archive and one that found a gap do it
-    /// anyway.
-    pub snapshot: bool,
-    /// Whether the content is hashed, so that a restore can be compared with it.
-    pub hash: bool,
-    /// Bytes after which a segment ends.
-    pub segment_bytes_max: usize,
-    /// What is copied in a second at most.
-    pub bytes_per_second: Option<u64>,
-    /// What is waited for at the end, if anything is.
-    pub ack: Option<Ack>,
-}
-
-impl Default for RunOptions {
-    /// Everything, in segments of 32 MiB, as fast as it goes.
-    fn default() -> Self {
-        Self {
-            snapshot: true,
-            hash: true,
-            segment_bytes_max: 32 << 20,
-            bytes_per_second: None,
-            ack: None,
-        }
-    }
 }
 
 /// Makes one backup. Blocks for as long as copying takes.
@@ -102,7 +76,7 @@ pub(super) fn run(
     })?;
     let mut run = Run {
         named,
-        pace: Pace::new(options.bytes_per_second),
+        pace: Pace::new(),
         written: Vec::new(),
         parts,
         target,
@@ -150,6 +124,13 @@ struct Known {
     catalogue: Option<(Catalogue, Bytes)>,
 }
 
+impl Known {
+    fn newest_snapshot(&self) -> Option<SnapshotSeen> {
+        let (catalogue, _) = self.catalogue.as_ref()?;
+        catalogue.snapshots.last().map(SnapshotSeen::of)
+    }
+}
+
 impl Run<'_> {
     fn all(&mut self) -> Result<BackupReport, BackupFailure> {
         let known = self.step("gate check", Self::check)?;
@@ -158,7 +139,7 @@ impl Run<'_> {
         let before = known.catalogue.as_ref().map(|(catalogue, _)| &catalogue.head);
         let lost =
             before.is_some_and(|head| Seq(head.archived.seq).next() < self.parts.journal.first());
-        let taken = if self.options.snapshot || before.is_none() || lost {
+        let taken = if lost || self.copies_state(&known) {
             Some(self.step("snapshot", |run| run.snapshot(&known))?)
         } else {
             None
@@ -172,9 +153,11 @@ impl Run<'_> {
         if let Some(head) = before.filter(|head| taken.is_none() && head.archived.is_at(&archived))
         {
             // Nothing is new.
-            return Ok(self.report(Some(head.archived.clone()), archived, None));
+            let newest = known.newest_snapshot().expect("an archive has one");
+            return Ok(self.report((Some(head.archived.clone()), newest), head, None));
         }
-        let content = self.best_effort("content hash", |run| run.hash(&view, &applied));
+        let hashes = self.options.hash && taken.is_some();
+        let content = self.best_effort("content hash", |_| hash(hashes, &view, &applied));
         let content = content.or_else(|| before.and_then(|head| head.content.clone()));
         let start = match (before, &taken) {
             (Some(head), _) if !lost => head.archived.clone(),
@@ -213,23 +196,42 @@ impl Run<'_> {
             run.bytes += bytes.len() as u64;
             run.target.write(CATALOGUE, bytes).map(Some)
         });
-        if let Some(ack) = self.options.ack {
-            self.best_effort("ack wait", |run| run.wait_for_copies(ack, &archived).map(Some));
+        if self.options.paced {
+            self.best_effort("ack wait", |run| run.wait_for_copies(&archived).map(Some));
         }
         let before = before.map(|head| head.archived.clone());
-        Ok(self.report(before, archived, taken.map(|taken| (taken.link.name, taken.at))))
+        let newest = taken.as_ref().map(|taken| taken.seen.clone()).or(known.newest_snapshot());
+        let newest = newest.expect("a first run makes a snapshot");
+        Ok(self.report((before, newest), &head, taken.map(|taken| (taken.link.name, taken.at))))
+    }
+
+    /// Whether this run copies the state.
+    fn copies_state(&self, known: &Known) -> bool {
+        let Some(newest) = known.newest_snapshot() else { return true };
+        match self.options.state {
+            WithState::Yes => true,
+            WithState::No => false,
+            WithState::IfDue => {
+                let interval = self.parts.settings.load().snapshot_interval.as_millis();
+                // One that is yet to come was told by a clock that was wrong.
+                let age = clock::wall().0.checked_sub(newest.made_at_ms);
+                age.is_none_or(|age| u128::from(age) >= interval)
+            }
+        }
     }
 
     fn report(
         &mut self,
-        before: Option<Position>,
-        archived: Position,
+        (before, newest): (Option<Position>, SnapshotSeen),
+        head: &Head,
         snapshot: Option<(String, Position)>,
     ) -> BackupReport {
         BackupReport {
             target: self.target.name(),
             before,
-            archived,
+            archived: head.archived.clone(),
+            written: Written::of(head),
+            newest,
             snapshot,
             segments: self.segments,
             entries: self.entries,
@@ -338,8 +340,8 @@ impl Run<'_> {
             && let Some(newest) = catalogue.snapshots.last().filter(|newest| newest.at.is_at(&at))
         {
             // It is there already, and what `HEAD` names must not be touched.
-            let config = newest.config.clone();
-            return Ok(Taken { link: catalogue.head.snapshot.clone(), at, config });
+            let (config, seen) = (newest.config.clone(), SnapshotSeen::of(newest));
+            return Ok(Taken { link: catalogue.head.snapshot.clone(), at, config, seen });
         }
         let folder = SnapshotManifest::new_folder(applied.id, &self.named);
         let mut files = Vec::new();
@@ -348,9 +350,10 @@ impl Run<'_> {
             let (name, mut hasher) = (format!("{folder}/{name}"), Sha256::new());
             self.written.push(name.clone());
             let (stopping, pace) = (&self.parts.stopping, &mut self.pace);
+            let rate = || self.options.paced.then(|| self.parts.settings.load().bytes_per_second);
             self.target.upload(&name, &path, &mut |piece| {
                 hasher.update(piece);
-                pace.copied(piece.len(), stopping);
+                pace.copied(piece.len(), rate, stopping);
                 if stopping.load(Ordering::Relaxed) {
                     return Err(io::Error::other("the node is stopping"));
                 }
@@ -373,26 +376,14 @@ impl Run<'_> {
             previous: previous.map(|catalogue| catalogue.head.snapshot.clone()),
         };
         let link = self.write_manifest(manifest.manifest_name(), encode(&manifest))?;
-        Ok(Taken { link, at, config })
+        Ok(Taken { link, at, config, seen: SnapshotSeen::of(&manifest) })
     }
 
-    fn wait_for_copies(&self, ack: Ack, archived: &Position) -> Result<(), ArchiveError> {
+    fn wait_for_copies(&self, archived: &Position) -> Result<(), ArchiveError> {
+        let ack = self.parts.settings.load().ack;
         let go_on = || !self.parts.stopping.load(Ordering::Relaxed);
         let waited = ack.wait(&self.parts.published, Seq(archived.seq), go_on);
         waited.map_err(|missing| ArchiveError::NotAcked { seq: archived.seq, missing })
-    }
-
-    fn hash(
-        &mut self,
-        view: &StateSnapshot<'_>,
-        applied: &Applied,
-    ) -> Result<Option<Content>, ArchiveError> {
-        if !self.options.hash {
-            return Ok(None);
-        }
-        let found = view.content_hash()?;
-        assert_eq!(found.id, applied.id, "one view of the state is of one position");
-        Ok(Some(Content { seq: found.id.seq.0, keys: found.keys, hash: hex(&found.hash) }))
     }
 
     /// What others hold is committed and applied here, too, before this node's own journal has it, where
@@ -444,7 +435,8 @@ impl Run<'_> {
             self.bytes += manifest.bytes;
             let copied = bytes.len();
             self.target.write(&manifest.file.name, bytes)?;
-            self.pace.copied(copied, &self.parts.stopping);
+            let rate = || self.options.paced.then(|| self.parts.settings.load().bytes_per_second);
+            self.pace.copied(copied, rate, &self.parts.stopping);
             self.segments += 1;
             self.entries += manifest.entries;
             newest = Some(self.write_manifest(manifest.manifest_name(), encode(&manifest))?);
@@ -516,6 +508,7 @@ struct Taken {
     link: Link,
     at: Position,
     config: ConfigAt,
+    seen: SnapshotSeen,
 }
 
 /// A position in the log, as the program handles it.
@@ -531,6 +524,19 @@ impl Place {
         let chain = position.chain().map_err(|what| ArchiveError::damaged(HEAD, what))?;
         Ok(Self { id: position.id(), chain, time: ClusterTime(position.time_ms) })
     }
+}
+
+fn hash(
+    wanted: bool,
+    view: &StateSnapshot<'_>,
+    applied: &Applied,
+) -> Result<Option<Content>, ArchiveError> {
+    if !wanted {
+        return Ok(None);
+    }
+    let found = view.content_hash()?;
+    assert_eq!(found.id, applied.id, "one view of the state is of one position");
+    Ok(Some(Content { seq: found.id.seq.0, keys: found.keys, hash: hex(&found.hash) }))
 }
 
 fn config_at(stored: &StoredCluster) -> ConfigAt {

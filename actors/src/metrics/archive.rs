@@ -70,8 +70,8 @@ impl ArchiveMetrics {
             self.archived_seq.set(archived.seq as i64);
             self.archived_at.set(seconds(Some(archived.time_ms)));
         }
-        self.succeeded_at.set(seconds(status.succeeded_at_ms));
-        self.verified_at.set(seconds(status.verified_at_ms));
+        self.succeeded_at.set(seconds(status.runs.succeeded_at_ms));
+        self.verified_at.set(seconds(status.verifications.succeeded_at_ms));
     }
 
     /// A run to the configured target ended; `None` if it failed.

@@ -11,6 +11,7 @@ use prometheus::{Gauge, GaugeVec, Opts};
 use super::config::NodeConfig;
 use super::error::StartError;
 use super::wiring::Wiring;
+use crate::archive::Archive;
 use crate::client::ClientControl;
 use crate::health::Health;
 use crate::replication::{Replication, TlsError, TlsMaterial};
@@ -23,6 +24,7 @@ pub struct Reload {
     health: Arc<Health>,
     replication: Replication,
     snapshots: SnapshotHandle,
+    archive: Archive,
     pub(super) certificates: Arc<Certificates>,
 }
 
@@ -33,19 +35,19 @@ impl Wiring {
         tls: &TlsMaterial,
         replication: Replication,
         clients: ClientControl,
-        snapshots: SnapshotHandle,
+        (snapshots, archive): (SnapshotHandle, Archive),
     ) -> Result<Reload, StartError> {
         let certificates = Certificates::new(tls);
         self.metrics.register(CertificatesCollector::new(certificates.clone())?)?;
         let health = self.health.clone();
-        Ok(Reload { clients, health, replication, snapshots, certificates })
+        Ok(Reload { clients, health, replication, snapshots, archive, certificates })
     }
 }
 
 impl Reload {
-    /// Certificates, limits and deadlines of clients, thresholds of health, and the rate of
-    /// snapshots as this configuration has them; the rest of it is not looked at. Connections
-    /// between nodes stay: certificates are for those to come.
+    /// Certificates, limits and deadlines of clients, thresholds of health, the rate of snapshots,
+    /// and the archive but for its target, as this configuration has them; the rest of it is not
+    /// looked at. Connections between nodes stay: certificates are for those to come.
     ///
     /// # Errors
     /// The certificates can't be used; nothing was changed.
@@ -56,6 +58,7 @@ impl Reload {
         self.snapshots.configure(tls, config.peer.snapshot_bytes_per_second);
         self.clients.set_settings(config.client.clone());
         self.health.set_latch_options(config.health.latch);
+        self.archive.configure(config.archive.clone());
         Ok(())
     }
 }

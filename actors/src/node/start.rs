@@ -119,16 +119,18 @@ impl Wiring {
         };
         let phase = self.phase(local, Queues { asked, report_in_memory }, beginning)?;
         let (consensus, transport) = self.start_consensus(replication, phase).await?;
-        let reload = self.reload(&tls, transport, clients.control(), snapshots.handle().clone())?;
         let hold = snapshots.hold().clone();
         let storage = self.start_storage(state.clone(), journal, apply, hold.clone()).await?;
+        let archive = self.start_archive(&sources, hold).await?;
+        let told = (snapshots.handle().clone(), archive.clone());
+        let reload = self.reload(&tls, transport, clients.control(), told)?;
         let parts = Parts {
             clients,
             gate: self.gate.clone(),
             consensus,
             snapshots,
             storage,
-            archive: self.start_archive(&sources, hold).await?,
+            archive,
             monitor: self.watch(sources).await?,
             memory: self.watch_memory(relief.clone()).await?,
             disk_watch: self.watch_disk(&state).await?,

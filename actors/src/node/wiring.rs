@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use quorate_protocol::types::{Branch, DiskId, Incarnation};
 
 use super::config::NodeConfig;
@@ -314,9 +315,9 @@ impl Wiring {
                 scratch: self.config.data_dir.join("snapshots").join("backup"),
                 node: self.config.node,
                 cluster_name: self.config.cluster.name.clone(),
+                settings: Arc::new(ArcSwap::from_pointee(self.config.archive.clone())),
                 stopping: Arc::default(),
             },
-            settings: self.config.archive.clone(),
             rocksdb: self.config.rocksdb.clone(),
             hold,
             metrics: self.metrics.archive.clone(),

@@ -7,6 +7,7 @@ mod backup;
 mod backup_bench;
 mod backup_life;
 mod backup_s3;
+mod backup_schedule;
 mod bad_clients;
 mod bad_start;
 mod bounded;

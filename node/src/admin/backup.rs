@@ -6,7 +6,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use quorate_actors::archive::{
-    BackupError, BackupReport, Location, Position, RunOptions, StepReport,
+    BackupError, BackupReport, Location, Position, RunOptions, StepReport, WithState,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -52,7 +52,8 @@ pub(super) async fn create(
     let Some(archive) = state.node.archiver() else {
         return refused(StatusCode::SERVICE_UNAVAILABLE, "there is nothing to back up yet");
     };
-    let options = RunOptions { snapshot, hash: snapshot, ..RunOptions::default() };
+    let with_state = if snapshot { WithState::Yes } else { WithState::No };
+    let options = RunOptions { state: with_state, ..RunOptions::default() };
     match archive.backup(target, options).await {
         Ok(report) => {
             tracing::info!(

@@ -232,7 +232,10 @@ fn facts(node: &dyn NodeView, view: &View) -> Facts {
         ("disk_full", json!({ "disk_full": health.disk_full })),
         (
             "backup",
-            json!({ "succeeded_at_ms": archive.succeeded_at_ms, "failure": archive.failure }),
+            json!({
+                "succeeded_at_ms": archive.runs.succeeded_at_ms,
+                "failure": archive.runs.failure.as_ref().or(archive.verifications.failure.as_ref()),
+            }),
         ),
         ("divergence", json!({ "reason": node.divergence() })),
     ]);

@@ -15,12 +15,15 @@ pub(crate) fn example() -> String {
         "# Configuration of one Quorate node. Keys that are commented out show their default;\n\
          # `quorate config check --config FILE` checks a file, `quorate config show` prints what\n\
          # holds. An environment variable overrides a key: client.listen is set by\n\
-         # QUORATE_CLIENT__LISTEN. Relative paths count from this file's folder.\n",
+         # QUORATE_CLIENT__LISTEN. Relative paths count from this file's folder. What is marked\n\
+         # (reload) can change while the node runs, by `quorate config reload` or SIGHUP.\n",
     );
     for (section, about) in SECTIONS {
         let _ = write!(text, "\n{}[{section}]\n", comment(about));
         for key in KEYS.iter().filter(|key| key.section() == *section) {
-            let _ = write!(text, "\n{}{}\n", comment(key.doc), setting(key));
+            let mark = if key.is_reloadable() { " (reload)" } else { "" };
+            let doc = comment(&format!("{}{mark}", key.doc));
+            let _ = write!(text, "\n{doc}{}\n", setting(key));
         }
     }
     text

@@ -1,8 +1,10 @@
 //! Every key there is.
 
 mod archive;
+mod reloadable;
 mod sections;
 
+use reloadable::RELOADABLE;
 pub(crate) use sections::SECTIONS;
 
 /// What a key's value may be.
@@ -61,6 +63,11 @@ impl Key {
     /// The name within its section.
     pub(crate) fn name(&self) -> &'static str {
         self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
+    }
+
+    /// Whether it takes effect without a restart.
+    pub(crate) fn is_reloadable(&self) -> bool {
+        RELOADABLE.contains(&self.path)
     }
 
     /// The environment variable that overrides it: `client.listen` is `QUORATE_CLIENT__LISTEN`.

@@ -41,6 +41,9 @@ impl Reader<'_> {
         if settings.snapshot_interval < settings.interval {
             self.refuse("archive.snapshot_interval", "must be at least archive.interval");
         }
+        if settings.verify_interval.is_some_and(|interval| interval < settings.interval) {
+            self.refuse(VERIFY, "must be at least archive.interval");
+        }
         settings
     }
 
