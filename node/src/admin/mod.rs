@@ -19,6 +19,7 @@ mod params;
 mod policy;
 mod renewal;
 mod routes;
+mod schedule;
 mod scrub;
 mod starting;
 pub(crate) mod status;
@@ -32,6 +33,7 @@ pub(crate) use members::MembersOrder;
 pub(crate) use orders::serve_orders;
 pub(crate) use renewal::keep_certificate;
 pub(crate) use routes::{AdminState, Identity, router};
+pub(crate) use schedule::{BackupJob, BackupSchedule};
 pub(crate) use starting::StartingNode;
 pub(crate) use tokens::TokensOrder;
 

@@ -18,8 +18,8 @@ use utoipa_axum::routes;
 use super::answers::{LogLevelSet, Refusal};
 use super::status::Status;
 use super::{
-    ContentHash, NodeView, access, backup, events, lifecycle, members, orders, policy, scrub,
-    storage, tokens,
+    ContentHash, NodeView, access, backup, events, lifecycle, members, orders, policy, schedule,
+    scrub, storage, tokens,
 };
 use crate::events::Events;
 use crate::failure::Failure;
@@ -90,6 +90,7 @@ fn described(state: &AdminState) -> (Router<AdminState>, openapi::OpenApi) {
         .routes(routes!(full_status))
         .routes(routes!(members::list))
         .routes(routes!(tokens::list))
+        .routes(routes!(schedule::show))
         .routes(routes!(policy::show))
         .routes(routes!(policy::explain))
         .routes(routes!(policy::simulate))

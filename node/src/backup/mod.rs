@@ -1,11 +1,12 @@
 //! `quorate backup` and `quorate restore`.
 //!
-//! `create` is asked of a node; all else works on the archive's files alone, also on a copy of them
+//! `create` and `schedule` are asked of a node; all else works on the archive's files alone, also on a copy of them
 //! and while no node runs.
 
 mod create;
 mod offline;
 mod restore;
+mod schedule;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub(crate) use restore::RestoreArgs;
 pub(crate) enum BackupVerb {
     /// Have a node archive its state and log now
     Create(create::CreateArgs),
+    /// Show what a node archives by itself, what came of it, and what is due when
+    Schedule,
     /// List what can be restored
     List(Archived),
     /// Check every hash, every checksum and the chain; exit code 1 if anything is wrong
@@ -63,6 +66,7 @@ pub(crate) struct Archived {
 pub(crate) fn run(admin: &AdminUrl, verb: &BackupVerb, json: bool) -> Result<(), Failure> {
     match verb {
         BackupVerb::Create(args) => create::create(admin, args, json),
+        BackupVerb::Schedule => schedule::show(admin, json),
         BackupVerb::List(archive) => offline::list(&archive.open()?, json),
         BackupVerb::Verify { archive, restore, scratch } => {
             offline::verify(&archive.open()?, restore.then_some(scratch.as_path()), json)
