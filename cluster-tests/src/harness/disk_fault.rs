@@ -1,4 +1,4 @@
-//! Writes and syncs that hang or fail, by a library that is loaded into a node before libc.
+//! Writes and syncs that hang, fail or take long, by a library that is loaded into a node before libc.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ pub enum DiskCall {
     Sync,
     /// `pwrite` and `pwritev`.
     Write,
+    /// All of them, and `write`, `rename` and `unlink`.
+    Any,
 }
 
 /// Disk faults of one node, for files whose path contains a given text.
@@ -58,6 +60,16 @@ impl DiskFault {
         self.order("hang", call, path);
     }
 
+    /// From now on such calls take 50 ms longer.
+    pub fn slow(&self, call: DiskCall, path: &str) {
+        self.order("slow", call, path);
+    }
+
+    /// From this one of such calls on, counted from 1, all return `EIO`.
+    pub fn away_from(&self, number: u64, call: DiskCall, path: &str) {
+        self.order(&format!("away-{number}"), call, path);
+    }
+
     /// The next such call returns `EIO`.
     pub fn fail_once(&self, call: DiskCall, path: &str) {
         self.order("fail", call, path);
@@ -67,21 +79,28 @@ impl DiskFault {
     ///
     /// # Panics
     ///
-    /// If nothing was hanging.
+    /// If there is no fault.
     pub fn end(&self) {
         fs::remove_file(&self.control).expect("remove the control file");
     }
 
     /// Waits until the fault has hit a call.
     pub fn wait_until_hit(&self) {
-        let hits = self.control.with_extension("hit");
-        poll(RECOVERY_LIMIT, "a call that the fault hits", || hits.exists().then_some(()));
+        poll(RECOVERY_LIMIT, "a call that the fault hits", || (self.hits() > 0).then_some(()));
+    }
+
+    /// How many calls the fault has hit.
+    #[must_use]
+    pub fn hits(&self) -> usize {
+        let noted = fs::read_to_string(self.control.with_extension("hit"));
+        noted.map_or(0, |noted| noted.lines().count())
     }
 
     fn order(&self, action: &str, call: DiskCall, path: &str) {
         let call = match call {
             DiskCall::Sync => "sync",
             DiskCall::Write => "write",
+            DiskCall::Any => "any",
         };
         let _ = fs::remove_file(self.control.with_extension("hit"));
         // Never seen in part.

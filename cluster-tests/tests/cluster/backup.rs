@@ -416,31 +416,6 @@ fn a_node_killed_while_it_archives_leaves_a_whole_archive() {
 }
 
 #[test]
-fn a_full_target_fails_the_backup_and_nothing_else() {
-    let mut cluster = Cluster::start("backup-full");
-    let primary = cluster.wait_for_primary();
-    let writers = UniqueWriters::start("w", &cluster.client_addresses(), WriterOptions::default());
-    wait_for_writes(&writers, 300);
-    let (image, target) = (cluster.dir().join("image"), cluster.dir().join("target"));
-    fs::create_dir_all(&target).expect("a folder");
-    let disk = quorate_cluster_tests::harness::LoopDisk::mount(&image, &target, 32 << 20);
-    json(&back_up(&cluster, primary, &target, &[]));
-    disk.fill(8 << 10);
-    wait_for_writes(&writers, 300);
-    let full = back_up(&cluster, primary, &target, &[]);
-    println!("{}", said(&full));
-    assert_eq!(full.status.code(), Some(1));
-    assert!(said(&full).contains("No space left"), "{}", said(&full));
-    assert_eq!(json(&verify(&target, &[]))["faults"], serde_json::json!([]));
-    disk.relieve();
-    json(&back_up(&cluster, primary, &target, &[]));
-    settle(&cluster, writers);
-    assert_eq!(json(&verify(&target, &[]))["faults"], serde_json::json!([]));
-    cluster.kill(primary);
-    drop(disk);
-}
-
-#[test]
 fn a_restore_that_was_killed_is_begun_again() {
     let (cluster, target) = small_archive("restore-killed");
     let settings = elsewhere(&cluster, "restored");

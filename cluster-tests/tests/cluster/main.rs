@@ -8,6 +8,7 @@ mod backup_bench;
 mod backup_life;
 mod backup_s3;
 mod backup_schedule;
+mod backup_target;
 mod bad_clients;
 mod bad_start;
 mod bounded;
