@@ -194,6 +194,7 @@ fn changed_keys(
             let secret = |settings: &Settings| Some(settings.node.archive.s3.keys.clone()?.1);
             secret(old) != secret(settings)
         }
+        "archive.s3_ca" => old.node.archive.s3.ca != settings.node.archive.s3.ca,
         _ => false,
     };
     let changed = |key: &&'static Key| {

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
 const S3: &str = "s3://";
 
 /// A directory, or a part of a bucket.
@@ -78,6 +82,8 @@ pub struct S3Settings {
     pub region: Option<String>,
     /// Access key and secret key. With them, the environment's credentials aren't looked at.
     pub keys: Option<(String, String)>,
+    /// Who signs the store's certificate; the machine's authorities without.
+    pub ca: Option<Authorities>,
     /// Whether the endpoint may be `http://`: what is archived then crosses the network in clear.
     pub allow_http: bool,
     /// How long one request may take, which moves at most 8 MiB.
@@ -91,6 +97,7 @@ impl Default for S3Settings {
             endpoint: None,
             region: None,
             keys: None,
+            ca: None,
             allow_http: false,
             timeout: Duration::from_secs(30),
         }
@@ -100,14 +107,51 @@ impl Default for S3Settings {
 impl fmt::Debug for S3Settings {
     /// Without the keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { endpoint, region, keys, allow_http, timeout } = self;
+        let Self { endpoint, region, keys, ca, allow_http, timeout } = self;
         f.debug_struct("S3Settings")
             .field("endpoint", endpoint)
             .field("region", region)
             .field("keys", &keys.as_ref().map(|_| "…"))
+            .field("ca", &ca.as_ref().map(ToString::to_string))
             .field("allow_http", allow_http)
             .field("timeout", timeout)
             .finish()
+    }
+}
+
+/// Authorities of a store that isn't known to every machine.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authorities {
+    /// Their certificates, in PEM.
+    pub(super) pem: Vec<u8>,
+    /// Where they are from.
+    path: PathBuf,
+    names: Vec<String>,
+}
+
+impl Authorities {
+    /// As this file holds them.
+    ///
+    /// # Errors
+    /// It holds none, or something else.
+    pub fn new(path: PathBuf, pem: Vec<u8>) -> Result<Self, String> {
+        let mut names = Vec::new();
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            let certificate = certificate.map_err(|error| format!("no PEM: {error}"))?;
+            let parsed = X509Certificate::from_der(&certificate);
+            let (_, parsed) = parsed.map_err(|error| format!("no certificate: {error}"))?;
+            names.push(parsed.subject().to_string());
+        }
+        if names.is_empty() {
+            return Err("it holds no certificate in PEM".to_owned());
+        }
+        Ok(Self { pem, path, names })
+    }
+}
+
+impl fmt::Display for Authorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.path.display(), self.names.join("; "))
     }
 }
 
@@ -129,6 +173,21 @@ mod tests {
         }
         for text in ["s3://b", "s3://b/e/f", "/a/b"] {
             assert_eq!(text.parse::<Location>().map(|read| read.to_string()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn authorities_are_named_and_anything_else_is_refused() {
+        let authority = rcgen::generate_simple_self_signed(["store.example".to_owned()]);
+        let pem = authority.expect("made").cert.pem();
+        let read = |text: &str| Authorities::new("/a/ca.crt".into(), text.as_bytes().to_vec());
+        let shown = read(&format!("{pem}{pem}")).map(|two| two.to_string());
+        let shown = shown.expect("two certificates");
+        assert!(shown.starts_with("/a/ca.crt (CN=") && shown.contains("; CN="), "{shown}");
+        let half = &pem[..pem.len() / 2];
+        let other = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for wrong in ["", "pem", half, other] {
+            assert!(read(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -42,7 +42,7 @@ pub(crate) use actor::ArchiveParts;
 pub use actor::{Archive, BackupError};
 pub use catalogue::{Catalogue, Gap, Head, Position, SegmentManifest, SnapshotManifest};
 pub use error::ArchiveError;
-pub use location::{Location, S3Settings};
+pub use location::{Authorities, Location, S3Settings};
 pub use options::{RunOptions, WithState};
 pub use prune::{Pruned, Retention, prune};
 pub use rebuild::{Point, Progress};

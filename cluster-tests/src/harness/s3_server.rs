@@ -24,6 +24,7 @@ pub struct S3Server {
     address: SocketAddr,
     secret: String,
     dir: PathBuf,
+    scheme: &'static str,
 }
 
 impl S3Server {
@@ -37,10 +38,26 @@ impl S3Server {
     /// If Python or moto is missing, or it doesn't start.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with("http")
+    }
+
+    /// The same behind TLS, with a certificate of an authority that no machine knows.
+    ///
+    /// # Panics
+    ///
+    /// If Python or moto is missing, or it doesn't start.
+    #[must_use]
+    pub fn start_tls() -> Self {
+        Self::start_with("https")
+    }
+
+    fn start_with(scheme: &'static str) -> Self {
+        let dir = work_dir("s3");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/s3_server.py");
         let mut child = Command::new(python())
             .arg(script)
             .arg(Self::BUCKET)
+            .args((scheme == "https").then_some(&dir))
             // It ends with this, also when the test is killed.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -58,11 +75,17 @@ impl S3Server {
             .unwrap_or_else(|error| panic!("moto doesn't start: {error}: {line:?}"));
         let text = |key: &str| said[key].as_str().expect("text").to_owned();
         let port = said["port"].as_u64().and_then(|port| u16::try_from(port).ok());
-        let dir = work_dir("s3");
         private(&dir.join("access"), &text("access"));
         private(&dir.join("secret"), &text("secret"));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.expect("a port")));
-        Self { child, address, secret: text("secret"), dir }
+        Self { child, address, secret: text("secret"), dir, scheme }
+    }
+
+    /// Certificate of the authority that has signed the store's, and of another one; where it is behind
+    /// TLS.
+    #[must_use]
+    pub fn authorities(&self) -> [PathBuf; 2] {
+        ["ca.crt", "other.crt"].map(|name| self.dir.join(name))
     }
 
     /// Where it listens.
@@ -81,9 +104,11 @@ impl S3Server {
     /// limit for a request.
     #[must_use]
     pub fn settings(&self, address: SocketAddr, timeout: &str) -> String {
-        let dir = self.dir.display();
+        let (dir, scheme) = (self.dir.display(), self.scheme);
+        let allowed = scheme == "http";
         format!(
-            "s3_endpoint = \"http://{address}\"\ns3_allow_http = true\ns3_timeout = \"{timeout}\"\n\
+            "s3_endpoint = \"{scheme}://{address}\"\ns3_allow_http = {allowed}\n\
+             s3_timeout = \"{timeout}\"\n\
              s3_access_key_file = \"{dir}/access\"\ns3_secret_key_file = \"{dir}/secret\"\n"
         )
     }

@@ -13,7 +13,7 @@ use quorate_cluster_tests::workload::{UniqueWriters, WriterOptions};
 use serde_json::{Value as Json, json};
 
 use crate::archives::{Oracle, back_up, contents, elsewhere, json, quorate, restore, said, start};
-use crate::common::{noise, settle, wait_for_writes};
+use crate::common::{self, noise, settle, wait_for_writes};
 
 fn target(name: &str) -> String {
     format!("s3://{}/{name}", S3Server::BUCKET)
@@ -203,6 +203,108 @@ fn secret_file(cluster: &Cluster) -> String {
 /// both where `make verify-long` sets 1.
 fn stride() -> usize {
     std::env::var("QUORATE_S3_STRIDE").map_or(2, |text| text.parse().expect("a number"))
+}
+
+/// Has node 1 read its files again, of which this one has changed.
+fn reload(cluster: &Cluster, key: &str) {
+    let report = common::json(cluster, 1, &["config", "reload"]);
+    assert_eq!(report["keys"], json!([{ "key": key, "result": "applied" }]), "{report}");
+}
+
+#[test]
+fn a_store_of_a_private_authority_is_reached_with_that_authority_alone() {
+    let s3 = S3Server::start_tls();
+    let [ca, other] = s3.authorities();
+    let named = ca.with_file_name("named.crt");
+    fs::copy(&ca, &named).expect("copied");
+    let extra = format!(
+        "[archive]\n{}s3_ca = \"{}\"\n[log]\nlevel = \"debug\"\n",
+        s3.settings(s3.address(), "5s"),
+        named.display()
+    );
+    let options = ClusterOptions { nodes: 1, extra: extra.leak(), ..ClusterOptions::default() };
+    let cluster = Cluster::start_with("backup-s3-tls", &options);
+    let target = target("private");
+    // More than one part of an object.
+    write_large(&cluster, 1, 9);
+    let mut oracle = Oracle::new(&cluster);
+    oracle.write(20);
+    json(&back_up(&cluster, 1, &target, &[]));
+    assert_whole(&cluster, &target);
+
+    let mut all = String::new();
+    let mut assert_refused = |output: Output, what: &[&str]| {
+        let text = said(&output);
+        println!("{text}");
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(what.iter().all(|what| text.contains(what)), "{what:?}: {text}");
+        all.push_str(&text);
+    };
+    // Of another authority, the store is none, for the node and for commands with its configuration.
+    fs::copy(&other, &named).expect("copied");
+    reload(&cluster, "archive.s3_ca");
+    let path = named.display().to_string();
+    let refused = ["UnknownIssuer", "of none of the authorities in", &path, "CN=another authority"];
+    assert_refused(back_up(&cluster, 1, &target, &[]), &refused);
+    assert_refused(archive(&cluster, "list", &target, &[]), &refused);
+    // Nor for a machine that knows it not; with the environment's it does.
+    let access = fs::read_to_string(secret_file(&cluster).replace("secret", "access"));
+    let access = access.expect("readable");
+    let by_environment = |host: &str, trusted: Option<&std::path::Path>| {
+        let mut command = Command::new(binary());
+        command.args(["backup", "--json", "verify", "--target", &target]);
+        command.env("AWS_ENDPOINT_URL", format!("https://{host}:{}", s3.address().port()));
+        command.env("AWS_ACCESS_KEY_ID", &access).env("AWS_SECRET_ACCESS_KEY", s3.secret());
+        command.envs(trusted.map(|path| ("SSL_CERT_FILE", path)));
+        command.output().expect("start the binary")
+    };
+    let unknown = ["UnknownIssuer", "archive.s3_ca names others"];
+    assert_refused(by_environment("127.0.0.1", None), &unknown);
+    assert_refused(by_environment("localhost", Some(&ca)), &["not valid for name \"localhost\""]);
+    assert_eq!(json(&by_environment("127.0.0.1", Some(&ca)))["faults"], json!([]));
+
+    fs::copy(&ca, &named).expect("copied");
+    reload(&cluster, "archive.s3_ca");
+    oracle.write(5);
+    let made = json(&back_up(&cluster, 1, &target, &["--no-snapshot"]));
+    assert_eq!(assert_whole(&cluster, &target)["archived_seq"], made["archived_seq"]);
+    // Keys are replaced while the node runs, too.
+    fs::write(secret_file(&cluster), "wrong-secret-of-a-node").expect("written");
+    reload(&cluster, "archive.s3_secret_key_file");
+    assert_refused(back_up(&cluster, 1, &target, &[]), &["the store refuses the credentials"]);
+    fs::write(secret_file(&cluster), s3.secret()).expect("written");
+    reload(&cluster, "archive.s3_secret_key_file");
+    let settings = elsewhere(&cluster, "restored");
+    json(&restore(&settings, &target, "latest"));
+    let (process, mut client) = start(&settings);
+    assert_eq!(contents(&mut client), oracle.now);
+    process.kill();
+    let log = fs::read_to_string(cluster.settings(1).log_file()).expect("a log");
+    for text in [&all, &log] {
+        for secret in [s3.secret(), "wrong-secret-of-a-node", &access] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+}
+
+/// What would never do is found before anything changes.
+#[test]
+fn authorities_that_are_none_are_refused_with_their_key() {
+    let s3 = S3Server::start_tls();
+    let named = s3.authorities()[0].with_file_name("named.crt");
+    fs::copy(&s3.authorities()[0], &named).expect("copied");
+    let settings = s3.settings(s3.address(), "5s");
+    let extra = format!("[archive]\n{settings}s3_ca = \"{}\"\n", named.display());
+    let options = ClusterOptions { nodes: 1, extra: extra.leak(), ..ClusterOptions::default() };
+    let cluster = Cluster::start_with("backup-s3-no-ca", &options);
+    for wrong in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        fs::write(&named, wrong).expect("written");
+        let refused = common::quorate(&cluster, 1, &["config", "reload"]);
+        assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+        let text = said(&refused);
+        assert!(text.contains("archive.s3_ca: ") && text.contains("no certificate"), "{text}");
+    }
+    json(&back_up(&cluster, 1, target("kept"), &[]));
 }
 
 /// Wherever the store goes away, the archive is what it was or what it was to be, and the next backup

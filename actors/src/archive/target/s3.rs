@@ -15,15 +15,16 @@ use bytes::Bytes;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::path::Path as Key;
 use object_store::{
-    BackoffConfig, ClientConfigKey, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _,
-    PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion, WriteMultipart,
+    BackoffConfig, Certificate, ClientConfigKey, ClientOptions, GetOptions, GetRange, ObjectStore,
+    ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion,
+    WriteMultipart,
 };
 use tokio::runtime::{Builder, Runtime};
 
 use super::{OnPiece, PIECE_BYTES, TargetOptions};
 use crate::archive::catalogue::MANIFEST_BYTES_MAX;
 use crate::archive::error::ArchiveError;
-use crate::archive::location::S3Settings;
+use crate::archive::location::{Authorities, S3Settings};
 
 /// What one request moves at most, except of files that would need too many parts.
 const PART_BYTES: u64 = 8 << 20;
@@ -58,6 +59,8 @@ pub(super) struct S3 {
     prefix: String,
     name: String,
     endpoint: String,
+    /// Who may have signed the store's certificate.
+    authorities: String,
     /// For one wait.
     limit: Duration,
     stopping: Arc<AtomicBool>,
@@ -71,16 +74,23 @@ impl S3 {
     ) -> Result<Self, ArchiveError> {
         let failed = |source| ArchiveError::Target { name: name.clone(), source };
         let settings = &options.s3;
-        let store = builder(settings).with_bucket_name(bucket).build();
-        let store = store.map_err(|error| failed(io::Error::other(innermost(&error))))?;
+        let builder = builder(settings).map(|builder| builder.with_bucket_name(bucket));
+        let store = builder
+            .and_then(AmazonS3Builder::build)
+            .map_err(|error| failed(io::Error::other(innermost(&error))))?;
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let endpoint = settings.endpoint.clone();
+        let authorities = settings.ca.as_ref().map_or_else(
+            || "this machine's authorities; archive.s3_ca names others".to_owned(),
+            |ca| format!("the authorities in {ca}"),
+        );
         Ok(Self {
             store,
             runtime: Some(runtime),
             bucket: bucket.to_owned(),
             prefix: prefix.to_owned(),
             endpoint: endpoint.unwrap_or_else(|| "the store".to_owned()),
+            authorities,
             limit: settings.timeout.saturating_mul(WAIT_FACTOR),
             stopping: options.stopping.clone(),
             name,
@@ -324,7 +334,11 @@ impl S3 {
     fn explain(&self, error: &object_store::Error) -> io::Error {
         let text = error.to_string();
         let Some(code) = code(&text) else {
-            return io::Error::other(format!("{}: {}", self.endpoint, innermost(error)));
+            let what = innermost(error);
+            let unknown = what.contains("UnknownIssuer");
+            let unknown = unknown.then(|| format!("; it is of none of {}", self.authorities));
+            let unknown = unknown.unwrap_or_default();
+            return io::Error::other(format!("{}: {what}{unknown}", self.endpoint));
         };
         let message = between(&text, "<Message>", "</Message>").unwrap_or(code);
         io::Error::other(match code {
@@ -378,8 +392,8 @@ impl Fault {
     }
 }
 
-fn builder(settings: &S3Settings) -> AmazonS3Builder {
-    let S3Settings { endpoint, region, keys, allow_http, timeout } = settings;
+fn builder(settings: &S3Settings) -> StoreResult<AmazonS3Builder> {
+    let S3Settings { endpoint, region, keys, ca, allow_http, timeout } = settings;
     let mut builder = match keys {
         // Not with another account's session token, say, from the environment.
         Some((access, secret)) => {
@@ -387,6 +401,9 @@ fn builder(settings: &S3Settings) -> AmazonS3Builder {
         }
         None => AmazonS3Builder::from_env(),
     };
+    if let Some(ca) = ca {
+        builder = trusting(builder, ca)?;
+    }
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint);
     }
@@ -408,11 +425,28 @@ fn builder(settings: &S3Settings) -> AmazonS3Builder {
     };
     // No attempt begins later than that.
     let retry = RetryConfig { backoff, max_retries: RETRIES, retry_timeout: *timeout };
-    builder
+    Ok(builder
         .with_retry(retry)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         // One by one: not every store that speaks the protocol has the other.
-        .with_disable_bulk_delete(true)
+        .with_disable_bulk_delete(true))
+}
+
+/// Only what these have signed is the store.
+fn trusting(builder: AmazonS3Builder, ca: &Authorities) -> StoreResult<AmazonS3Builder> {
+    let mut options = ClientOptions::new().with_no_system_certificates(true);
+    for certificate in Certificate::from_pem_bundle(&ca.pem)? {
+        options = options.with_root_certificate(certificate);
+    }
+    // The environment may have said more, and these options take the place of those.
+    for key in
+        [ClientConfigKey::AllowHttp, ClientConfigKey::ProxyUrl, ClientConfigKey::ProxyExcludes]
+    {
+        if let Some(value) = builder.get_config_value(&AmazonS3ConfigKey::Client(key)) {
+            options = options.with_config(key, value);
+        }
+    }
+    Ok(builder.with_client_options(options))
 }
 
 /// A bucket that isn't there is something else than an object that isn't.

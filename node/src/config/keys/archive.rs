@@ -97,6 +97,13 @@ pub(super) const KEYS: &[Key] = &[
         doc: "Holds the secret key. Others must not be able to read it.",
     },
     Key {
+        path: "archive.s3_ca",
+        kind: Kind::Path,
+        fallback: Unset("\"/etc/quorate/s3-ca.crt\""),
+        doc: "Holds certificates, in PEM, of the authorities that the store's may be of, in place of \
+              the machine's.",
+    },
+    Key {
         path: "archive.s3_allow_http",
         kind: Kind::Bool,
         fallback: Value("false"),

@@ -34,6 +34,7 @@ pub(crate) const RELOADABLE: &[&str] = &[
     "archive.final_backup",
     "archive.s3_access_key_file",
     "archive.s3_secret_key_file",
+    "archive.s3_ca",
     "archive.s3_timeout",
     "log.level",
     "log.filter",

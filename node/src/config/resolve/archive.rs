@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_actors::archive::{Ack, ArchiveSettings, Location, Retention, S3Settings};
+use quorate_actors::archive::{Ack, ArchiveSettings, Authorities, Location, Retention, S3Settings};
 
 use super::Reader;
 
@@ -74,6 +74,7 @@ impl Reader<'_> {
             endpoint: self.text(ENDPOINT),
             region: self.text("archive.s3_region"),
             keys: self.secret_line(ACCESS).zip(self.secret_line(SECRET)),
+            ca: self.authorities("archive.s3_ca"),
             allow_http: self.flag("archive.s3_allow_http"),
             timeout: self.duration("archive.s3_timeout"),
         };
@@ -97,6 +98,12 @@ impl Reader<'_> {
             self.refuse("archive.s3_timeout", "must be at least 1s");
         }
         settings
+    }
+
+    fn authorities(&mut self, key: &'static str) -> Option<Authorities> {
+        let path = self.path(key)?;
+        let pem = self.file(key, &path)?;
+        Authorities::new(path, pem).map_err(|message| self.refuse(key, message)).ok()
     }
 
     /// What a secret file holds in its one line.
