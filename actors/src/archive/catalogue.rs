@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! HEAD                              what is in force; replaced only by who knows the last one
-//! MANIFEST.json                     everything that HEAD leads to, in one list; made from it
+//! MANIFEST.json                     everything that HEAD leads to, in one list; made from it, and,
+//!                                   where it is long, only with snapshots
 //! snapshots/<seq>-<epoch>-<run>/…   a checkpoint of the state, and manifest.json
 //! journal/<first>-<last>-<run>.qj   a sealed segment of the log, and its manifest, <…>.json
 //! ```
@@ -32,6 +33,9 @@ pub(super) const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 
 /// Longest list of everything.
 pub(super) const CATALOGUE_BYTES_MAX: u64 = 256 << 20;
+
+/// A list that is longer is written with snapshots only: each run would read and write all of it.
+pub(super) const CATALOGUE_BYTES_SHORT: u64 = 1 << 20;
 
 /// A file of the archive that another one names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -258,7 +262,7 @@ impl SnapshotManifest {
     }
 
     /// Whether it was read from where it says that it is, and its files are there, too.
-    fn check_place(&self, name: &str) -> Result<(), ArchiveError> {
+    pub(super) fn check_place(&self, name: &str) -> Result<(), ArchiveError> {
         let run = self.folder.strip_prefix(&Self::folder_of(self.at.id()));
         if name != self.manifest_name() || !run.is_some_and(is_run) {
             return Err(ArchiveError::foreign(name, self.at.id()));
@@ -286,7 +290,7 @@ impl SegmentManifest {
     }
 
     /// Whether it was read from where it says that it is, and its segment is there, too.
-    fn check_place(&self, name: &str) -> Result<(), ArchiveError> {
+    pub(super) fn check_place(&self, name: &str) -> Result<(), ArchiveError> {
         let (first, last) = (self.first(), Seq(self.last.seq));
         let begins = Self::new_name(first, last, "");
         let run = self.file.name.strip_prefix(begins.trim_end_matches(".qj"));
@@ -397,142 +401,6 @@ pub(super) fn decode<T: for<'a> Deserialize<'a>>(
         return Err(ArchiveError::damaged(name, what));
     }
     serde_json::from_slice(bytes).map_err(|error| ArchiveError::damaged(name, error))
-}
-
-impl Head {
-    /// Reads it alone.
-    ///
-    /// # Errors
-    /// There is none, or it is damaged.
-    pub fn load(target: &Target) -> Result<Self, ArchiveError> {
-        read_head(target).map(|(head, _)| head)
-    }
-}
-
-fn read_head(target: &Target) -> Result<(Head, bytes::Bytes), ArchiveError> {
-    let bytes = target.read(HEAD, MANIFEST_BYTES_MAX)?;
-    let bytes = bytes.ok_or_else(|| ArchiveError::Nothing { target: target.name() })?;
-    Ok((decode(HEAD, &bytes)?, bytes))
-}
-
-impl Catalogue {
-    /// The same as [`Catalogue::load_at`] for who adds to the archive: by the list, where that is as
-    /// new as `HEAD`, rather than by every manifest.
-    pub(super) fn load_listed(target: &Target) -> Result<(Self, bytes::Bytes), ArchiveError> {
-        let (head, bytes) = read_head(target)?;
-        let listed = target.read(CATALOGUE, CATALOGUE_BYTES_MAX).ok().flatten();
-        let listed = listed.and_then(|bytes| decode::<Self>(CATALOGUE, &bytes).ok());
-        match listed.filter(|listed| listed.head == head && !listed.snapshots.is_empty()) {
-            Some(listed) => Ok((listed, bytes)),
-            None => Self::load_at(target),
-        }
-    }
-
-    /// Entries since the oldest snapshot of which the archive holds only what they led to, in order.
-    #[must_use]
-    pub fn gaps(&self) -> Vec<Gap> {
-        let mut held = self.head.oldest_seq;
-        let mut gaps = Vec::new();
-        let mut pass = |held: &mut u64, preceding: u64, last: u64| {
-            if preceding > *held {
-                gaps.push(Gap { first: *held + 1, last: preceding });
-            }
-            *held = last.max(*held);
-        };
-        for segment in &self.segments {
-            pass(&mut held, segment.preceding.seq, segment.last.seq);
-        }
-        pass(&mut held, self.head.archived.seq, self.head.archived.seq);
-        gaps
-    }
-
-    /// Reads the archive's manifests from `HEAD` back, and checks that they form chains.
-    ///
-    /// # Errors
-    /// Names the first file that is missing, damaged or foreign.
-    pub fn load(target: &Target) -> Result<Self, ArchiveError> {
-        Self::load_at(target).map(|(catalogue, _)| catalogue)
-    }
-
-    /// The same, with the bytes of `HEAD`, by which it can be replaced.
-    pub(super) fn load_at(target: &Target) -> Result<(Self, bytes::Bytes), ArchiveError> {
-        let (head, bytes) = read_head(target)?;
-        let mut snapshots = Vec::new();
-        let mut link = Some(head.snapshot.clone());
-        while let Some(at) = link.take() {
-            let manifest: SnapshotManifest = read(target, &at.name, Some(&at.sha256))?;
-            check_origin(&at.name, &head, &manifest.origin)?;
-            manifest.check_place(&at.name)?;
-            link.clone_from(&manifest.previous);
-            let oldest = manifest.at.seq <= head.oldest_seq;
-            snapshots.push(manifest);
-            if oldest {
-                break;
-            }
-        }
-        let mut segments: Vec<SegmentManifest> = Vec::new();
-        let mut link = head.segment.clone();
-        while let Some(at) = link.take() {
-            let manifest: SegmentManifest = read(target, &at.name, Some(&at.sha256))?;
-            check_origin(&at.name, &head, &manifest.origin)?;
-            manifest.check_place(&at.name)?;
-            match segments.last() {
-                Some(behind) => check_follows(&at.name, &manifest, behind)?,
-                // Behind a gap there may be only a snapshot yet.
-                None if manifest.last.is_at(&head.archived) => {}
-                None if snapshots.first().is_some_and(|newest| newest.at.is_at(&head.archived)) => {
-                }
-                None => {
-                    let what = format!(
-                        "it ends at {}, the archive at {}",
-                        manifest.last.id(),
-                        head.archived.id()
-                    );
-                    return Err(ArchiveError::foreign(&at.name, what));
-                }
-            }
-            link.clone_from(&manifest.previous);
-            let oldest = manifest.preceding.seq <= head.oldest_seq;
-            segments.push(manifest);
-            if oldest {
-                break;
-            }
-        }
-        snapshots.reverse();
-        segments.reverse();
-        Ok((Self { head, snapshots, segments }, bytes))
-    }
-}
-
-fn check_origin(name: &str, head: &Head, origin: &Origin) -> Result<(), ArchiveError> {
-    if origin.cluster_id != head.origin.cluster_id || origin.generation > head.origin.generation {
-        let Origin { cluster_id, generation, .. } = origin;
-        let what = format!("cluster {cluster_id}, generation {generation}");
-        return Err(ArchiveError::foreign(name, what));
-    }
-    Ok(())
-}
-
-/// `manifest` ends where the one behind it begins.
-fn check_follows(
-    name: &str,
-    manifest: &SegmentManifest,
-    behind: &SegmentManifest,
-) -> Result<(), ArchiveError> {
-    let fits = match &behind.gap {
-        Some(gap) => {
-            gap.first == manifest.last.seq + 1
-                && gap.last == behind.preceding.seq
-                && gap.first <= gap.last
-        }
-        None => manifest.last.is_at(&behind.preceding),
-    };
-    if fits {
-        return Ok(());
-    }
-    let (ends, begins) = (manifest.last.id(), behind.preceding.id());
-    let what = format!("it ends at {ends}, and the next one begins behind {begins}");
-    Err(ArchiveError::foreign(name, what))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //! - `actor`, `settings`, `status`: the schedule, one job at a time, and what is known of it.
 //! - `run`, `options`, `report`, `ack`, `pace`: one backup, step by step.
 //! - `prune`: what goes.
-//! - `catalogue`, `segment`: the files and how they hang together.
+//! - `catalogue`, `segment`, `chain`: the files and how they hang together.
 //! - `location`, `target`: where they are.
 //! - `verify`: whether they are whole.
 //! - `rebuild`, `restore`: back to a state, and to a data directory.
@@ -20,6 +20,7 @@
 mod ack;
 mod actor;
 mod catalogue;
+mod chain;
 mod error;
 #[cfg(test)]
 mod golden;

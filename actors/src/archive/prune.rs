@@ -54,7 +54,7 @@ pub fn prune(target: &Target, retention: Retention) -> Result<Pruned, ArchiveErr
     }
     let head = Head { oldest_seq, runs: catalogue.head.runs + 1, ..catalogue.head.clone() };
     target.swap(HEAD, Some(&bytes), encode(&head))?;
-    target.write(CATALOGUE, encode(&Catalogue::load(target)?))?;
+    target.write(CATALOGUE, encode(&catalogue.clone().reload(target)?))?;
     // The newest stays in any case: `HEAD` names it.
     let (_, older) = catalogue.segments.split_last().unzip();
     let older: &[SegmentManifest] = older.unwrap_or_default();

@@ -8,18 +8,19 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use quorate_protocol::types::{
     Chain, ClusterId, ClusterTime, EntryId, EntryKind, Generation, NodeId, Seq,
 };
 
 use super::catalogue::{
-    CATALOGUE, Catalogue, ConfigAt, Content, FORMAT, Gap, HEAD, Head, Link, Origin, Position,
-    SegmentManifest, Sha256, SnapshotFile, SnapshotManifest, encode, hex, new_run, sha256,
+    CATALOGUE, CATALOGUE_BYTES_SHORT, Catalogue, ConfigAt, Content, FORMAT, Gap, HEAD, Head, Link,
+    Origin, Position, SegmentManifest, Sha256, SnapshotFile, SnapshotManifest, encode, hex,
+    new_run, sha256,
 };
+use super::chain::Tip;
 use super::error::ArchiveError;
 use super::options::{RunOptions, WithState};
 use super::pace::Pace;
@@ -57,6 +58,8 @@ pub(crate) struct RunParts {
     pub(crate) node: NodeId,
     pub(crate) cluster_name: String,
     pub(crate) settings: InForce,
+    /// How long the list of everything was when this node last wrote it.
+    pub(crate) listed_bytes: Arc<AtomicU64>,
     /// Set when the node stops.
     pub(crate) stopping: Arc<AtomicBool>,
 }
@@ -121,13 +124,13 @@ struct Run<'a> {
 struct Known {
     origin: Origin,
     ids: (ClusterId, Generation),
-    catalogue: Option<(Catalogue, Bytes)>,
+    /// Where the archive ends; none, if there is none.
+    tip: Option<Tip>,
 }
 
 impl Known {
     fn newest_snapshot(&self) -> Option<SnapshotSeen> {
-        let (catalogue, _) = self.catalogue.as_ref()?;
-        catalogue.snapshots.last().map(SnapshotSeen::of)
+        self.tip.as_ref().map(|tip| SnapshotSeen::of(&tip.snapshot))
     }
 }
 
@@ -136,7 +139,7 @@ impl Run<'_> {
         let known = self.step("gate check", Self::check)?;
         // From here on nothing may go that the segments will need.
         let _hold = self.parts.hold.hold_for_archive(self.parts.published.applied().prev());
-        let before = known.catalogue.as_ref().map(|(catalogue, _)| &catalogue.head);
+        let before = known.tip.as_ref().map(|tip| &tip.head);
         let lost =
             before.is_some_and(|head| Seq(head.archived.seq).next() < self.parts.journal.first());
         let taken = if lost || self.copies_state(&known) {
@@ -188,14 +191,10 @@ impl Run<'_> {
         self.step(HEAD_STEP, |run| {
             let bytes = encode(&head);
             run.bytes += bytes.len() as u64;
-            let expected = known.catalogue.as_ref().map(|(_, bytes)| bytes);
+            let expected = known.tip.as_ref().map(|tip| &tip.head_bytes);
             run.target.swap(HEAD, expected, bytes)
         })?;
-        self.best_effort("catalogue", |run| {
-            let bytes = encode(&Catalogue::load(run.target)?);
-            run.bytes += bytes.len() as u64;
-            run.target.write(CATALOGUE, bytes).map(Some)
-        });
+        self.best_effort("catalogue", |run| run.list(taken.is_some()).map(Some));
         if self.options.paced {
             self.best_effort("ack wait", |run| run.wait_for_copies(&archived).map(Some));
         }
@@ -296,12 +295,12 @@ impl Run<'_> {
             generation: config.generation.0,
         };
         self.target.must_be_apart(&self.parts.data_dir)?;
-        let catalogue = match Catalogue::load_listed(self.target) {
+        let tip = match Tip::load(self.target) {
             Ok(found) => Some(found),
             Err(ArchiveError::Nothing { .. }) => None,
             Err(error) => return Err(error),
         };
-        if let Some((Catalogue { head, .. }, _)) = &catalogue {
+        if let Some(Tip { head, .. }) = &tip {
             if head.origin.cluster_id != origin.cluster_id {
                 let (theirs, ours) = (head.origin.cluster_id.clone(), origin.cluster_id);
                 return Err(ArchiveError::OtherCluster { theirs, ours });
@@ -322,7 +321,7 @@ impl Run<'_> {
                 return Err(ArchiveError::OtherHistory { archived: head.archived.id() });
             }
         }
-        Ok(Known { origin, ids: (config.cluster, config.generation), catalogue })
+        Ok(Known { origin, ids: (config.cluster, config.generation), tip })
     }
 
     /// Copies a checkpoint of the state.
@@ -335,13 +334,12 @@ impl Run<'_> {
         let epoch = self.parts.published.committed_epoch().max(applied.id.epoch);
         let at = Position::new(applied.id, applied.chain, applied.time);
         let config = config_at(&config);
-        let previous = known.catalogue.as_ref().map(|(catalogue, _)| catalogue);
-        if let Some(catalogue) = previous
-            && let Some(newest) = catalogue.snapshots.last().filter(|newest| newest.at.is_at(&at))
+        if let Some(Tip { head, snapshot: newest, .. }) = &known.tip
+            && newest.at.is_at(&at)
         {
             // It is there already, and what `HEAD` names must not be touched.
             let (config, seen) = (newest.config.clone(), SnapshotSeen::of(newest));
-            return Ok(Taken { link: catalogue.head.snapshot.clone(), at, config, seen });
+            return Ok(Taken { link: head.snapshot.clone(), at, config, seen });
         }
         let folder = SnapshotManifest::new_folder(applied.id, &self.named);
         let mut files = Vec::new();
@@ -373,10 +371,24 @@ impl Run<'_> {
             epoch: epoch.0,
             config: config.clone(),
             made_at_ms: clock::wall().0,
-            previous: previous.map(|catalogue| catalogue.head.snapshot.clone()),
+            previous: known.tip.as_ref().map(|tip| tip.head.snapshot.clone()),
         };
         let link = self.write_manifest(manifest.manifest_name(), encode(&manifest))?;
         Ok(Taken { link, at, config, seen: SnapshotSeen::of(&manifest) })
+    }
+
+    /// Writes the list of everything, where it is short, or with a snapshot.
+    fn list(&mut self, with_snapshot: bool) -> Result<(), ArchiveError> {
+        let known = self.parts.listed_bytes.load(Ordering::Relaxed);
+        if known > CATALOGUE_BYTES_SHORT && !with_snapshot {
+            return Ok(());
+        }
+        let bytes = encode(&Catalogue::load_listed(self.target)?);
+        let len = bytes.len() as u64;
+        self.bytes += len;
+        self.target.write(CATALOGUE, bytes)?;
+        self.parts.listed_bytes.store(len, Ordering::Relaxed);
+        Ok(())
     }
 
     fn wait_for_copies(&self, archived: &Position) -> Result<(), ArchiveError> {
@@ -412,14 +424,14 @@ impl Run<'_> {
         start: &Position,
         applied: &Applied,
     ) -> Result<Option<Link>, ArchiveError> {
-        let catalogue = known.catalogue.as_ref().map(|(catalogue, _)| catalogue);
-        let mut newest = catalogue.and_then(|catalogue| catalogue.head.segment.clone());
-        let before = catalogue.and_then(|catalogue| catalogue.segments.last());
+        let tip = known.tip.as_ref();
+        let mut newest = tip.and_then(|tip| tip.head.segment.clone());
+        let before = tip.and_then(|tip| tip.segment.as_ref());
         let mut gap = before
             .filter(|before| before.last.seq < start.seq)
             .map(|before| Gap { first: before.last.seq + 1, last: start.seq });
         // From what the archive itself says: whoever writes this segment writes the same bytes.
-        let older = catalogue.and_then(|catalogue| catalogue.snapshots.last());
+        let older = tip.map(|tip| &tip.snapshot);
         let mut config = before
             .map(|before| &before.config)
             .or(older.map(|older| &older.config))

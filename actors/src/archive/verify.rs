@@ -7,8 +7,8 @@ use quorate_protocol::entry::Entry;
 use quorate_protocol::types::ClusterTime;
 
 use super::catalogue::{
-    CATALOGUE, CATALOGUE_BYTES_MAX, Catalogue, HEAD, Position, SegmentManifest, Sha256,
-    SnapshotManifest, decode, sha256,
+    CATALOGUE, CATALOGUE_BYTES_MAX, CATALOGUE_BYTES_SHORT, Catalogue, HEAD, Position,
+    SegmentManifest, Sha256, SnapshotManifest, decode, sha256,
 };
 use super::error::ArchiveError;
 use super::rebuild::{OnProgress, Progress};
@@ -193,7 +193,8 @@ pub(super) fn unlisted(
     Ok(found)
 }
 
-/// `MANIFEST.json` is made from `HEAD` after it, and a run may end between the two.
+/// `MANIFEST.json` is made from `HEAD` after it, and a run may end between the two. A long one is only
+/// written with snapshots.
 fn check_catalogue(
     target: &Target,
     catalogue: &Catalogue,
@@ -205,7 +206,10 @@ fn check_catalogue(
     };
     let listed: Catalogue = decode(CATALOGUE, &bytes)?;
     if listed.head.runs < catalogue.head.runs {
-        notes.push(format!("{CATALOGUE} is older than {HEAD}; the next backup writes it"));
+        let is_due = listed.head.snapshot != catalogue.head.snapshot;
+        if is_due || bytes.len() as u64 <= CATALOGUE_BYTES_SHORT {
+            notes.push(format!("{CATALOGUE} is older than {HEAD}; the next backup writes it"));
+        }
     } else if listed != *catalogue {
         return Err(ArchiveError::damaged(CATALOGUE, format!("it is not what {HEAD} leads to")));
     }

@@ -316,6 +316,7 @@ impl Wiring {
                 node: self.config.node,
                 cluster_name: self.config.cluster.name.clone(),
                 settings: Arc::new(ArcSwap::from_pointee(self.config.archive.clone())),
+                listed_bytes: Arc::default(),
                 stopping: Arc::default(),
             },
             rocksdb: self.config.rocksdb.clone(),

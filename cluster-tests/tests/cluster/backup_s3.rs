@@ -348,6 +348,31 @@ fn a_store_that_fails_at_any_request_leaves_a_whole_archive() {
     assert!(broken.iter().all(|broken| *broken > enough), "{broken:?}");
 }
 
+/// However many segments there are, a backup asks for what is newest.
+#[test]
+fn a_backup_takes_as_many_requests_in_a_long_archive_as_in_a_short_one() {
+    let s3 = S3Server::start();
+    let proxy = S3Proxy::start(s3.address());
+    let cluster = cluster("backup-s3-long", 1, (&s3, proxy.address()), "5s");
+    let target = target("long");
+    let mut oracle = Oracle::new(&cluster);
+    json(&back_up(&cluster, 1, &target, &[]));
+    let mut requests = |further: &[&str]| {
+        oracle.write(2);
+        proxy.set(S3Fault::None);
+        json(&back_up(&cluster, 1, &target, further));
+        proxy.set(S3Fault::None)
+    };
+    let counted: Vec<u64> = (0..20).map(|_| requests(&["--no-snapshot"])).collect();
+    println!("{counted:?}");
+    assert!(counted[2..].iter().all(|count| *count == counted[2]), "{counted:?}");
+    let with_snapshots = [requests(&[]), requests(&[])];
+    println!("{with_snapshots:?}");
+    assert!(with_snapshots[0].abs_diff(with_snapshots[1]) < 5, "{with_snapshots:?}");
+    let whole = assert_whole(&cluster, &target);
+    assert_eq!((&whole["segments"], &whole["notes"]), (&json!(22), &json!([])), "{whole}");
+}
+
 /// The answer to any one request is lost: it is asked again, and what it did is not mistaken for another
 /// node's doing.
 #[test]
