@@ -76,8 +76,9 @@ verify-long: need-build need-test ## The long forms of the tests of `make test`
 	PROPTEST_CASES=100000 cargo test --release $(CARGO_FLAGS) --package quorate-protocol --test hostile
 
 .PHONY: check-deploy
-check-deploy: need-build need-deploy ## Build the container image and break its compose cluster
+check-deploy: need-build need-deploy ## Break a compose cluster, and a node under systemd
 	deploy/docker/check
+	deploy/systemd/check
 
 .PHONY: clean-dev
 clean-dev: ## Delete the cluster of `make run` and its data
