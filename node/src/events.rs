@@ -144,7 +144,7 @@ impl Events {
 
     /// What a caller asked who may not ask anything. They don't fill log and memory: of many, one a
     /// second is recorded, with the count of the others.
-    pub(crate) fn refused(&self, actor: String, reason: &str) {
+    pub(crate) fn refused(&self, order: &str, actor: String, reason: &str) {
         let unrecorded = {
             let mut strangers = self.strangers.lock();
             if strangers.0.is_some_and(|last| last.elapsed() < STRANGERS_EVERY) {
@@ -155,7 +155,7 @@ impl Events {
         };
         let fields = Map::from_iter([("not_recorded_before".to_owned(), unrecorded.into())]);
         let reason = Some(reason.to_owned());
-        self.acted("any", Act { actor, outcome: ActOutcome::Denied, reason }, fields);
+        self.acted(order, Act { actor, outcome: ActOutcome::Denied, reason }, fields);
     }
 
     /// Something of the node or its cluster has changed. The log tells of it by itself.
@@ -279,7 +279,7 @@ mod tests {
     fn strangers_and_long_requests_fill_nothing() {
         let events = Events::default();
         for n in 0..1_000 {
-            events.refused(format!("192.0.2.1:{n}"), "not from there");
+            events.refused("any", format!("192.0.2.1:{n}"), "not from there");
         }
         let kept = events.since(0, KEPT_MAX).events;
         assert!(kept.len() < 10, "{}", kept.len());

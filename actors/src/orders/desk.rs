@@ -27,6 +27,9 @@ const INBOX_MAX: usize = 16;
 /// Requests of nodes that join that may wait to be answered.
 const JOINS_MAX: usize = 4;
 
+/// Refused orders that may wait to be recorded; those beyond are not.
+const REFUSED_MAX: usize = 16;
+
 /// Orders to other nodes that may wait to be sent.
 const ASKS_MAX: usize = 16;
 
@@ -64,6 +67,7 @@ pub struct OrderDesk {
 pub struct OrderInbox {
     orders: mpsc::Receiver<ReceivedOrder>,
     joins: mpsc::Receiver<ReceivedJoin>,
+    refused: mpsc::Receiver<RefusedOrder>,
 }
 
 /// What another node asks.
@@ -73,6 +77,8 @@ pub enum Received {
     Order(ReceivedOrder),
     /// A node that has no certificate yet.
     Join(ReceivedJoin),
+    /// A node that has one, and whose order was refused before anybody saw it.
+    Refused(RefusedOrder),
 }
 
 impl OrderInbox {
@@ -81,6 +87,7 @@ impl OrderInbox {
         tokio::select! {
             order = self.orders.recv() => order.map(Received::Order),
             join = self.joins.recv() => join.map(Received::Join),
+            refused = self.refused.recv() => refused.map(Received::Refused),
         }
     }
 }
@@ -113,12 +120,26 @@ pub struct ReceivedOrder {
     pub reply: oneshot::Sender<OrderAnswer>,
 }
 
+/// An order that was refused already, to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedOrder {
+    /// The node, by its certificate.
+    pub from: NodeId,
+    /// Who asked there, as that node says.
+    pub operator: String,
+    /// What was to be done, if this node's version knows it.
+    pub kind: Option<OrderKind>,
+    /// Why it was refused.
+    pub reason: String,
+}
+
 /// Takes orders from the connections that they arrive on.
 #[derive(Clone, Debug)]
 pub(crate) struct Reception {
     published: Arc<Published>,
     inbox: mpsc::Sender<ReceivedOrder>,
     joins: mpsc::Sender<ReceivedJoin>,
+    refused: mpsc::Sender<RefusedOrder>,
 }
 
 /// Both ends of both ways: what the node has, and what the thread for bulk carries.
@@ -129,8 +150,9 @@ pub(crate) fn receive(
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let (inbox, orders) = mpsc::channel(INBOX_MAX);
     let (join, joins) = mpsc::channel(JOINS_MAX);
-    let reception = Reception { published: published.clone(), inbox, joins: join };
-    let received = OrderInbox { orders, joins };
+    let (refuse, refused) = mpsc::channel(REFUSED_MAX);
+    let reception = Reception { published: published.clone(), inbox, joins: join, refused: refuse };
+    let received = OrderInbox { orders, joins, refused };
     (OrderDesk { asks, published, disk }, received, reception, asked)
 }
 
@@ -266,28 +288,33 @@ impl Reception {
     async fn answer(&self, from: NodeId, order: Order) -> OrderAnswer {
         let Order { cluster, generation, disk, .. } = order;
         let view = self.published.view();
+        let known = OrderKind::of(order.kind);
+        let refuse = |code, reason: String| {
+            let answer = refusal(code, &reason);
+            // Where many are refused, not all are recorded.
+            let operator = order.operator.clone();
+            let _ = self.refused.try_send(RefusedOrder { from, operator, kind: known, reason });
+            answer
+        };
         if let Err(reason) = authorise(&view, from, (cluster, generation, disk)) {
-            tracing::warn!(
-                event = "control", outcome = "denied", actor = %order.operator, %from,
-                kind = order.kind, reason, "an order of another node is refused"
-            );
-            return refusal(403, &reason);
+            return refuse(403, reason);
         }
-        let Some(kind) = OrderKind::of(order.kind) else {
-            return refusal(501, "this node's version doesn't know the order");
+        let Some(kind) = known else {
+            let reason = "this node's version doesn't know the order";
+            return refuse(501, format!("{reason} with the number {}", order.kind));
         };
         let limit = order.limit.min(LIMIT_MAX);
         let (reply, answer) = oneshot::channel();
         let received = ReceivedOrder {
             from,
             kind,
-            operator: order.operator,
-            body: order.body,
+            operator: order.operator.clone(),
+            body: order.body.clone(),
             deadline: Instant::now() + limit,
             reply,
         };
         if self.inbox.try_send(received).is_err() {
-            return refusal(503, "this node takes no orders now; nothing was changed");
+            return refuse(503, "this node takes no orders now; nothing was changed".to_owned());
         }
         match timeout(limit, answer).await {
             Ok(Ok(answer)) if answer.body.len() <= BODY_BYTES_MAX => answer,
@@ -400,6 +427,15 @@ mod tests {
         assert!(inbox.orders.try_recv().is_err());
         let newer = Order { kind: 200, ..order(Duration::from_secs(5)) };
         assert_eq!(reception.answer(NodeId(2), newer).await.code, 501);
+        // To be recorded, both.
+        for (from, kind, why) in [
+            (NodeId(3), Some(OrderKind::Promote), "not a member"),
+            (NodeId(2), None, "the number 200"),
+        ] {
+            let Some(Received::Refused(refused)) = inbox.next().await else { panic!("refused") };
+            assert_eq!((refused.from, refused.kind, &*refused.operator), (from, kind, "ada"));
+            assert!(refused.reason.contains(why), "{refused:?}");
+        }
     }
 
     #[tokio::test]

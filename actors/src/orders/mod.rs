@@ -16,6 +16,6 @@ mod desk;
 mod wire;
 
 pub(crate) use desk::{Ask, Reception, carry, receive};
-pub use desk::{OrderDesk, OrderError, OrderInbox, Received, ReceivedOrder};
+pub use desk::{OrderDesk, OrderError, OrderInbox, Received, ReceivedOrder, RefusedOrder};
 pub use wire::{BODY_BYTES_MAX, OrderAnswer, OrderKind};
 pub(crate) use wire::{ORDER_BYTES_MAX, Order};

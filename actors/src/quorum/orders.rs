@@ -73,10 +73,14 @@ pub enum ChangeError {
     #[error(transparent)]
     Refused(#[from] ChangeRefused),
     /// A later primary may have it or not.
-    #[error("in doubt: leadership was lost before entry {0} was in force")]
+    #[error(
+        "in doubt: leadership was lost before entry {0} was in force; it may come in force yet"
+    )]
     InDoubt(EntryId),
     /// It may come in force later.
-    #[error("in doubt: the deadline passed before the change was in force")]
+    #[error(
+        "in doubt: the deadline passed before the change was in force; it may come in force yet"
+    )]
     Deadline,
     /// The node is stopping.
     #[error("this node is stopping")]
@@ -93,7 +97,7 @@ pub enum TransferError {
     #[error("node {0} did not take over in time; this node goes on")]
     TimedOut(NodeId),
     /// It may still happen.
-    #[error("the deadline passed before leadership was handed over")]
+    #[error("in doubt: the deadline passed before leadership was handed over; it may be yet")]
     Deadline,
     /// The node is stopping.
     #[error("this node is stopping")]

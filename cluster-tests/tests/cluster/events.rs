@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use crate::common::{json, quorate};
 
+/// How often a moment is tried for that may be missed.
+const TRIES: usize = 5;
+
 /// What `quorate events` prints of this node.
 fn events(cluster: &Cluster, node: u64) -> Vec<Value> {
     let output = quorate(cluster, node, &["events", "--json"]);
@@ -48,6 +51,17 @@ fn acts_and_changes_are_told_by_the_nodes_that_they_concern() {
     assert!(!quorate(&cluster, primary, &["policy", "set", "hybrid"]).status.success());
     let denied = wait_for(&cluster, primary, "a refusal", |one| one["outcome"] == "denied");
     assert!(denied["reason"].as_str().is_some_and(|text| text.contains("nothing would change")));
+    // The same, asked for elsewhere.
+    assert!(!quorate(&cluster, replica, &["policy", "set", "hybrid"]).status.success());
+    let passed_on = wait_for(&cluster, primary, "a refusal that was passed on", |one| {
+        one["outcome"] == "denied"
+            && one["actor"].as_str().is_some_and(|who| who.ends_with(&format!("at node {replica}")))
+    });
+    assert_eq!(
+        (&passed_on["event"], &passed_on["reason"]),
+        (&"policy set".into(), &denied["reason"])
+    );
+    assert!(events(&cluster, replica).iter().all(|one| one["event"] != "policy set"));
     json(&cluster, other, &["storage", "flush"]);
     let flushed = wait_for(&cluster, other, "the flush", |one| one["event"] == "flush");
     assert_eq!(
@@ -62,6 +76,64 @@ fn acts_and_changes_are_told_by_the_nodes_that_they_concern() {
         one["event"] == "primary" && one["fields"]["this_node"] == true
     });
     assert_eq!(led["fields"]["primary"], next);
+}
+
+/// The primary begins, and then nobody answers it any more.
+#[test]
+fn an_act_that_may_yet_happen_is_told_as_failed_and_in_doubt() {
+    let mut cluster = Cluster::start("events-in-doubt");
+    for attempt in 1..=TRIES {
+        let primary = cluster.wait_until_writable();
+        cluster.wait_until_equal();
+        let replicas = cluster.others(primary);
+        for replica in &replicas {
+            cluster.pause(*replica);
+        }
+        let asked = quorate(&cluster, primary, &["policy", "set", "hybrid"]);
+        let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+        let told = events(&cluster, primary).into_iter().rfind(|one| one["event"] == "policy set");
+        for replica in &replicas {
+            cluster.resume(*replica);
+        }
+        assert_eq!(asked.status.code(), Some(1), "{said}");
+        let told = told.unwrap_or_else(|| panic!("nothing is recorded of {said}"));
+        println!("{told}");
+        let reason = told["reason"].as_str().expect("why");
+        assert!(said.contains(reason), "{said}");
+        // Where the silence was noticed first, nothing was begun.
+        if told["outcome"] == "denied" && attempt < TRIES {
+            continue;
+        }
+        assert!(said.contains("504"), "{said}");
+        assert_eq!(
+            (&told["outcome"], &told["fields"]["policy"]),
+            (&"failed".into(), &"hybrid".into())
+        );
+        assert!(reason.starts_with("in doubt") && reason.ends_with("yet"), "{reason}");
+        break;
+    }
+    cluster.wait_until_writable();
+    cluster.wait_until_equal();
+}
+
+/// Nobody acts: the node that was asked is the one that refuses.
+#[test]
+fn an_act_that_no_primary_takes_is_told_where_it_was_asked_for() {
+    let mut cluster = Cluster::start("events-alone");
+    let primary = cluster.wait_until_writable();
+    let [replica, other] = cluster.others(primary)[..] else { panic!("three nodes") };
+    cluster.kill(other);
+    cluster.kill(primary);
+    let refused = quorate(&cluster, replica, &["policy", "set", "hybrid"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let told = wait_for(&cluster, replica, "the act", |one| one["event"] == "policy set");
+    println!("{told}");
+    assert_ne!(told["outcome"], "allowed");
+    let reason = told["reason"].as_str().expect("why");
+    assert!(said.contains(reason), "{said}: {reason}");
+    // By whoever is at this machine, and by way of no other node.
+    assert!(told["actor"].as_str().is_some_and(|who| !who.contains("at node")), "{told}");
 }
 
 /// A stream tells what is new, and doesn't hold up a stop.

@@ -77,6 +77,8 @@ fn an_order_that_found_no_connection_has_changed_nothing() {
     // Where the silence was noticed first.
     let unknown = said.contains("409") && said.contains("no primary is known");
     assert!(not_asked || unknown, "{said}");
+    let acts = recorded(&cluster, replica);
+    assert!(acts.len() == 1 && !acts[0].contains("outcome=\"allowed\""), "{acts:#?}");
     cluster.resume(primary);
     cluster.wait_until_writable();
     let shown = json(&cluster, primary, &["policy", "show"]);

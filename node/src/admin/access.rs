@@ -23,7 +23,7 @@ pub(super) async fn guard(
         if is_open(path, state.public_metrics) { Ok(()) } else { authorise(caller, &request) };
     let Err((code, reason)) = checked else { return next.run(request).await };
     if request.method() == Method::POST {
-        state.events.refused(caller.to_string(), reason);
+        state.events.refused("any", caller.to_string(), reason);
     }
     refused(code, reason)
 }

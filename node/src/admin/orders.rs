@@ -2,7 +2,8 @@
 //!
 //! Each is an act of the primary. Another node passes the request on, over the peer connection, and
 //! brings the primary's answer back as it is. What was passed on is never passed on again. The node
-//! that acts records who asked and what came of it.
+//! that acts or refuses records who asked and what came of it; one that could not pass an order on, or
+//! had no answer, records that.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use quorate_actors::orders::{
-    OrderAnswer, OrderError, OrderInbox, OrderKind, Received, ReceivedOrder,
+    OrderAnswer, OrderError, OrderInbox, OrderKind, Received, ReceivedOrder, RefusedOrder,
 };
 use quorate_actors::quorum::{ChangeError, TransferError};
 use quorate_actors::view::View;
@@ -190,16 +191,38 @@ pub(crate) async fn serve_orders(state: AdminState, mut inbox: OrderInbox) {
         match received {
             Received::Order(order) => working.spawn(carry_out(state.clone(), order)),
             Received::Join(join) => working.spawn(joining::answer(state.clone(), join)),
+            Received::Refused(refused) => {
+                record_refused(&state.events, &refused);
+                continue;
+            }
         };
     }
 }
 
+/// One whose asker may give no orders, or that this node doesn't know or can't take now.
+fn record_refused(events: &Events, refused: &RefusedOrder) {
+    let RefusedOrder { from, operator, kind, reason } = refused;
+    let order = kind.map_or("any", OrderKind::name);
+    events.refused(order, passed_on_by(*from, operator), reason);
+}
+
+fn passed_on_by(node: NodeId, operator: &str) -> String {
+    format!("{operator} at node {node}")
+}
+
 async fn carry_out(state: AdminState, received: ReceivedOrder) {
     let ReceivedOrder { from, kind, operator, body, deadline, reply } = received;
+    let actor = passed_on_by(from, &operator);
     if Instant::now() >= deadline {
-        return;
+        // The asker was told that it is in doubt.
+        let late = "its turn came after its asker had stopped waiting; nothing was changed";
+        let verdict = Verdict::refused(StatusCode::CONFLICT, late);
+        return verdict.record(&state.events, kind, &actor, &body);
     }
-    let verdict = perform(&state, from, kind, &format!("{operator} at node {from}"), &body).await;
+    let verdict = perform(&state, from, kind, &actor, &body).await;
+    if verdict.not_primary {
+        verdict.record(&state.events, kind, &actor, &body);
+    }
     let answer = OrderAnswer { code: verdict.code.as_u16(), body: verdict.body.to_string().into() };
     // The asker has stopped waiting, and was told that it is in doubt.
     let _ = reply.send(answer);
@@ -217,18 +240,23 @@ pub(super) async fn order(
     }
     let own = state.node.view().node;
     let verdict = perform(state, own, kind, operator, &body).await;
-    match other_primary(&state.node.view()) {
-        // Leadership went there meanwhile.
-        Some(primary) if verdict.not_primary => forward(state, primary, kind, operator, body).await,
-        Some(_) | None => verdict,
+    if !verdict.not_primary {
+        return verdict;
     }
+    // Leadership may have gone there meanwhile.
+    if let Some(primary) = other_primary(&state.node.view()) {
+        return forward(state, primary, kind, operator, body).await;
+    }
+    verdict.record(&state.events, kind, operator, &body);
+    verdict
 }
 
 fn other_primary(view: &View) -> Option<NodeId> {
     view.primary.filter(|primary| *primary != view.node)
 }
 
-/// Passes an order on, once.
+/// Passes an order on, once. What the other node answers is recorded there; where it gives no answer,
+/// that is recorded here.
 pub(super) async fn forward(
     state: &AdminState,
     to: NodeId,
@@ -236,12 +264,16 @@ pub(super) async fn forward(
     operator: &str,
     body: Bytes,
 ) -> Verdict {
-    let Some(desk) = state.node.orders() else { return Verdict::not_primary(state) };
-    match desk.ask(to, kind, operator, body, FORWARD_LIMIT).await {
-        Ok(OrderAnswer { code, body }) => {
+    let Some(desk) = state.node.orders() else {
+        let refused = Verdict::not_primary(state);
+        refused.record(&state.events, kind, operator, &body);
+        return refused;
+    };
+    let unanswered = match desk.ask(to, kind, operator, body.clone(), FORWARD_LIMIT).await {
+        Ok(OrderAnswer { code, body: answer }) => {
             let code = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY);
-            match serde_json::from_slice(&body) {
-                Ok(body) => Verdict { code, body, not_primary: false },
+            match serde_json::from_slice(&answer) {
+                Ok(body) => return Verdict { code, body, not_primary: false },
                 Err(_) => {
                     let error = format!("in doubt: the answer of node {to} can't be read");
                     Verdict::refused(StatusCode::GATEWAY_TIMEOUT, error)
@@ -254,10 +286,13 @@ pub(super) async fn forward(
         Err(error @ OrderError::InDoubt { .. }) => {
             Verdict::refused(StatusCode::GATEWAY_TIMEOUT, error)
         }
-    }
+    };
+    unanswered.record(&state.events, kind, operator, &body);
+    unanswered
 }
 
-/// Does it here, or says why not. `from` is the node that somebody asked.
+/// Does it here, or says why not. Where that is because another node leads, the caller records it.
+/// `from` is the node that somebody asked.
 pub(super) async fn perform(
     state: &AdminState,
     from: NodeId,
@@ -300,7 +335,7 @@ pub(super) async fn perform(
             Err(verdict) => verdict,
         },
     };
-    // One that is passed on is recorded where it is carried out.
+    // One that may be passed on is recorded once that is settled.
     if !verdict.not_primary {
         verdict.record(&state.events, kind, actor, body);
     }
@@ -443,4 +478,25 @@ fn silent_voters(view: &View) -> String {
 
 pub(super) fn refused(code: StatusCode, error: &str) -> Response {
     (code, Json(Refusal { error: error.to_owned() })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_node_may_not_order_is_recorded() {
+        let events = Events::default();
+        let refused = RefusedOrder {
+            from: NodeId(3),
+            operator: "127.0.0.1:5".to_owned(),
+            kind: Some(OrderKind::SetPolicy),
+            reason: "node 3 is not a member on its disk".to_owned(),
+        };
+        record_refused(&events, &refused);
+        let kept = events.since(0, 10).events;
+        let act = kept[0].act.as_ref().expect("an act");
+        assert_eq!((&*kept[0].event, &*act.actor), ("policy set", "127.0.0.1:5 at node 3"));
+        assert_eq!((act.outcome, act.reason.as_ref()), (ActOutcome::Denied, Some(&refused.reason)));
+    }
 }
