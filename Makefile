@@ -58,6 +58,12 @@ bench-backup: need-build need-test ## Measure backups and restores (QUORATE_BENC
 	cargo test --release $(CARGO_FLAGS) --workspace --test cluster -- --ignored --nocapture \
 		figures_of_backups
 
+.PHONY: bench-nodes
+bench-nodes: need-build need-test ## Measure joins and restarts (QUORATE_BENCH_BYTES, 1 GiB)
+	cargo build --release $(CARGO_FLAGS) --workspace --bins
+	cargo test --release $(CARGO_FLAGS) --workspace --test cluster -- --ignored --nocapture \
+		figures_of_joins figures_of_restarts
+
 .PHONY: verify-long
 verify-long: need-build need-test ## The long forms of the tests of `make test`
 	cargo build --release $(CARGO_FLAGS) --workspace --bins

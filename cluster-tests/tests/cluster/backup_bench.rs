@@ -1,103 +1,25 @@
 //! What backups cost and how fast they are: `make bench-backup`.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hdrhistogram::Histogram;
-use quorate_cluster_tests::harness::{Cluster, ClusterOptions, RECOVERY_LIMIT};
-use quorate_cluster_tests::resp::{Client, Value};
+use quorate_cluster_tests::harness::{Cluster, ClusterOptions};
 use serde_json::Value as Json;
 
 use crate::archives::{back_up, elsewhere, json, restore, verify};
-use crate::common::{self, noise};
+use crate::common;
+use crate::foreground::{
+    Load, VALUE_BYTES, bytes_wanted, fill, histogram, megabytes_per_second, milliseconds,
+};
 
-const VALUE_BYTES: usize = 4 << 10;
-
-/// Writes sent at once while the cluster is filled.
-const ROUND: u64 = 256;
-
-/// Writers of the foreground load, and how often each of them writes.
+/// Writers of the foreground load.
 const WRITERS: u64 = 4;
-const PERIOD: Duration = Duration::from_millis(4);
 
 /// How long latency is measured without a backup, before and after each.
 const WITHOUT: Duration = Duration::from_secs(10);
 
 /// How long a schedule of one second is followed.
 const FOLLOWED: Duration = Duration::from_secs(20);
-
-fn bytes_wanted() -> u64 {
-    let text =
-        std::env::var("QUORATE_BENCH_BACKUP_BYTES").unwrap_or_else(|_| (1 << 30).to_string());
-    text.parse().expect("QUORATE_BENCH_BACKUP_BYTES is a number")
-}
-
-fn set(key: u64, seed: u64) -> Vec<Vec<u8>> {
-    vec![b"SET".to_vec(), format!("bench:{key}").into_bytes(), noise(seed, VALUE_BYTES)]
-}
-
-fn fill(client: &mut Client, keys: u64) {
-    let mut next = 0;
-    while next < keys {
-        let round: Vec<_> = (next..keys.min(next + ROUND)).map(|key| set(key, key)).collect();
-        next += round.len() as u64;
-        let replies = client.pipeline(&round).expect("replies");
-        assert!(replies.iter().all(|reply| *reply == Value::Simple("OK".into())), "{replies:?}");
-    }
-}
-
-/// Writes at a fixed rate, whatever the answers take: a write that has to wait for the one before it
-/// counts from when it was due.
-struct Load {
-    ended: Arc<AtomicBool>,
-    took_us: Arc<Mutex<Histogram<u64>>>,
-    writers: Vec<JoinHandle<()>>,
-}
-
-impl Load {
-    fn start(address: SocketAddr, keys: u64) -> Self {
-        let ended = Arc::new(AtomicBool::new(false));
-        let took_us = Arc::new(Mutex::new(histogram()));
-        let writer = |number: u64| {
-            let (ended, took_us) = (ended.clone(), took_us.clone());
-            thread::spawn(move || {
-                let mut client = Client::connect(address, RECOVERY_LIMIT).expect("it listens");
-                let (mut due, mut count) = (Instant::now(), number);
-                while !ended.load(Ordering::Relaxed) {
-                    thread::sleep(due.saturating_duration_since(Instant::now()));
-                    let reply = client.command(&set(count * 7_919 % keys, count)).expect("a reply");
-                    assert_eq!(reply, Value::Simple("OK".into()));
-                    let took = due.elapsed().as_micros() as u64;
-                    took_us.lock().expect("no writer has failed").saturating_record(took);
-                    (due, count) = (due + PERIOD, count + WRITERS);
-                }
-            })
-        };
-        let writers = (0..WRITERS).map(writer).collect();
-        Self { ended, took_us, writers }
-    }
-
-    /// What writes took since the last call.
-    fn take(&self) -> Histogram<u64> {
-        std::mem::replace(&mut self.took_us.lock().expect("no writer has failed"), histogram())
-    }
-
-    fn stop(self) {
-        self.ended.store(true, Ordering::Relaxed);
-        self.writers.into_iter().for_each(|writer| writer.join().expect("it went well"));
-    }
-}
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000, 3).expect("bounds")
-}
-
-fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
-    histogram.value_at_quantile(quantile) as f64 / 1_000.0
-}
 
 fn now_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64() * 1_000.0
@@ -107,8 +29,8 @@ fn number(report: &Json, key: &str) -> f64 {
     report[key].as_f64().unwrap_or_else(|| panic!("{key}: {report}"))
 }
 
-fn megabytes_per_second(bytes: f64, seconds: f64) -> f64 {
-    bytes / seconds / 1e6
+fn seconds(report: &Json) -> Duration {
+    Duration::from_secs_f64(number(report, "seconds"))
 }
 
 /// Seconds by which the archive is behind just before each backup of a schedule of one second is done.
@@ -144,26 +66,25 @@ fn figures_of_backups() {
     }
     let primary = cluster.wait_until_writable();
     assert_ne!(primary, fast);
-    let keys = bytes_wanted() / VALUE_BYTES as u64;
-    fill(&mut cluster.connect(primary), keys);
-    cluster.wait_until_equal();
-    let load = Load::start(cluster.client_address(primary), keys);
+    let keys = bytes_wanted("QUORATE_BENCH_BACKUP_BYTES") / VALUE_BYTES as u64;
+    fill(&cluster, primary, keys);
+    let load = Load::start(cluster.client_address(primary), keys, WRITERS, 0);
     let (mut with, mut without) = (histogram(), histogram());
     let mut target = cluster.dir().join("none");
     for round in 0..3 {
-        load.take();
+        load.take_writes();
         thread::sleep(WITHOUT);
-        without.add(load.take()).expect("the same bounds");
+        without.add(load.take_writes()).expect("the same bounds");
         target = cluster.dir().join(format!("archive-{round}"));
         let report = json(&back_up(&cluster, primary, &target, &[]));
-        with.add(load.take()).expect("the same bounds");
+        with.add(load.take_writes()).expect("the same bounds");
         println!("{report}");
     }
     let lags = lags(&cluster, primary, &target);
     load.stop();
     cluster.wait_until_equal();
     let report = json(&back_up(&cluster, fast, &target, &[]));
-    let (copied, took) = (number(&report, "bytes"), number(&report, "seconds"));
+    let (copied, took) = (number(&report, "bytes"), seconds(&report));
 
     let began = Instant::now();
     let verified = json(&verify(&target, &[]));
@@ -177,7 +98,7 @@ fn figures_of_backups() {
     println!("backup, without a limit  {:>10.1} MB/s", megabytes_per_second(copied, took));
     println!(
         "restore                  {:>10.1} MB/s",
-        megabytes_per_second(bytes, number(&restored, "seconds"))
+        megabytes_per_second(bytes, seconds(&restored))
     );
     println!("verify                   {verify_took:>10.1} s");
     for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
