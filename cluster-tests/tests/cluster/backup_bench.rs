@@ -9,11 +9,11 @@ use serde_json::Value as Json;
 use crate::archives::{back_up, elsewhere, json, restore, verify};
 use crate::common;
 use crate::foreground::{
-    Load, VALUE_BYTES, bytes_wanted, fill, histogram, megabytes_per_second, milliseconds,
+    Load, Push, VALUE_BYTES, bytes_wanted, fill, histogram, megabytes_per_second, milliseconds,
 };
 
-/// Writers of the foreground load.
-const WRITERS: u64 = 4;
+/// The foreground load.
+const PUSH: Push = Push { writers: 4, readers: 0, period: Duration::from_millis(4) };
 
 /// How long latency is measured without a backup, before and after each.
 const WITHOUT: Duration = Duration::from_secs(10);
@@ -68,7 +68,7 @@ fn figures_of_backups() {
     assert_ne!(primary, fast);
     let keys = bytes_wanted("QUORATE_BENCH_BACKUP_BYTES") / VALUE_BYTES as u64;
     fill(&cluster, primary, keys);
-    let load = Load::start(cluster.client_address(primary), keys, WRITERS, 0);
+    let load = Load::start(cluster.client_address(primary), keys, PUSH);
     let (mut with, mut without) = (histogram(), histogram());
     let mut target = cluster.dir().join("none");
     for round in 0..3 {

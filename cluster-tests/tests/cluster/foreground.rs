@@ -17,8 +17,14 @@ pub(crate) const VALUE_BYTES: usize = 4 << 10;
 /// Writes sent at once while a cluster is filled.
 const ROUND: u64 = 256;
 
-/// How often each client of the load asks.
-const PERIOD: Duration = Duration::from_millis(4);
+/// How hard clients push.
+#[derive(Clone, Copy)]
+pub(crate) struct Push {
+    pub(crate) writers: u64,
+    pub(crate) readers: u64,
+    /// How often each of them asks.
+    pub(crate) period: Duration,
+}
 
 /// How many bytes are wanted, by a variable; 1 GiB without it.
 pub(crate) fn bytes_wanted(variable: &str) -> u64 {
@@ -63,14 +69,15 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// So many writers and readers of keys that [`fill`] has set.
-    pub(crate) fn start(address: SocketAddr, keys: u64, writers: u64, readers: u64) -> Self {
+    /// Writers and readers of keys that [`fill`] has set.
+    pub(crate) fn start(address: SocketAddr, keys: u64, push: Push) -> Self {
+        let Push { writers, readers, period } = push;
         let ended = Arc::new(AtomicBool::new(false));
         let writes = Arc::new(Mutex::new(histogram()));
         let reads = Arc::new(Mutex::new(histogram()));
         let writers = (0..writers).map(|number| {
             let step = writers;
-            run(address, &ended, &writes, move |client, count| {
+            run((address, period), &ended, &writes, move |client, count| {
                 let count = number + count * step;
                 let reply = client.command(&set(count * 7_919 % keys, count)).expect("a reply");
                 assert_eq!(reply, Value::Simple("OK".into()));
@@ -78,7 +85,7 @@ impl Load {
         });
         let readers = (0..readers).map(|number| {
             let step = readers;
-            run(address, &ended, &reads, move |client, count| {
+            run((address, period), &ended, &reads, move |client, count| {
                 let key = (number + count * step) * 104_729 % keys;
                 let reply = client.command(&[b"GET".to_vec(), name(key)]).expect("a reply");
                 assert_eq!(reply.bytes().map(<[u8]>::len), Some(VALUE_BYTES));
@@ -105,7 +112,7 @@ impl Load {
 }
 
 fn run(
-    address: SocketAddr,
+    (address, period): (SocketAddr, Duration),
     ended: &Arc<AtomicBool>,
     took_us: &Arc<Mutex<Histogram<u64>>>,
     ask: impl Fn(&mut Client, u64) + Send + 'static,
@@ -119,7 +126,7 @@ fn run(
             ask(&mut client, count);
             let took = due.elapsed().as_micros() as u64;
             took_us.lock().expect("no client has failed").saturating_record(took);
-            (due, count) = (due + PERIOD, count + 1);
+            (due, count) = (due + period, count + 1);
         }
     })
 }

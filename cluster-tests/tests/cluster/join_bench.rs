@@ -9,12 +9,11 @@ use serde_json::Value as Json;
 
 use crate::common::token;
 use crate::foreground::{
-    Load, VALUE_BYTES, bytes_wanted, fill, load_average, megabytes_per_second, milliseconds,
+    Load, Push, VALUE_BYTES, bytes_wanted, fill, load_average, megabytes_per_second, milliseconds,
 };
 
-/// Clients of the foreground load.
-const WRITERS: u64 = 4;
-const READERS: u64 = 2;
+/// The foreground load: what the machine bears with ease, so that waits are not those for a turn.
+const PUSH: Push = Push { writers: 4, readers: 4, period: Duration::from_millis(10) };
 
 /// How long latency is measured before the node joins, and after it has.
 const WITHOUT: Duration = Duration::from_secs(10);
@@ -91,7 +90,7 @@ fn measure(rate: &str, bytes: u64) {
     let primary = cluster.wait_until_writable();
     let keys = bytes / VALUE_BYTES as u64;
     fill(&cluster, primary, keys);
-    let load = Load::start(cluster.client_address(primary), keys, WRITERS, READERS);
+    let load = Load::start(cluster.client_address(primary), keys, PUSH);
     let measured = |time: Duration| {
         thread::sleep(time);
         (load.take_writes(), load.take_reads())
