@@ -148,6 +148,37 @@ fn a_cluster_starts_loses_a_node_gets_it_back_stops_and_resumes() {
     drop(folder);
 }
 
+/// Under `local` what the others lack is on the primary's disk alone. The drill sees to it that there is
+/// such a thing, and has to find that it is gone.
+#[test]
+fn a_drill_counts_what_a_wiped_primary_had_alone() {
+    let dir = std::env::temp_dir().join(format!("quorate-drill-test-{}", std::process::id()));
+    let folder = Folder(dir.clone());
+    let base = free_base_port();
+    let mut dev = Dev::start_with(&dir, base, &["--policy", "local"]);
+    dev.wait_for("cluster ready: primary node-");
+    let drill = Command::new(env!("CARGO_BIN_EXE_quorate"))
+        .args(["drill", "failover", "--kill", "--wipe", "--json", "--dir"])
+        .arg(&dir)
+        .args(["--admin", &format!("http://127.0.0.1:{}", base + 21)])
+        .output()
+        .expect("the binary starts");
+    let said = String::from_utf8_lossy(&drill.stderr).into_owned();
+    let report: serde_json::Value = serde_json::from_slice(&drill.stdout).expect(&said);
+    println!("{said}{report}");
+    assert_eq!(drill.status.code(), Some(1), "{said}");
+    let lost = report["summary"]["lost"].as_u64().expect("a number");
+    assert!(lost >= 90, "a hundred were acknowledged by the primary alone: {report}");
+    assert!(said.contains(&format!("{lost} acknowledged writes are lost")), "{said}");
+    let run = &report["runs"][0];
+    assert_eq!((&report["passed"], &run["recovered"]), (&false.into(), &true.into()));
+    let kept_in = run["kept_in"].as_str().expect("a path");
+    assert!(Path::new(kept_in).join("identity").exists() && said.contains(kept_in), "{said}");
+    let survivor = run["successor"].as_u64().expect("a number") as u16;
+    assert_eq!(ask(base + survivor, &["SET", "kept", "yes"]), "+OK", "it goes on alone");
+    drop((dev, folder));
+}
+
 fn primary_of(line: &str) -> u16 {
     number_after(line, "primary node-")
 }
@@ -190,51 +221,6 @@ fn exchange(port: u16, request: &str) -> std::io::Result<String> {
     let count = stream.read(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
     Ok(text.lines().next().unwrap_or("").to_owned())
-}
-
-#[test]
-fn a_drill_counts_what_the_local_policy_loses_with_the_primary() {
-    let dir = std::env::temp_dir().join(format!("quorate-drill-test-{}", std::process::id()));
-    let folder = Folder(dir.clone());
-    let base = free_base_port();
-    let mut dev = Dev::start_with(&dir, base, &["--policy", "local"]);
-    let primary = primary_of(&dev.wait_for("cluster ready: primary node-"));
-    let replicas: Vec<Pid> = (1..=3).filter(|id| *id != primary).map(|id| pid(&dir, id)).collect();
-    // What is acknowledged from now on is on the primary alone, as with replicas that lag.
-    let killed = pid(&dir, primary);
-    for replica in &replicas {
-        kill(*replica, Signal::SIGSTOP).expect("it runs");
-    }
-    let drill = Command::new(env!("CARGO_BIN_EXE_quorate"))
-        .args(["drill", "failover", "--kill", "--wipe", "--json", "--dir"])
-        .arg(&dir)
-        .args(["--admin", &format!("http://127.0.0.1:{}", base + 20 + primary)])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let deadline = Instant::now() + LIMIT;
-    while kill(killed, None).is_ok() {
-        assert!(Instant::now() < deadline, "the primary is not broken");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    for replica in &replicas {
-        kill(*replica, Signal::SIGCONT).expect("it runs");
-    }
-    let output = drill.wait_with_output().expect("it ends");
-    let (out, err) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(1), "{out}{err}");
-    assert!(err.contains("acknowledged writes are lost"), "{err}");
-    let report: serde_json::Value = serde_json::from_str(&out).expect("JSON");
-    println!("{}", report["summary"]);
-    assert_eq!(
-        (report["passed"].as_bool(), &report["runs"][0]["recovered"]),
-        (Some(false), &true.into())
-    );
-    assert!(report["summary"]["lost"].as_u64().is_some_and(|lost| lost > 0), "{report}");
-    dev.stop();
-    drop(folder);
 }
 
 /// A base port whose ports for three nodes are free now, and which no other test of this process got:

@@ -120,9 +120,18 @@ impl NodeProcess {
 
     /// Asks it to stop in order.
     pub(crate) fn terminate(&mut self) {
+        // It may end at this very moment, which is what is wanted.
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+
+    fn signal(&mut self, signal: Signal) {
         if let (true, Some(pid)) = (self.is_running(), self.pid()) {
-            // It may end at this very moment, which is what is wanted.
-            let _ = kill(pid, Signal::SIGTERM);
+            let _ = kill(pid, signal);
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use quorate_drill::history::Outcome;
 use quorate_drill::resp::{Client, Value};
 use quorate_drill::workload::Route;
+use quorate_protocol::policy::Policy;
 
 use crate::dev::Layout;
 use crate::failure::Failure;
@@ -94,6 +95,13 @@ impl DrillCluster {
             }
         }
         Ok(Self { name: status.cluster_name, policy, nodes, layout })
+    }
+
+    /// Whether the primary acknowledges what no other node has.
+    pub(super) fn acknowledges_alone(&self) -> bool {
+        let voters = self.nodes.len();
+        let policy = Policy::parse(&self.policy, voters);
+        policy.is_ok_and(|policy| policy.normal_form(voters).copies <= 1)
     }
 
     /// Where clients reach it.

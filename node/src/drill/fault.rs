@@ -3,7 +3,7 @@
 //! The node breaks itself, on an order that any node passes on to it: so a drill needs no shell on
 //! the machine, and the node that is broken decides whether it may be (ADR 39).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
@@ -51,7 +51,25 @@ pub(super) struct Struck {
     aside: Option<(PathBuf, PathBuf)>,
 }
 
+/// Nodes that are started again when this is dropped.
+pub(super) struct Ended(Vec<NodeProcess>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        for process in &mut self.0 {
+            if let Err(error) = process.spawn() {
+                eprintln!("{error}");
+            }
+        }
+    }
+}
+
 impl Struck {
+    /// Where the node's data is kept meanwhile, if it was taken away.
+    pub(super) fn kept_in(&self) -> Option<&Path> {
+        self.aside.as_ref().map(|(aside, _)| aside.as_path())
+    }
+
     /// What the order was refused with, if it was.
     pub(super) fn refusal(&self) -> Option<Failure> {
         match self.answer.try_recv() {
@@ -89,15 +107,39 @@ impl Fault {
         self.kind == Kind::Kill { wipe: true }
     }
 
+    /// Ends all other nodes, where what the primary acknowledges is then on its disk alone and that is to
+    /// be taken away: a loss that must be found. Standing still would not do: the kernel would keep for
+    /// them what arrives.
+    pub(super) fn end_others(
+        &self,
+        cluster: &DrillCluster,
+        primary: Node,
+    ) -> Result<Option<Ended>, Failure> {
+        if !self.wipes() || !cluster.acknowledges_alone() {
+            return Ok(None);
+        }
+        let mut ended = Ended(Vec::new());
+        for node in cluster.nodes.iter().filter(|node| **node != primary) {
+            let Some(mut process) = process(cluster, *node) else { continue };
+            process.adopt();
+            process.kill();
+            ended.0.push(wait_until_gone(process, *node)?);
+        }
+        Ok(Some(ended))
+    }
+
     /// Breaks this node, which leads.
-    pub(super) fn strike(&self, node: Node) -> Struck {
+    pub(super) fn strike(&self, cluster: &DrillCluster, node: Node) -> Struck {
         let fault = match self.kind {
             Kind::Kill { .. } => drill::Fault::Kill,
             Kind::Pause(length) => drill::Fault::Pause(length.as_millis() as u64),
         };
         let order = json!(Break { node: node.id, fault, confirmed: self.confirmed });
         let (answered, answer) = channel();
-        let admin = self.admin.clone();
+        // Where the others are down, none passes it on.
+        let own = cluster.layout.as_ref().filter(|_| self.wipes());
+        let own = own.map(|layout| format!("http://{}", layout.admin(node.id as u16)));
+        let admin = own.and_then(|own| own.parse().ok()).unwrap_or_else(|| self.admin.clone());
         let at = Instant::now();
         std::thread::spawn(move || {
             // The receiver may be gone: who leads now is found out otherwise.
@@ -108,10 +150,14 @@ impl Fault {
 
     /// Takes the data of a killed node away, where that is wanted.
     pub(super) fn wipe(&self, cluster: &DrillCluster, struck: &mut Struck) -> Result<(), Failure> {
-        let (true, Some(process)) = (self.wipes(), process(cluster, struck.node)) else {
+        let (true, Some(mut process)) = (self.wipes(), process(cluster, struck.node)) else {
             return Ok(());
         };
-        wait_until_gone(process, struck.node)?;
+        let gone = poll(GONE_LIMIT, || match struck.refusal() {
+            Some(refusal) => Some(Err(refusal)),
+            None => (!process.adopt()).then_some(Ok(())),
+        });
+        gone.unwrap_or_else(|| Err(still_runs(struck.node)))?;
         let layout = cluster.layout.as_ref().expect("a process was found in it");
         let data = layout.data(struck.node.id as u16);
         let aside = data.with_extension(format!("drill-{}", std::process::id()));
@@ -179,6 +225,10 @@ fn process(cluster: &DrillCluster, node: Node) -> Option<NodeProcess> {
 fn wait_until_gone(mut process: NodeProcess, node: Node) -> Result<NodeProcess, Failure> {
     match poll(GONE_LIMIT, || (!process.adopt()).then_some(())) {
         Some(()) => Ok(process),
-        None => Err(Failure::Failed(format!("node-{} was told to end and still runs", node.id))),
+        None => Err(still_runs(node)),
     }
+}
+
+fn still_runs(node: Node) -> Failure {
+    Failure::Failed(format!("node-{} was told to end and still runs", node.id))
 }

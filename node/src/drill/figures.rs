@@ -1,6 +1,7 @@
 //! What one run measures.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use quorate_drill::history::{Outcome, UniqueWrite, Verdict, Violation};
@@ -12,10 +13,12 @@ use serde::Serialize;
 pub(super) struct Figures {
     /// The node that was broken.
     pub(super) node: u64,
-    /// The node that led afterwards.
+    /// The node that led while the other was away.
     pub(super) successor: Option<u64>,
     /// Whether it leads alone, by `quorate recover`.
     pub(super) recovered: bool,
+    /// Where the broken node's data stays, if it can't be put back.
+    pub(super) kept_in: Option<PathBuf>,
     /// The longest time without an acknowledged write.
     pub(super) unavailable_ms: f64,
     /// Until a write was refused, or its connection broke or gave no reply.
@@ -94,7 +97,7 @@ impl fmt::Display for Figures {
         match self.successor {
             Some(node) if self.recovered => write!(f, "node-{node} recovered alone, ")?,
             Some(node) => write!(f, "then node-{node}, ")?,
-            None => write!(f, "no other primary, ")?,
+            None => write!(f, "no other primary meanwhile, ")?,
         }
         write!(f, "{:.0} ms without a write, {} lost", self.unavailable_ms, self.lost)
     }

@@ -75,7 +75,7 @@ pub(crate) fn run(admin: &AdminUrl, verb: &DrillVerb, as_json: bool) -> Result<(
     };
     let cluster = DrillCluster::find(admin, args.dir.as_deref())?;
     let fault = Fault::new(kind, admin.clone(), args.yes);
-    let mut report = Report::new(&cluster, &fault);
+    let mut report = Report::new(&cluster, &fault, args.reply_timeout_ms);
     for number in 1..=args.runs {
         let run = Run {
             cluster: &cluster,
@@ -86,13 +86,16 @@ pub(crate) fn run(admin: &AdminUrl, verb: &DrillVerb, as_json: bool) -> Result<(
         };
         let figures = run.execute()?;
         eprintln!("run {number}/{}: {figures}", args.runs);
-        let recovered = figures.recovered;
+        let (recovered, kept_in) = (figures.recovered, figures.kept_in.clone());
         report.runs.push(figures);
         if recovered {
             eprintln!(
                 "no other node could be elected: one goes on alone (`quorate recover`), and the \
                  others have to join anew. There are no further runs"
             );
+            if let Some(kept_in) = kept_in {
+                eprintln!("the data that was taken away is in {}", kept_in.display());
+            }
             break;
         }
     }

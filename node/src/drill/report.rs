@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::cluster::DrillCluster;
 use super::fault::Fault;
 use super::figures::Figures;
+use super::run::FAILOVER_LIMIT;
 use crate::failure::Failure;
 use crate::output::table;
 
@@ -13,6 +14,7 @@ pub(super) struct Report {
     cluster: String,
     policy: String,
     fault: String,
+    reply_timeout_ms: u64,
     pub(super) runs: Vec<Figures>,
 }
 
@@ -28,11 +30,12 @@ const TIMES: [Time; 5] = [
 ];
 
 impl Report {
-    pub(super) fn new(cluster: &DrillCluster, fault: &Fault) -> Self {
+    pub(super) fn new(cluster: &DrillCluster, fault: &Fault, reply_timeout_ms: u64) -> Self {
         Self {
             cluster: cluster.name.clone(),
             policy: cluster.policy.clone(),
             fault: fault.name(),
+            reply_timeout_ms,
             runs: Vec::new(),
         }
     }
@@ -73,6 +76,7 @@ impl Report {
             "cluster": self.cluster,
             "policy": self.policy,
             "fault": self.fault,
+            "reply_timeout_ms": self.reply_timeout_ms,
             "passed": self.runs.iter().all(Figures::is_good),
             "summary": summary,
             "runs": self.runs,
@@ -81,8 +85,9 @@ impl Report {
 
     /// For people.
     pub(super) fn to_table(&self) -> String {
-        let Self { cluster, policy, fault, runs } = self;
+        let Self { cluster, policy, fault, reply_timeout_ms, runs } = self;
         let count = runs.len();
+        let times = if count == 1 { "run" } else { "runs" };
         let mut rows = vec![["MILLISECONDS", "P50", "P99", "MAX"].map(str::to_owned).to_vec()];
         for (name, _, time) in TIMES {
             let cells = match Spread::of(runs.iter().filter_map(time)) {
@@ -96,13 +101,21 @@ impl Report {
         let operations = self.sum(|run| run.operations);
         let verdict = if self.linearizable() { "linearizable" } else { "NOT LINEARIZABLE" };
         let mut text = format!(
-            "{cluster}, policy {policy}: {fault}, {count} runs\n\n{}\n\
+            "{cluster}, policy {policy}: {fault}, {count} {times}; clients wait {reply_timeout_ms} ms \
+             for a reply\n\n{}\n\
              writes: {acknowledged} acknowledged, {refused} refused, {in_doubt} in doubt (later \
              found: {present} present, {absent} absent)\n\
              acknowledged and lost: {lost}\n\
              {operations} operations on registers: {verdict}\n",
             table(&rows)
         );
+        let alone = runs.iter().filter(|run| run.successor.is_none()).count();
+        if alone > 0 {
+            text.push_str(&format!(
+                "{alone} of {count}: no other node led within {FAILOVER_LIMIT:?}; then a killed \
+                 primary was started again\n"
+            ));
+        }
         for (number, run) in (1..).zip(runs) {
             for violation in run.violations.iter().chain(&run.not_linearizable) {
                 text.push_str(&format!("run {number}: {}\n", violation.trim_end()));
@@ -164,6 +177,7 @@ mod tests {
             cluster: "dev".to_owned(),
             policy: "persisted>=1".to_owned(),
             fault: "kill, wipe".to_owned(),
+            reply_timeout_ms: 1_000,
             runs: vec![run, Figures::default()],
         };
         let failure = report.verdict().expect_err("a loss");
@@ -173,6 +187,8 @@ mod tests {
             (json["passed"].as_bool(), json["summary"]["lost"].as_u64()),
             (Some(false), Some(3))
         );
-        assert!(report.to_table().contains("acknowledged and lost: 3"));
+        let table = report.to_table();
+        assert!(table.contains("acknowledged and lost: 3"), "{table}");
+        assert!(table.contains("2 of 2: no other node led within 10s"), "{table}");
     }
 }

@@ -1,5 +1,6 @@
 //! One fault under load.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use quorate_drill::history::{RegisterHistory, UniqueWrite, check_register, count};
@@ -15,11 +16,14 @@ use crate::failure::Failure;
 /// Acknowledged writes before the fault, and after it.
 const WRITES_MIN: u64 = 200;
 
+/// Those that a primary acknowledges alone before it loses its disk, where the policy lets it.
+const WRITES_ALONE: u64 = 100;
+
 /// How long the writers may take for them.
 const WRITES_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long another node may take to lead. Under some policies none can.
-const FAILOVER_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const FAILOVER_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a broken node may take to be back, a restart by a service manager included.
 const RETURN_LIMIT: Duration = Duration::from_secs(120);
@@ -55,7 +59,13 @@ impl Run<'_> {
             return Err(Failure::Failed("writes succeed, but no node says that it leads".into()));
         };
         let mut figures = Figures { node: node.id, ..Figures::default() };
-        let mut struck = self.fault.strike(node);
+        let others = self.fault.end_others(self.cluster, node)?;
+        if others.is_some() {
+            wait_for(&writers, WRITES_ALONE, "by the primary alone")?;
+        }
+        let mut struck = self.fault.strike(self.cluster, node);
+        self.fault.wipe(self.cluster, &mut struck)?;
+        drop(others);
         self.fail_over(&mut struck, node, &mut figures)?;
         if !self.fault.wipes() {
             self.mend(&mut struck, node)?;
@@ -76,7 +86,6 @@ impl Run<'_> {
         node: Node,
         figures: &mut Figures,
     ) -> Result<(), Failure> {
-        self.fault.wipe(self.cluster, struck)?;
         let found = poll(FAILOVER_LIMIT, || match struck.refusal() {
             Some(failure) => Some(Err(failure)),
             None => {
@@ -90,6 +99,7 @@ impl Run<'_> {
         } else if self.fault.wipes() {
             figures.successor = Some(recover(self.cluster, node)?.id);
             figures.recovered = true;
+            figures.kept_in = struck.kept_in().map(Path::to_owned);
         }
         Ok(())
     }
@@ -129,11 +139,15 @@ impl Run<'_> {
 }
 
 fn wait_for_writes(writers: &UniqueWriters, when: &str) -> Result<(), Failure> {
-    let goal = writers.acknowledged() + WRITES_MIN;
+    wait_for(writers, WRITES_MIN, when)
+}
+
+fn wait_for(writers: &UniqueWriters, more: u64, when: &str) -> Result<(), Failure> {
+    let goal = writers.acknowledged() + more;
     match poll(WRITES_LIMIT, || (writers.acknowledged() >= goal).then_some(())) {
         Some(()) => Ok(()),
         None => Err(Failure::Failed(format!(
-            "{when}: fewer than {WRITES_MIN} writes were acknowledged within {WRITES_LIMIT:?}"
+            "{when}: fewer than {more} writes were acknowledged within {WRITES_LIMIT:?}"
         ))),
     }
 }
