@@ -63,9 +63,11 @@ impl Log {
 pub(crate) fn parse_filter(text: &str) -> Result<EnvFilter, String> {
     let words = text.split(',').map(str::trim).filter(|part| !part.contains(['=', '[', ']']));
     for word in words {
-        word.parse::<LevelFilter>().map_err(|_| {
-            format!("{word:?} is no level (off, error, warn, info, debug, trace) and sets none")
-        })?;
+        // Nothing at all would be taken for `error`.
+        if word.is_empty() || word.parse::<LevelFilter>().is_err() {
+            let levels = "off, error, warn, info, debug, trace";
+            return Err(format!("{word:?} is no level ({levels}) and sets none"));
+        }
     }
     EnvFilter::try_new(text).map_err(|error| error.to_string())
 }
