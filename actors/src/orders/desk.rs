@@ -432,7 +432,8 @@ mod tests {
             (NodeId(3), Some(OrderKind::Promote), "not a member"),
             (NodeId(2), None, "the number 200"),
         ] {
-            let Some(Received::Refused(refused)) = inbox.next().await else { panic!("refused") };
+            let told = timeout(Duration::from_secs(5), inbox.next()).await;
+            let Ok(Some(Received::Refused(refused))) = told else { panic!("{told:?}") };
             assert_eq!((refused.from, refused.kind, &*refused.operator), (from, kind, "ada"));
             assert!(refused.reason.contains(why), "{refused:?}");
         }
