@@ -87,8 +87,17 @@ impl Reloader {
     ///
     /// # Errors
     /// It would not do, or can't be written; or what other files hold by now can't be taken over.
+    /// Where somebody has replaced the node's certificate or key since they were read, nothing is
+    /// written: it would not fit the new key, and the node could not start again.
     pub(crate) fn renew_certificate(&self, pem: &str) -> Result<(), Failure> {
         let mut in_force = self.in_force.lock();
+        let found = config::resolve_checked(&in_force.0);
+        let found = found.map_err(|errors| Failure::Usage(errors.to_string()))?.node.tls;
+        let known = &in_force.1.node.tls;
+        if (&found.cert_pem, &found.key_pem) != (&known.cert_pem, &known.key_pem) {
+            let reason = "tls.cert or tls.key were replaced since they were read: reload them";
+            return Err(Failure::Failed(reason.to_owned()));
+        }
         let mut settings = in_force.1.clone();
         settings.node.tls.cert_pem = pem.as_bytes().to_vec();
         settings.node.check_tls().map_err(|error| Failure::failed("tls.cert", error))?;

@@ -251,3 +251,39 @@ fn certificates_are_renewed_at_two_thirds_of_their_life() {
     assert_eq!(written, Value::Simple("OK".into()));
     cluster.wait_until_equal();
 }
+
+/// What an operator has put there and not reloaded yet is not overwritten: what is signed for the key in
+/// force doesn't fit the new one, and the node could not start again.
+#[test]
+fn a_renewal_overwrites_no_certificate_that_was_replaced() {
+    let extra = "ca_key = \"../pki/ca.key\"\n";
+    let options = ClusterOptions { nodes: 1, extra, ..ClusterOptions::default() };
+    let mut cluster = Cluster::prepare("renewal-replaced", &options);
+    let file = cluster.dir().join("pki/node-1.crt");
+    // A node looks two seconds after it is ready, which may be missed.
+    for attempt in 1.. {
+        assert!(attempt <= 5, "the renewal was always first");
+        age(&cluster, 1, "db-1.example");
+        let aged = fs::read(&file).expect("it is there");
+        cluster.start_node(1);
+        cluster.wait_until_writable();
+        cluster.pause(1);
+        if fs::read(&file).expect("it is there") == aged {
+            break;
+        }
+        cluster.resume(1);
+        assert!(cluster.stop(1).success());
+    }
+    rotate(&cluster, &["--id", "1"]);
+    let replaced = fs::read(&file).expect("it is there");
+    cluster.resume(1);
+    poll(RECOVERY_LIMIT, "a renewal that is not made", || {
+        let log = fs::read_to_string(cluster.settings(1).log_file()).ok()?;
+        log.contains("tls.cert or tls.key were replaced").then_some(())
+    });
+    assert_eq!(fs::read(&file).expect("it is there"), replaced);
+    assert_eq!(json(&cluster, 1, &["config", "reload"])["applied"], true);
+    assert!(cluster.stop(1).success());
+    cluster.start_node(1);
+    cluster.wait_until_writable();
+}
